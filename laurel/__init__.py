@@ -1,0 +1,1 @@
+"""The `laurel` command and the local stack."""

@@ -1,0 +1,1 @@
+"""The asyncio gRPC server: rpc -> operations -> store -> domain."""

@@ -1,0 +1,1 @@
+"""What loyalty means. Pure: no I/O, no clock, no randomness; the standard library only."""

@@ -1,0 +1,1 @@
+"""Protobuf in, protobuf out; interceptors; the one mapping from domain errors to gRPC status."""

@@ -1,0 +1,32 @@
+"""Settings, read from the environment as LAUREL_<NAME>; the local stack fills in the rest.
+
+Nothing here is printed: secrets live in files or in ``SecretStr``.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a server process needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="LAUREL_", extra="ignore")
+
+    database_url: SecretStr = Field(description="PostgreSQL 15 or newer, as postgresql://user:password@host/name")
+    redis_url: SecretStr = Field(description="Redis 6.2 or newer, as redis://host:port/0 or unix:///path")
+    secrets_file: Path = Field(description="JSON with the ledger, master, blind-index and page-token keys")
+    host: str = Field(default="127.0.0.1", description="address that gRPC listens on")
+    port: int = Field(default=50051, ge=0, le=65535, description="port that gRPC listens on; 0 picks a free one")
+    database_connections: int = Field(default=6, ge=2, le=100, description="connections per server process")
+    batch_size: int = Field(default=128, ge=1, le=1024, description="most commands in one database transaction")
+    queue_size: int = Field(default=4096, ge=1, description="most commands waiting; more are refused at once")
+    default_deadline_seconds: float = Field(default=10.0, gt=0, description="for calls that set no deadline")
+    max_deadline_seconds: float = Field(default=60.0, gt=0, description="longer deadlines are cut to this")
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="larger requests are refused")
+    drain_seconds: float = Field(default=10.0, ge=0, description="time for calls under way on SIGTERM")
+    credential_cache_seconds: float = Field(
+        default=20.0, ge=0, le=60, description="a revoked key is refused at the latest after this"
+    )
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")

@@ -1,0 +1,1 @@
+"""SQL, one module per noun. The only package that knows the database."""

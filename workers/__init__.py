@@ -1,0 +1,1 @@
+"""ARQ workers: the relay, projections, notifications and schedules. Empty until they work."""

@@ -1,0 +1,156 @@
+"""What is written to the event log: one dataclass per type of event.
+
+A payload is JSON without floats and without personal data: the log is immutable and
+widely read. The type's name and the payload's shape are a contract with consumers;
+both only ever grow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to one member."""
+
+    event_type: ClassVar[str]
+
+    event_id: UUID
+    program_id: UUID
+    member_id: UUID
+    occurred_at: datetime
+    recorded_at: datetime
+
+    def payload(self) -> Mapping[str, Any]:
+        """The facts of this type of event, JSON-able."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRegistered(Event):
+    """A member joined, in the lowest tier."""
+
+    event_type = "member.registered"
+
+    tier: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """The tier."""
+        return {"tier": self.tier}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberUpdated(Event):
+    """A profile changed: which fields, not to what."""
+
+    event_type = "member.updated"
+
+    fields: tuple[str, ...]
+
+    def payload(self) -> Mapping[str, Any]:
+        """The names of the fields."""
+        return {"fields": list(self.fields)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberStatusChanged(Event):
+    """A membership was suspended, reactivated or closed."""
+
+    event_type = "member.status_changed"
+
+    before: str
+    after: str
+    reason: str
+    actor: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """From where to where, why and by whom."""
+        return {"before": self.before, "after": self.after, "reason": self.reason, "actor": self.actor}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentRecorded(Event):
+    """A member decided about a purpose."""
+
+    event_type = "member.consent_recorded"
+
+    purpose: str
+    granted: bool
+
+    def payload(self) -> Mapping[str, Any]:
+        """The purpose and the decision."""
+        return {"purpose": self.purpose, "granted": self.granted}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierChanged(Event):
+    """A member reached another tier by lifetime points."""
+
+    event_type = "member.tier_changed"
+
+    before: str
+    after: str
+    lifetime: int
+
+    def payload(self) -> Mapping[str, Any]:
+        """Both tiers and the lifetime points that decided."""
+        return {"before": self.before, "after": self.after, "lifetime": self.lifetime}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointsEarned(Event):
+    """A purchase or an event was recorded, also when it earned nothing.
+
+    ``activity`` is enough to evaluate it again: basket, amounts as decimal text,
+    attributes. ``revision`` names the rule set that paid.
+    """
+
+    event_type = "points.earned"
+
+    activity: Mapping[str, Any]
+    awards: Mapping[str, int]
+    transaction_ids: tuple[UUID, ...]
+    revision: int
+    version: int
+
+    def payload(self) -> Mapping[str, Any]:
+        """The activity, the points by wallet and what was recorded of them."""
+        return {
+            "activity": self.activity,
+            "awards": self.awards,
+            "transaction_ids": [str(i) for i in self.transaction_ids],
+            "revision": self.revision,
+            "version": self.version,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointsRedeemed(Event):
+    """A member spent points."""
+
+    event_type = "points.redeemed"
+
+    point_type: str
+    points: int
+    balance: int
+    transaction_id: UUID
+    store: str
+    channel: str
+    order_reference: str
+    version: int
+
+    def payload(self) -> Mapping[str, Any]:
+        """The wallet, the points and what is left."""
+        return {
+            "point_type": self.point_type,
+            "points": self.points,
+            "balance": self.balance,
+            "transaction_id": str(self.transaction_id),
+            "store": self.store,
+            "channel": self.channel,
+            "order_reference": self.order_reference,
+            "version": self.version,
+        }

@@ -1,0 +1,89 @@
+"""The pool of connections, and what a broken one means to a caller."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from server.domain.errors import Unavailable
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+RETRY_AFTER_SECONDS = 1.0
+ACQUIRE_TIMEOUT_SECONDS = 2.0
+
+# The connection is gone, the server is starting, stopping or full: nothing that the
+# request itself is to blame for.
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+# Two transactions met; the same work succeeds when run again.
+COLLISION = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+def unavailable() -> Unavailable:
+    """The refusal when the database can't be reached."""
+    return Unavailable(
+        "STORAGE_UNAVAILABLE",
+        "the database can't be reached; retry with the same request_id",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+class Database:
+    """Connections to PostgreSQL, made when first needed and again after they broke."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, url: str, connections: int = 6) -> "Database":
+        """A pool of at most ``connections``; raises what asyncpg raises if the first can't be made."""
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=connections,
+            command_timeout=30,
+            timeout=5,
+            server_settings={
+                "application_name": "laurel",
+                # A session that hangs would hold back every reader of the event log.
+                "idle_in_transaction_session_timeout": "15s",
+                "statement_timeout": "30s",
+                "lock_timeout": "20s",
+                "jit": "off",
+            },
+        )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close every connection."""
+        await self._pool.close()
+
+    def terminate(self) -> None:
+        """Close every connection at once."""
+        self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection; raises Unavailable if there is none, or if it breaks meanwhile."""
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+                yield connection
+        except UNREACHABLE:
+            raise unavailable() from None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a READ COMMITTED transaction, committed on a normal exit."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection

@@ -1,0 +1,127 @@
+"""The two keys by which everything happens once: request keys and business keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+
+from server.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """A caller's own name for one request, unique per program and source system."""
+
+    program_id: UUID
+    source_system: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A request that succeeded. ``reply`` is JSON without personal data."""
+
+    request_hash: bytes
+    reply: str
+
+
+async def find_requests(connection: Connection, keys: Sequence[RequestKey]) -> dict[RequestKey, Remembered]:
+    """What is remembered of these requests."""
+    if not keys:
+        return {}
+    rows = await connection.fetch(
+        """SELECT program_id, source_system, request_id, request_hash, reply
+             FROM request_key
+             JOIN unnest($1::uuid[], $2::text[], $3::text[]) AS wanted(program_id, source_system, request_id)
+            USING (program_id, source_system, request_id)""",
+        [k.program_id for k in keys],
+        [k.source_system for k in keys],
+        [k.request_id for k in keys],
+    )
+    return {RequestKey(r[0], r[1], r[2]): Remembered(r[3], r[4]) for r in rows}
+
+
+async def remember_requests(
+    connection: Connection, remembered: Sequence[tuple[RequestKey, Remembered]], recorded_at: datetime
+) -> None:
+    """Keep the replies. The caller holds the keys' locks, so a clash is a fault."""
+    if not remembered:
+        return
+    await connection.execute(
+        """INSERT INTO request_key (program_id, source_system, request_id, request_hash, reply, recorded_at)
+           SELECT *, $6 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[])""",
+        [k.program_id for k, _ in remembered],
+        [k.source_system for k, _ in remembered],
+        [k.request_id for k, _ in remembered],
+        [r.request_hash for _, r in remembered],
+        [r.reply for _, r in remembered],
+        recorded_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BusinessKey:
+    """One thing that happened in the world, whoever tells of it and how often."""
+
+    program_id: UUID
+    order_reference: str
+    source_system: str
+    store: str
+    business_date: date
+    action: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a business key was recorded as. ``transaction_ids`` is empty if nothing moved."""
+
+    member_id: UUID
+    event_id: UUID
+    transaction_ids: tuple[UUID, ...]
+
+
+async def find_orders(connection: Connection, keys: Sequence[BusinessKey]) -> dict[BusinessKey, Recorded]:
+    """What is recorded under these business keys."""
+    if not keys:
+        return {}
+    rows = await connection.fetch(
+        """SELECT program_id, order_reference, source_system, store, business_date, action, part,
+                  member_id, event_id, transaction_ids
+             FROM business_key
+             JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::date[], $6::text[], $7::text[])
+                  AS wanted(program_id, order_reference, source_system, store, business_date, action, part)
+            USING (program_id, order_reference, source_system, store, business_date, action, part)""",
+        *_columns(keys),
+    )
+    return {BusinessKey(*r[:7]): Recorded(r[7], r[8], tuple(r[9])) for r in rows}
+
+
+async def record_orders(connection: Connection, orders: Sequence[tuple[BusinessKey, Recorded]]) -> None:
+    """Write the business keys. The caller holds their locks, so a clash is a fault."""
+    if not orders:
+        return
+    # Arrays of arrays must be rectangular, so the transaction ids travel as text.
+    await connection.execute(
+        """INSERT INTO business_key (program_id, order_reference, source_system, store, business_date,
+                                     action, part, member_id, event_id, transaction_ids)
+           SELECT a, b, c, d, e, f, g, h, i, j::uuid[]
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::date[], $6::text[], $7::text[],
+                         $8::uuid[], $9::uuid[], $10::text[]) AS t(a, b, c, d, e, f, g, h, i, j)""",
+        *_columns([key for key, _ in orders]),
+        [r.member_id for _, r in orders],
+        [r.event_id for _, r in orders],
+        ["{" + ",".join(map(str, r.transaction_ids)) + "}" for _, r in orders],
+    )
+
+
+def _columns(keys: Sequence[BusinessKey]) -> tuple[list[object], ...]:
+    return (
+        [k.program_id for k in keys],
+        [k.order_reference for k in keys],
+        [k.source_system for k in keys],
+        [k.store for k in keys],
+        [k.business_date for k in keys],
+        [k.action for k in keys],
+        [k.part for k in keys],
+    )

@@ -1,0 +1,59 @@
+"""Advisory locks: who waits for whom, in one order for everybody.
+
+The order: program (shared by all that evaluate its rules, exclusive to publish),
+members, then request and business keys; each kind ascending. Advisory locks assign no
+transaction id, so a transaction that waits here does not hold back the event log's
+readers. A clash of two 64-bit values costs a needless wait, or a deadlock that the
+database detects and the committer retries.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from uuid import UUID
+
+from server.store.database import Connection
+from server.store.keys import BusinessKey, RequestKey
+
+
+def program_lock(program_id: UUID) -> int:
+    """The lock of a program's rules."""
+    return _digest("program", program_id.hex)
+
+
+def member_lock(member_id: UUID) -> int:
+    """The lock of everything a member owns: the random half of its UUIDv7."""
+    return int.from_bytes(member_id.bytes[8:], signed=True)
+
+
+def request_lock(key: RequestKey) -> int:
+    """The lock of a request key."""
+    return _digest("request", key.program_id.hex, key.source_system, key.request_id)
+
+
+def order_lock(key: BusinessKey) -> int:
+    """The lock of a business key."""
+    return _digest(
+        "order",
+        key.program_id.hex,
+        key.source_system,
+        key.store,
+        key.business_date.isoformat(),
+        key.order_reference,
+        key.action,
+        key.part,
+    )
+
+
+async def take(connection: Connection, locks: Sequence[int], shared: Iterable[int] = ()) -> None:
+    """Take ``shared`` locks, then the others, each in the order given; held until the transaction ends."""
+    shared = list(shared)
+    await connection.execute(
+        """SELECT CASE WHEN shared THEN pg_advisory_xact_lock_shared(key) ELSE pg_advisory_xact_lock(key) END
+             FROM unnest($1::bigint[], $2::boolean[]) AS t(key, shared)""",
+        [*shared, *locks],
+        [True] * len(shared) + [False] * len(locks),
+    )
+
+
+def _digest(*parts: str) -> int:
+    return int.from_bytes(blake2b("\x1f".join(parts).encode(), digest_size=8).digest(), signed=True)

@@ -1,0 +1,76 @@
+"""Programs and their terms."""
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from server.domain.program import Program, Tier
+from server.store.database import Connection
+
+COLUMNS = """program_id, name, currency, time_zone, point_types, tiers, rates,
+             past_limit_days, clock_skew_seconds"""
+
+
+async def create(connection: Connection, program: Program) -> bool:
+    """Add the program; False if one of that name exists, which is left as it is."""
+    row = await connection.fetchrow(
+        f"""INSERT INTO program ({COLUMNS})
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO NOTHING RETURNING program_id""",
+        program.program_id,
+        program.name,
+        program.currency,
+        program.time_zone,
+        list(program.point_types),
+        json.dumps([{"name": t.name, "from_points": t.from_points} for t in program.tiers]),
+        json.dumps({currency: str(rate) for currency, rate in program.rates.items()}),
+        program.past_limit_days,
+        program.clock_skew_seconds,
+    )
+    return row is not None
+
+
+async def get(connection: Connection, program_id: UUID) -> Program | None:
+    """The program with its event types, None if there is none."""
+    row = await connection.fetchrow(f"SELECT {COLUMNS} FROM program WHERE program_id = $1", program_id)
+    return None if row is None else _program(row, await _event_types(connection, program_id))
+
+
+async def find(connection: Connection, name: str) -> Program | None:
+    """The program of that name, None if there is none."""
+    row = await connection.fetchrow(f"SELECT {COLUMNS} FROM program WHERE name = $1", name)
+    return None if row is None else _program(row, await _event_types(connection, row["program_id"]))
+
+
+async def every(connection: Connection) -> list[Program]:
+    """All programs by name, without their event types."""
+    return [_program(r, {}) for r in await connection.fetch(f"SELECT {COLUMNS} FROM program ORDER BY name")]
+
+
+async def revisions(connection: Connection, program_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The revision of each program's rules."""
+    rows = await connection.fetch(
+        "SELECT program_id, rules_revision FROM program WHERE program_id = ANY($1::uuid[])", program_ids
+    )
+    return {r[0]: r[1] for r in rows}
+
+
+async def _event_types(connection: Connection, program_id: UUID) -> dict[str, dict[str, str]]:
+    rows = await connection.fetch("SELECT name, attributes FROM event_type WHERE program_id = $1", program_id)
+    return {r["name"]: json.loads(r["attributes"]) for r in rows}
+
+
+def _program(row: Any, event_types: dict[str, dict[str, str]]) -> Program:
+    return Program(
+        program_id=row["program_id"],
+        name=row["name"],
+        currency=row["currency"],
+        time_zone=row["time_zone"],
+        point_types=tuple(row["point_types"]),
+        tiers=tuple(Tier(t["name"], t["from_points"]) for t in json.loads(row["tiers"])),
+        rates={currency: Decimal(rate) for currency, rate in json.loads(row["rates"]).items()},
+        event_types=event_types,
+        past_limit_days=row["past_limit_days"],
+        clock_skew_seconds=row["clock_skew_seconds"],
+    )

@@ -1,0 +1,160 @@
+"""The database's tables, forward only: `laurel migrate` brings a database up to date.
+
+To add one: a file in migrations/sql, and a module in migrations/steps that names it.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import pkgutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+# Held while migrations run, so that two `laurel migrate` take turns. Any constant will do.
+LOCK = 0x6C617572656C
+CONNECT_SECONDS = 10.0
+
+
+class MigrationError(Exception):
+    """The database can't be brought up to date; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Ids of migrations. ``unknown``: applied to the database by a newer Laurel than this one."""
+
+    applied: tuple[str, ...]
+    pending: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+async def migrate(url: str, report: Callable[[str], None] = lambda line: None) -> list[str]:
+    """Apply what is missing, each migration in a transaction of its own; returns their ids.
+
+    Creates the database if it is missing and the user may. Safe to run twice at once.
+    ``report`` gets a line for each. Raises MigrationError, and what asyncpg raises.
+    """
+    if await _create_database(url):
+        report(f"created the database {_database_name(url)}")
+    async with _connected(url) as connection:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        state = await _state(connection)
+        if state.unknown:
+            raise MigrationError(
+                f"the database is ahead of this Laurel: it has {', '.join(state.unknown)}; use a newer Laurel"
+            )
+        if state.pending:
+            steps = _steps()
+            with _engine_for(url) as engine:
+                for migration_id in state.pending:
+                    await _apply(engine, steps[migration_id], report)
+    return list(state.pending)
+
+
+async def pending(url: str) -> list[str]:
+    """Ids of the migrations that the database lacks."""
+    return list((await state(url)).pending)
+
+
+async def state(url: str) -> State:
+    """Where the database stands. Changes nothing."""
+    async with _connected(url) as connection:
+        return await _state(connection)
+
+
+async def _state(connection: Any) -> State:
+    exists = await connection.fetchval("SELECT to_regclass('migration') IS NOT NULL")
+    rows = (
+        await connection.fetch("SELECT name FROM migration WHERE app_name = 'laurel' ORDER BY name")
+        if exists
+        else []
+    )
+    applied = [row["name"] for row in rows]
+    known = _steps()
+    return State(
+        applied=tuple(applied),
+        pending=tuple(i for i in known if i not in applied),
+        unknown=tuple(i for i in applied if i not in known),
+    )
+
+
+async def _apply(engine: Any, step: Any, report: Callable[[str], None]) -> None:
+    from piccolo.apps.migrations.tables import Migration
+
+    table: Any = Migration  # of Piccolo's calls only some are typed
+    started = time.monotonic()
+    # Piccolo records a migration after its transaction; a crash between the two would
+    # run it twice. So both happen in one. It also prints, which is not its place here.
+    with contextlib.redirect_stdout(io.StringIO()):
+        async with engine.transaction():
+            await table.create_table(if_not_exists=True).run()
+            manager = await step.forwards()
+            await manager.run()
+            await table.insert(table(name=step.ID, app_name="laurel")).run()
+    report(f"{step.DESCRIPTION} ({(time.monotonic() - started) * 1000:.0f} ms)")
+
+
+def _steps() -> dict[str, Any]:
+    from migrations import steps
+
+    modules = [
+        importlib.import_module(f"migrations.steps.{m.name}") for m in pkgutil.iter_modules(steps.__path__)
+    ]
+    return {module.ID: module for module in sorted(modules, key=lambda module: str(module.ID))}
+
+
+@contextlib.contextmanager
+def _engine_for(url: str) -> Iterator[Any]:
+    """Piccolo finds its engine by the name of a module; for a while it is this one."""
+    from piccolo.apps.migrations.tables import Migration
+    from piccolo.engine.postgres import PostgresEngine
+
+    before = os.environ.get("PICCOLO_CONF")
+    os.environ["PICCOLO_CONF"] = "migrations.piccolo_conf"
+    try:
+        from migrations import piccolo_conf
+
+        engine = PostgresEngine({"dsn": url, "timeout": CONNECT_SECONDS})
+        piccolo_conf.DB = Migration._meta.db = engine
+        yield engine
+    finally:
+        if before is None:
+            del os.environ["PICCOLO_CONF"]
+        else:
+            os.environ["PICCOLO_CONF"] = before
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str, **settings: Any) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, **settings)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _create_database(url: str) -> bool:
+    try:
+        async with _connected(url):
+            return False
+    except asyncpg.InvalidCatalogNameError:
+        pass
+    name = _database_name(url)
+    try:
+        async with _connected(url, database="postgres") as connection:
+            await connection.execute('CREATE DATABASE "{}"'.format(name.replace('"', '""')))
+    except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+        return False  # another `laurel migrate` was faster
+    except asyncpg.InsufficientPrivilegeError:
+        raise MigrationError(f"there is no database {name}, and the user may not create one") from None
+    return True
+
+
+def _database_name(url: str) -> str:
+    return unquote(urlsplit(url).path.lstrip("/"))

@@ -1,0 +1,1 @@
+"""One Piccolo migration per module, run in the order of their ids."""

@@ -1,27 +1,34 @@
-# What each target does: `make help`.
+# What each target does: `make help`. Needs Python 3.11 or newer and git, nothing else.
 SHELL := /bin/bash
-PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PROTOS := $(wildcard protos/loyalty/v1/*.proto)
+# Nothing to say about itself while it works inside our own environment.
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1 PIP_NO_INPUT=1 \
+       $(BIN)/python -m pip --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint protos faults lock clean
+.PHONY: help run test lint faults protos lock clean
 
 help: ## Show this list.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
+# PYTHON names the interpreter; without it the first of the usual names that is new enough.
 $(READY): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "laurel needs Python 3.11 or newer as '$(PYTHON)'; name another with 'make PYTHON=python3 ...'"; exit 1; }
-	@echo "setting up $(VENV): about a minute, once"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@fits() { command -v "$$1" >/dev/null && "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
+	python=; for name in $(or $(PYTHON),python3.11 python3 python3.12 python3.13); do \
+	  if fits "$$name"; then python=$$name; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "Laurel needs Python 3.11 or newer; name it with: make PYTHON=/path/to/python3 ..." >&2; exit 1; fi; \
+	echo "setting up $(VENV) with $$($$python --version): about a minute, once"; \
+	test -x $(BIN)/python || "$$python" -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 run: $(READY) ## Set up and run the local stack in the foreground; Ctrl-C stops it and keeps its data.
-	@exec $(BIN)/laurel up
+	@exec $(BIN)/laurel up $(ARGS)
 
 test: $(READY) ## Set up and run the tests against a real PostgreSQL and Redis.
 	@$(BIN)/python -m pytest $(ARGS)
@@ -29,8 +36,9 @@ test: $(READY) ## Set up and run the tests against a real PostgreSQL and Redis.
 faults: $(READY) ## Kill servers and PostgreSQL under load, again and again; a few minutes.
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
-lint: $(READY) build/googleapis ## Check contracts, stubs, style, types and the direction of imports.
-	@$(BIN)/python -m laurel.protos --check
+# The first also compares with the contract as last generated: nothing that callers use may go.
+lint: $(READY) ## Check contracts, stubs, style, types and the direction of imports.
+	$(BIN)/python -m laurel.protos --check
 	$(BIN)/buf lint protos
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/ruff check .
@@ -38,10 +46,13 @@ lint: $(READY) build/googleapis ## Check contracts, stubs, style, types and the 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-protos: $(READY) build/googleapis ## Generate the stubs in sdk/python from protos/.
+protos: $(READY) ## Generate stubs and baseline from protos/; ARGS=--allow-breaking for a deliberate break.
+	@$(BIN)/buf format --write protos
+	@$(BIN)/python -m laurel.protos $(ARGS)
 
 lock: $(READY) ## Pin the newest dependencies that pyproject.toml allows, with hashes.
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what was built; the local stack's data in .laurel stays.
-	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis

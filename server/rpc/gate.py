@@ -1,9 +1,46 @@
-"""The one door: every call passes it before a handler sees anything of it."""
+"""The one door: every call passes it before a handler sees anything of it.
 
+In this order: deadline, size, credential, kind of caller, scope; only then are the
+bytes read and the store and the member they name compared with the credential's. So
+nobody learns anything, not even whether something is there, without being admitted.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
 from uuid import UUID
 
-from server.domain.actor import Actor
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import status_pb2
+
+from server.domain.actor import Actor, CallerKind
+from server.domain.errors import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+)
+from server.rpc.access import Declaration, declarations
+from server.rpc.errors import status_of, unknown_method
+
+DETAILS_KEY = "grpc-status-details-bin"
+STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+ANONYMOUS = Actor(
+    kind=CallerKind.PUBLIC,
+    program_id=UUID(int=0),
+    credential_id=UUID(int=0),
+    name="",
+    source_system="",
+    scopes=frozenset(),
+)
 
 
 @dataclass(slots=True)
@@ -20,3 +57,258 @@ class Call:
     deadline: float
     method: str
     touched: list[UUID] = field(default_factory=list)
+
+
+class Verifier(Protocol):
+    """Knows whose a credential is."""
+
+    async def verify(self, key: str) -> Actor:
+        """The holder; raises Unauthenticated, or Unavailable if that can't be found out now."""
+
+
+class Recorder(Protocol):
+    """Keeps the record of what staff looked at."""
+
+    async def record(self, actor: Actor, method: str, member_ids: Sequence[UUID]) -> None:
+        """Written durably on return."""
+
+
+Handler = Callable[[Any, Call], Awaitable[Message]]
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Gate:
+    """What all guarded methods of a server share. Limits in seconds and bytes."""
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        recorder: Recorder,
+        *,
+        default_deadline: float = 10.0,
+        max_deadline: float = 60.0,
+        max_message_bytes: int = 4 * 1024 * 1024,
+    ) -> None:
+        self.under_way = 0
+        self._verifier = verifier
+        self._recorder = recorder
+        self._default_deadline = default_deadline
+        self._max_deadline = max_deadline
+        self._max_message_bytes = max_message_bytes
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no call is under way."""
+        await self._idle.wait()
+
+    def enter(self) -> None:
+        """A call begins."""
+        self.under_way += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """A call has ended."""
+        self.under_way -= 1
+        if not self.under_way:
+            self._idle.set()
+
+    async def answer(
+        self,
+        declaration: Declaration,
+        decode: Callable[[bytes], Message],
+        handler: Handler,
+        raw: bytes,
+        context: Context,
+    ) -> bytes:
+        """The reply's bytes. Raises Refused, or whatever went wrong."""
+        left = context.time_remaining()
+        if left is not None and left <= 0:
+            raise _too_late()
+        if len(raw) > self._max_message_bytes:
+            raise ResourceExhausted(
+                "MESSAGE_TOO_LARGE",
+                f"a request has at most {self._max_message_bytes:,} bytes",
+                {"limit_bytes": str(self._max_message_bytes)},
+            )
+        span = self._default_deadline if left is None else min(left, self._max_deadline)
+        deadline = asyncio.get_running_loop().time() + span
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                actor = await self._admit(declaration, context)
+                request = _decode(decode, raw)
+                _bind(declaration, actor, request)
+                call = Call(actor, deadline, declaration.method)
+                if actor.kind is CallerKind.STAFF:
+                    return await self._answer_staff(declaration, handler, request, call)
+                return (await handler(request, call)).SerializeToString()
+        except TimeoutError:
+            if limit.expired():
+                raise _too_late() from None
+            raise
+
+    async def _admit(self, declaration: Declaration, context: Context) -> Actor:
+        key = _credential(context)
+        if key is None:
+            if declaration.public:
+                return ANONYMOUS
+            raise Unauthenticated(
+                "CREDENTIAL_INVALID", "send an API key as `authorization: Bearer KEY` or as `x-api-key: KEY`"
+            )
+        actor = await self._verifier.verify(key)
+        if declaration.public:
+            return actor
+        if actor.kind not in declaration.callers:
+            raise PermissionDenied(
+                "CALLER_NOT_ADMITTED",
+                "this kind of caller is not admitted",
+                {"method": declaration.method, "caller": str(actor.kind)},
+            )
+        if declaration.scope not in actor.scopes:
+            raise PermissionDenied(
+                "SCOPE_MISSING", "the credential lacks a scope", {"scope": declaration.scope}
+            )
+        return actor
+
+    async def _answer_staff(
+        self, declaration: Declaration, handler: Handler, request: Message, call: Call
+    ) -> bytes:
+        """Staff get no answer about a member before it is on record that they asked."""
+        try:
+            reply = (await handler(request, call)).SerializeToString()
+        except (FailedPrecondition, AlreadyExists, Aborted):
+            # These tell of the member too; a member who isn't there leaves no trace.
+            await self._record(declaration, request, call)
+            raise
+        await self._record(declaration, request, call)
+        return reply
+
+    async def _record(self, declaration: Declaration, request: Message, call: Call) -> None:
+        member_ids = list(dict.fromkeys(call.touched))
+        named = declaration.member_of(request) if declaration.member_of else ""
+        member_id = _uuid(named)
+        if member_id is not None and member_id not in member_ids:
+            member_ids.append(member_id)
+        if member_ids:
+            await self._recorder.record(call.actor, declaration.method, member_ids)
+
+
+def guarded(service: ServiceDescriptor, servicer: object, gate: Gate) -> grpc.GenericRpcHandler:
+    """The handler of a whole service behind the gate.
+
+    ``servicer`` has one ``async def Name(self, request, call)`` for each RPC. Raises
+    AccessNotDeclared for a contract that leaves access open, TypeError for an RPC that
+    the servicer lacks or that streams.
+    """
+    declared = declarations(service)
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            _method(gate, declared[method.name], method, _handler(servicer, method))
+        )
+        for method in service.methods
+    }
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def _handler(servicer: object, method: MethodDescriptor) -> Handler:
+    if method.client_streaming or method.server_streaming:
+        raise TypeError(f"{method.full_name} streams, which the gate can't guard yet")
+    handler = getattr(servicer, method.name, None)
+    if handler is None:
+        raise TypeError(f"{type(servicer).__name__} has no handler for {method.full_name}")
+    found: Handler = handler
+    return found
+
+
+def _method(
+    gate: Gate, declaration: Declaration, method: MethodDescriptor, handler: Handler
+) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    decode = GetMessageClass(method.input_type).FromString
+
+    async def answer(raw: bytes, context: Context) -> bytes:
+        gate.enter()
+        try:
+            return await gate.answer(declaration, decode, handler, raw, context)
+        except Exception as error:  # noqa: BLE001 - the one place where everything becomes a status
+            status = status_of(error)
+        finally:
+            gate.leave()
+        await _abort(context, status)
+
+    return answer
+
+
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Answers what no other handler knows; add it after all others."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler that refuses without reading the request."""
+        name = str(details.method).removeprefix("/").replace("/", ".")
+
+        async def refuse(_requests: object, context: Context) -> None:
+            await _abort(context, unknown_method(name))
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+async def _abort(context: Context, status: status_pb2.Status) -> NoReturn:
+    code = STATUS_CODES.get(status.code, grpc.StatusCode.INTERNAL)
+    await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+
+
+def _credential(context: Context) -> str | None:
+    """The key that the caller sent. Two different ones, or another scheme, are as good as a wrong one."""
+    found: str | None = None
+    for name, value in context.invocation_metadata() or ():
+        if name == "authorization":
+            text = value if isinstance(value, str) else ""
+            scheme, _, key = text.partition(" ")
+            key = key.strip() if scheme.lower() == "bearer" else ""
+        elif name == "x-api-key":
+            key = value if isinstance(value, str) else ""
+        else:
+            continue
+        found = key if found is None or found == key else ""
+    return found
+
+
+def _decode(decode: Callable[[bytes], Message], raw: bytes) -> Message:
+    try:
+        return decode(raw)
+    except (DecodeError, ValueError):
+        raise InvalidArgument(
+            (),
+            "UNDECODABLE_MESSAGE",
+            "the bytes are no message of this method, or hold text that is not UTF-8",
+        ) from None
+
+
+def _bind(declaration: Declaration, actor: Actor, request: Message) -> None:
+    """Hold a credential to its own store, and a member to themselves."""
+    if actor.store and declaration.store_of:
+        store = declaration.store_of(request)
+        if store and store != actor.store:
+            raise PermissionDenied(
+                "STORE_NOT_ALLOWED", "the credential is bound to another store", {"store": actor.store}
+            )
+    # Somebody else's id, an id of nobody and no id at all get the same answer.
+    if (
+        actor.kind is CallerKind.MEMBER
+        and declaration.member_of
+        and declaration.member_of(request).lower() != str(actor.member_id)
+    ):
+        raise PermissionDenied(
+            "CALLER_NOT_ADMITTED", "a member reaches only itself", {"method": declaration.method}
+        )
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("DEADLINE_EXCEEDED", "the call's time was over before the work was done")

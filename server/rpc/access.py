@@ -1,0 +1,112 @@
+"""What the contracts declare about access, read once at start-up.
+
+An RPC without a complete declaration stops the server from starting: nothing is
+reachable by omission.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from loyalty.v1 import access_pb2, member_pb2, points_pb2, rules_pb2
+
+from server.domain.actor import CallerKind
+
+# Every service that Laurel has. The keys of one installation may hold the scopes of all.
+SERVICES: tuple[ServiceDescriptor, ...] = (
+    member_pb2.DESCRIPTOR.services_by_name["MemberService"],
+    points_pb2.DESCRIPTOR.services_by_name["PointsService"],
+    rules_pb2.DESCRIPTOR.services_by_name["RulesService"],
+)
+
+KINDS = {
+    access_pb2.CALLER_PUBLIC: CallerKind.PUBLIC,
+    access_pb2.CALLER_MEMBER: CallerKind.MEMBER,
+    access_pb2.CALLER_TERMINAL: CallerKind.TERMINAL,
+    access_pb2.CALLER_SERVICE: CallerKind.SERVICE,
+    access_pb2.CALLER_STAFF: CallerKind.STAFF,
+}
+
+
+class AccessNotDeclared(Exception):  # noqa: N818 - reads as the sentence it is
+    """A contract leaves open who may call an RPC; the message names the RPC and what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """The access of one RPC, ready to be applied.
+
+    ``member_of`` and ``store_of`` read the declared field from a request; None where
+    the request has none.
+    """
+
+    method: str
+    callers: frozenset[CallerKind]
+    scope: str
+    rate_class: "access_pb2.RateClass.ValueType"
+    member_of: Callable[[object], str] | None
+    store_of: Callable[[object], str] | None
+
+    @property
+    def public(self) -> bool:
+        """Whether a caller needs no credential."""
+        return CallerKind.PUBLIC in self.callers
+
+
+def declarations(service: ServiceDescriptor) -> dict[str, Declaration]:
+    """The declaration of each RPC of a service, by the RPC's name. Raises AccessNotDeclared."""
+    return {method.name: _read(method) for method in service.methods}
+
+
+def declared_scopes(services: Iterable[ServiceDescriptor] = SERVICES) -> frozenset[str]:
+    """Every scope that an RPC asks for."""
+    return frozenset(d.scope for service in services for d in declarations(service).values() if d.scope)
+
+
+def _read(method: MethodDescriptor) -> Declaration:
+    options = method.GetOptions()
+    if not options.HasExtension(access_pb2.access):
+        raise AccessNotDeclared(f"{method.full_name} declares no access")
+    access = options.Extensions[access_pb2.access]
+    unknown = [caller for caller in access.callers if caller not in KINDS]
+    if not access.callers or unknown:
+        raise AccessNotDeclared(
+            f"{method.full_name} must name the callers it admits, each a kind that is known"
+        )
+    callers = frozenset(KINDS[caller] for caller in access.callers)
+    if not access.scope and callers != {CallerKind.PUBLIC}:
+        raise AccessNotDeclared(
+            f"{method.full_name} must name a scope, because it is not for the public alone"
+        )
+    if access.scope and CallerKind.PUBLIC in callers:
+        raise AccessNotDeclared(f"{method.full_name} admits the public, who hold no scope, and names one")
+    if access.rate_class not in access_pb2.RateClass.values() or not access.rate_class:
+        raise AccessNotDeclared(f"{method.full_name} must name a rate class")
+    if access.step_up:
+        raise AccessNotDeclared(f"{method.full_name} asks for a step-up, which no credential can give yet")
+    return Declaration(
+        method=method.full_name,
+        callers=callers,
+        scope=access.scope,
+        rate_class=access.rate_class,
+        member_of=_getter(method, "member_field", access.member_field),
+        store_of=_getter(method, "store_field", access.store_field),
+    )
+
+
+def _getter(method: MethodDescriptor, option: str, path: str) -> Callable[[object], str] | None:
+    if not path:
+        return None
+    message: Descriptor | None = method.input_type
+    field: FieldDescriptor | None = None
+    for name in path.split("."):
+        field = message.fields_by_name.get(name) if message is not None else None
+        if field is None or field.is_repeated:
+            break
+        message = field.message_type
+    if field is None or field.is_repeated or field.type != FieldDescriptor.TYPE_STRING:
+        raise AccessNotDeclared(
+            f"{method.full_name}: {option} {path!r} is no text field of {method.input_type.full_name}"
+        )
+    return attrgetter(path)

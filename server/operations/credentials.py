@@ -1,0 +1,284 @@
+"""API keys: made, listed, revoked and, on every call, verified.
+
+A key reads ``lrl_<id>_<secret>``: a prefix for scanners of leaked secrets to match,
+the credential's id as 32 hex digits, 256 random bits as 52 characters of base32.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import TypeVar
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from server.domain.actor import Actor, CallerKind
+from server.domain.errors import InvalidArgument, ResourceExhausted, Unauthenticated, Violation, invalid
+from server.store import credentials as store
+from server.store.credentials import Credential
+from server.store.database import Database
+
+Value = TypeVar("Value")
+
+PREFIX = "lrl"
+ID_LENGTH = 32
+SECRET_LENGTH = 52
+KEY_LENGTH = len(PREFIX) + ID_LENGTH + SECRET_LENGTH + 2
+NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+# What a key may do if nothing else is said. A pattern is expanded when the key is made:
+# a scope that a later version adds is never granted by itself.
+DEFAULT_SCOPES: Mapping[CallerKind, tuple[str, ...]] = MappingProxyType(
+    {
+        CallerKind.TERMINAL: (
+            "members.read",
+            "members.write",
+            "points.accrue",
+            "points.redeem",
+            "points.read",
+        ),
+        CallerKind.SERVICE: ("*",),
+        CallerKind.STAFF: ("members.*", "points.read", "rules.*"),
+    }
+)
+# Terminals of one till system share the space of their request_ids and receipts.
+TERMINALS_SOURCE = "pos"
+
+MAX_KNOWN = 10_000
+MAX_REFUSED = 10_000
+REFUSED_SECONDS = 5.0
+# Keys never seen before are looked up a few at a time, so that a flood of invented ones
+# can't take the connections from those who are known.
+STRANGERS_AT_ONCE = 2
+STRANGERS_WAITING = 200
+
+
+async def create(
+    database: Database,
+    program_id: UUID,
+    kind: CallerKind,
+    name: str,
+    *,
+    declared_scopes: Collection[str],
+    now: datetime,
+    source_system: str = "",
+    store_id: str = "",
+    scopes: Sequence[str] | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[Credential, str]:
+    """Make a key; returns it once, it can't be read again.
+
+    ``scopes`` may hold patterns such as ``members.*``; None gives the kind's default.
+    ``source_system`` is ``pos`` for terminals and the name for others, if empty. Raises
+    InvalidArgument: a scope that no contract declares, a name in use, a time that is past.
+    """
+    source_system = source_system or (TERMINALS_SOURCE if kind is CallerKind.TERMINAL else name)
+    wrong: list[Violation] = []
+    if kind not in DEFAULT_SCOPES:
+        wrong.append(Violation("kind", f"must be one of {', '.join(DEFAULT_SCOPES)}"))
+    for field, value in (("name", name), ("source_system", source_system)):
+        if not 1 <= len(value) <= 64 or not NAME_CHARACTERS.issuperset(value):
+            wrong.append(Violation(field, "must be 1 to 64 letters, digits, hyphens, dots and underscores"))
+    if len(store_id) > 64 or not store_id.isprintable():
+        wrong.append(Violation("store", "must be at most 64 printable characters"))
+    if expires_at is not None and (expires_at.tzinfo is None or expires_at <= now):
+        wrong.append(Violation("expires_at", "must be a time to come, with its zone"))
+    patterns = DEFAULT_SCOPES.get(kind, ()) if scopes is None else scopes
+    granted, unknown = _expand(patterns, declared_scopes)
+    if unknown or not granted:
+        wrong.append(
+            Violation("scopes", f"must match scopes of the contracts: {', '.join(sorted(declared_scopes))}")
+        )
+    if wrong:
+        raise InvalidArgument(wrong)
+    secret = base64.b32encode(secrets.token_bytes(32)).decode().rstrip("=").lower()
+    credential = Credential(
+        credential_id=uuid7(),
+        program_id=program_id,
+        kind=kind,
+        name=name,
+        source_system=source_system,
+        store=store_id,
+        scopes=granted,
+        secret_hash=hashlib.sha256(secret.encode()).digest(),
+        created_at=now,
+        expires_at=expires_at,
+    )
+    async with database.connection() as connection:
+        if not await store.insert(connection, credential):
+            raise invalid(
+                "name", "is the name of another key in force; revoke that one or choose another name"
+            )
+    return credential, f"{PREFIX}_{credential.credential_id.hex}_{secret}"
+
+
+async def listed(database: Database, program_id: UUID) -> Sequence[Credential]:
+    """All keys of a program, the revoked too, oldest first."""
+    async with database.connection() as connection:
+        return await store.of_program(connection, program_id)
+
+
+async def revoke(database: Database, program_id: UUID, name: str, now: datetime) -> Credential:
+    """Revoke the key of that name. Servers refuse it within ``credential_cache_seconds``."""
+    async with database.connection() as connection:
+        revoked = await store.revoke(connection, program_id, name, now)
+    if revoked is None:
+        raise invalid("name", "names no key in force")
+    return revoked
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    actor: Actor
+    until: float
+
+
+class Credentials:
+    """Verifies keys, from memory where it can.
+
+    A key found good is trusted for ``cache_seconds`` and never beyond its expiry, also
+    while the database is away; one found bad is refused for a few seconds without asking
+    again. ``monotonic`` counts seconds; ``clock`` is UTC.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        cache_seconds: float = 20.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._cache_seconds = cache_seconds
+        self._monotonic = monotonic
+        self._known: dict[bytes, _Known] = {}
+        self._refused: dict[bytes, float] = {}
+        self._looking: dict[bytes, asyncio.Task[Actor]] = {}
+        self._strangers = asyncio.Semaphore(STRANGERS_AT_ONCE)
+        self._strangers_waiting = 0
+
+    async def verify(self, key: str) -> Actor:
+        """Whose key it is.
+
+        Raises Unauthenticated, with the same answer for every kind of wrong; Unavailable
+        if the database is needed and away; ResourceExhausted if too many unknown keys wait.
+        """
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        known = self._known.get(digest)
+        now = self._monotonic()
+        if known is not None and now < known.until:
+            return known.actor
+        if now < self._refused.get(digest, now):
+            raise _refusal()
+        task = self._looking.get(digest)
+        if task is None:
+            credential_id = _credential_id(key)
+            if credential_id is None:
+                raise _refusal()
+            task = asyncio.create_task(self._look(digest, key, credential_id, known is not None))
+            self._looking[digest] = task
+            task.add_done_callback(lambda done: self._looked(digest, done))
+        # Others wait for the same look-up: who gives up doesn't end it.
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """End look-ups that nobody waits for any more."""
+        tasks = list(self._looking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _looked(self, digest: bytes, done: asyncio.Task[Actor]) -> None:
+        del self._looking[digest]
+        if not done.cancelled():
+            # Whoever waited has it; asyncio complains of an exception that nobody looked at.
+            done.exception()
+
+    async def _look(self, digest: bytes, key: str, credential_id: UUID, seen_before: bool) -> Actor:
+        if seen_before:
+            credential = await self._fetch(credential_id)
+        else:
+            if self._strangers_waiting >= STRANGERS_WAITING:
+                raise ResourceExhausted(
+                    "OVERLOADED", "too many unknown keys at once", retry_after_seconds=1.0
+                )
+            self._strangers_waiting += 1
+            try:
+                async with self._strangers:
+                    credential = await self._fetch(credential_id)
+            finally:
+                self._strangers_waiting -= 1
+        self._known.pop(digest, None)
+        secret = key[-SECRET_LENGTH:].encode()
+        now, instant = self._monotonic(), self._clock()
+        if (
+            credential is None
+            or not hmac.compare_digest(hashlib.sha256(secret).digest(), credential.secret_hash)
+            or credential.revoked_at is not None
+            or (credential.expires_at is not None and credential.expires_at <= instant)
+        ):
+            _keep(self._refused, digest, now + REFUSED_SECONDS, MAX_REFUSED)
+            raise _refusal()
+        seconds = self._cache_seconds
+        if credential.expires_at is not None:
+            seconds = min(seconds, (credential.expires_at - instant).total_seconds())
+        actor = _actor(credential)
+        _keep(self._known, digest, _Known(actor, now + seconds), MAX_KNOWN)
+        return actor
+
+    async def _fetch(self, credential_id: UUID) -> Credential | None:
+        async with self._database.connection() as connection:
+            return await store.get(connection, credential_id)
+
+
+def _keep(cache: dict[bytes, Value], digest: bytes, value: Value, limit: int) -> None:
+    """Put it in; the oldest entry makes room."""
+    cache.pop(digest, None)
+    while len(cache) >= limit:
+        del cache[next(iter(cache))]
+    cache[digest] = value
+
+
+def _credential_id(key: str) -> UUID | None:
+    """The id in a key of the right form, None for anything else."""
+    if len(key) != KEY_LENGTH or not key.isascii():
+        return None
+    parts = key.split("_")
+    if len(parts) != 3 or parts[0] != PREFIX or len(parts[1]) != ID_LENGTH:
+        return None
+    try:
+        return UUID(bytes=bytes.fromhex(parts[1]))
+    except ValueError:
+        return None
+
+
+def _actor(credential: Credential) -> Actor:
+    return Actor(
+        kind=credential.kind,
+        program_id=credential.program_id,
+        credential_id=credential.credential_id,
+        name=credential.name,
+        source_system=credential.source_system,
+        scopes=credential.scopes,
+        store=credential.store,
+    )
+
+
+def _expand(patterns: Iterable[str], declared: Collection[str]) -> tuple[frozenset[str], list[str]]:
+    """The declared scopes that match, and the patterns that match none."""
+    matches = {pattern: {s for s in declared if fnmatchcase(s, pattern)} for pattern in patterns}
+    unknown = [pattern for pattern, found in matches.items() if not found]
+    return frozenset().union(*matches.values()), unknown
+
+
+def _refusal() -> Unauthenticated:
+    return Unauthenticated("CREDENTIAL_INVALID", "the credential is not valid")

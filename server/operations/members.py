@@ -1,0 +1,303 @@
+"""What can be done with members: load, decide, save; every change once, by its request_id.
+
+A change remembers which member it was about, never what it said: a reply is built by
+reading the member, so that no stored reply holds personal data.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from server.domain import members as rules
+from server.domain.actor import Actor
+from server.domain.errors import Aborted, AlreadyExists, NotFound, invalid
+from server.domain.events import (
+    ConsentRecorded,
+    Event,
+    MemberRegistered,
+    MemberStatusChanged,
+    MemberUpdated,
+)
+from server.domain.members import Consent, Identifier, Member, Profile, Status
+from server.operations.programs import Programs
+from server.store import events, keys, locks
+from server.store import members as store
+from server.store.database import Connection, Database
+from server.store.sealing import Sealer
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a member decided about a purpose, before it is recorded."""
+
+    purpose: str
+    granted: bool
+    policy_version: str
+    channel: str
+
+
+class Members:
+    """The members of all programs. ``clock`` tells the time, aware, in UTC."""
+
+    def __init__(
+        self, database: Database, sealer: Sealer, programs: Programs, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._programs = programs
+        self._clock = clock
+
+    async def register(self, actor: Actor, request_id: str, profile: Profile) -> Member:
+        """Add a member, active, in the lowest tier.
+
+        A retry gets the member of the first time, as it is now. Raises AlreadyExists
+        (IDENTIFIER_TAKEN) and InvalidArgument (also REQUEST_ID_REUSED).
+        """
+        change = _Change(actor, request_id, "register", {"profile": asdict(profile)})
+        async with self._database.transaction() as connection:
+            first = await self._begin(connection, change)
+            if first is not None:
+                return await self._read(connection, actor.program_id, UUID(first["member_id"]))
+            now = self._clock()
+            program = (await self._programs.current(connection, actor.program_id)).program
+            rules.check(profile, program.business_date(now))
+            member = Member(
+                program_id=actor.program_id,
+                member_id=uuid7(),
+                status=Status.ACTIVE,
+                tier=program.tiers[0].name,
+                profile=profile,
+                joined_at=now,
+                updated_at=now,
+            )
+            await self._claim(connection, member, Profile())
+            await store.insert(connection, self._sealer, member)
+            event = MemberRegistered(**_about(member, now), tier=member.tier)
+            await self._finish(connection, change, member.member_id, now=now, happened=[event])
+            return replace(member, wallets=rules.all_wallets((), program.point_types))
+
+    async def get(self, program_id: UUID, member_id: UUID) -> Member:
+        """The member, in whatever status. Raises NotFound."""
+        async with self._database.connection() as connection:
+            return await self._read(connection, program_id, member_id)
+
+    async def find(self, program_id: UUID, identifier: Identifier) -> Member:
+        """The member that the identifier belongs to. Raises NotFound."""
+        async with self._database.connection() as connection:
+            member_id = await self._resolve(connection, program_id, identifier)
+            return await self._read(connection, program_id, member_id)
+
+    async def resolve(self, program_id: UUID, identifier: Identifier) -> UUID:
+        """Whose the identifier is. Raises NotFound."""
+        async with self._database.connection() as connection:
+            return await self._resolve(connection, program_id, identifier)
+
+    async def page(
+        self, program_id: UUID, *, after: UUID | None, size: int, status: Status | None, tier: str
+    ) -> tuple[list[Member], bool]:
+        """At most ``size`` members after that id, oldest first, and whether there are more."""
+        async with self._database.connection() as connection:
+            point_types = await self._point_types(connection, program_id)
+            found = await store.page(
+                connection, self._sealer, program_id, after=after, size=size + 1, status=status, tier=tier
+            )
+        members = [replace(m, wallets=rules.all_wallets(m.wallets, point_types)) for m in found]
+        return members[:size], len(members) > size
+
+    async def update(
+        self,
+        actor: Actor,
+        request_id: str,
+        member_id: UUID,
+        given: Profile,
+        *,
+        paths: Sequence[str],
+        etag: str = "",
+    ) -> Member:
+        """Change the fields that the checked ``paths`` name; what is equal already changes nothing.
+
+        A closed member may give up its last identifier, so that the person can join
+        again. Raises NotFound, Aborted (ETAG_MISMATCH), AlreadyExists and InvalidArgument.
+        """
+        command = {
+            "member_id": str(member_id),
+            "etag": etag,
+            "paths": sorted(paths),
+            "profile": asdict(given),
+        }
+        change = _Change(actor, request_id, "update", command)
+        async with self._database.transaction() as connection:
+            if await self._begin(connection, change, member_id) is None:
+                now = self._clock()
+                before = await self._read(connection, actor.program_id, member_id)
+                if etag and etag != str(before.etag):
+                    raise Aborted(
+                        "ETAG_MISMATCH", "the member changed since the etag was read; read it again"
+                    )
+                after = replace(before, profile=rules.apply_mask(before.profile, given, paths))
+                program = (await self._programs.current(connection, actor.program_id)).program
+                rules.check(
+                    after.profile,
+                    program.business_date(now),
+                    findable=before.status is not Status.CLOSED,
+                )
+                changed = rules.changed_fields(before.profile, after.profile)
+                if changed:
+                    await self._claim(connection, after, before.profile)
+                    await store.update_profile(connection, self._sealer, after, now)
+                happened = [MemberUpdated(**_about(after, now), fields=changed)] if changed else []
+                await self._finish(connection, change, member_id, now=now, happened=happened)
+            return await self._read(connection, actor.program_id, member_id)
+
+    async def change_status(
+        self, actor: Actor, request_id: str, member_id: UUID, target: Status, reason: str
+    ) -> Member:
+        """Suspend, reactivate or close; nothing happens if the status is there already.
+
+        Raises NotFound and FailedPrecondition (STATUS_TRANSITION_INVALID).
+        """
+        command = {"member_id": str(member_id), "target": str(target), "reason": reason}
+        change = _Change(actor, request_id, "change_status", command)
+        async with self._database.transaction() as connection:
+            if await self._begin(connection, change, member_id) is None:
+                now = self._clock()
+                member = await self._read(connection, actor.program_id, member_id)
+                happened: list[Event] = []
+                if rules.change_status(member.status, target):
+                    await store.update_status(connection, actor.program_id, member_id, target)
+                    happened.append(
+                        MemberStatusChanged(
+                            **_about(member, now),
+                            before=str(member.status),
+                            after=str(target),
+                            reason=reason,
+                            actor=actor.label,
+                        )
+                    )
+                await self._finish(connection, change, member_id, now=now, happened=happened)
+            return await self._read(connection, actor.program_id, member_id)
+
+    async def record_consent(
+        self, actor: Actor, request_id: str, member_id: UUID, decision: Decision
+    ) -> Consent:
+        """Append a decision, in whatever status: a closed member too may withdraw. Raises NotFound."""
+        change = _Change(
+            actor, request_id, "record_consent", {"member_id": str(member_id), "decision": asdict(decision)}
+        )
+        async with self._database.transaction() as connection:
+            first = await self._begin(connection, change, member_id)
+            if first is not None:
+                consent_id = UUID(first["consent_id"])
+                return await store.consent(connection, actor.program_id, member_id, consent_id)
+            now = self._clock()
+            member = await self._read(connection, actor.program_id, member_id)
+            consent = Consent(consent_id=uuid7(), recorded_at=now, actor=actor.label, **asdict(decision))
+            await store.add_consent(connection, actor.program_id, member_id, consent)
+            event = ConsentRecorded(**_about(member, now), purpose=consent.purpose, granted=consent.granted)
+            await self._finish(
+                connection, change, member_id, now=now, happened=[event], consent_id=str(consent.consent_id)
+            )
+            return consent
+
+    async def consents(
+        self, program_id: UUID, member_id: UUID, before: UUID | None, size: int
+    ) -> tuple[list[Consent], bool]:
+        """At most ``size`` decisions before that id, newest first, and whether there are more."""
+        async with self._database.connection() as connection:
+            if not await store.exists(connection, program_id, member_id):
+                raise _not_found()
+            found = await store.consents(connection, program_id, member_id, before, size + 1)
+        return found[:size], len(found) > size
+
+    async def _begin(
+        self, connection: Connection, change: "_Change", member_id: UUID | None = None
+    ) -> Mapping[str, str] | None:
+        """Lock member and request; what the request brought if it was made before."""
+        key = change.key
+        members = [] if member_id is None else [locks.member_lock(member_id)]
+        await locks.take(connection, [*members, locks.request_lock(key)])
+        remembered = (await keys.find_requests(connection, [key])).get(key)
+        if remembered is None:
+            return None
+        if remembered.request_hash != self._sealer.request_hash(change.command):
+            raise invalid("request_id", "was used with another request", "REQUEST_ID_REUSED")
+        reply: Mapping[str, str] = json.loads(remembered.reply)
+        return reply
+
+    async def _finish(
+        self,
+        connection: Connection,
+        change: "_Change",
+        member_id: UUID,
+        *,
+        now: datetime,
+        happened: Sequence[Event],
+        **more: str,
+    ) -> None:
+        """Log what happened and remember the request, in the transaction of the change."""
+        await events.append(connection, happened)
+        reply = json.dumps({"member_id": str(member_id), **more})
+        remembered = keys.Remembered(self._sealer.request_hash(change.command), reply)
+        await keys.remember_requests(connection, [(change.key, remembered)], now)
+
+    async def _claim(self, connection: Connection, member: Member, before: Profile) -> None:
+        """Take the identifiers that are new, free those that are gone. Raises AlreadyExists."""
+        old, new = rules.identifiers(before), rules.identifiers(member.profile)
+        program_id = member.program_id
+        added = {store.lookup(self._sealer, program_id, i): new[i] for i in new.keys() - old.keys()}
+        removed = [store.lookup(self._sealer, program_id, i) for i in old.keys() - new.keys()]
+        # Sorted, so that two changes that want each other's identifiers wait in one order.
+        await locks.take(connection, sorted(locks.identifier_lock(blind) for _, blind in [*added, *removed]))
+        taken = await store.resolve(connection, program_id, list(added))
+        if taken:
+            where = min(added[lookup] for lookup in taken)
+            raise AlreadyExists("IDENTIFIER_TAKEN", f"{where} belongs to another member", {"field": where})
+        await store.claim(connection, program_id, member.member_id, list(added), removed)
+
+    async def _resolve(self, connection: Connection, program_id: UUID, identifier: Identifier) -> UUID:
+        lookup = store.lookup(self._sealer, program_id, identifier)
+        member_id = (await store.resolve(connection, program_id, [lookup])).get(lookup)
+        if member_id is None:
+            raise _not_found()
+        return member_id
+
+    async def _read(self, connection: Connection, program_id: UUID, member_id: UUID) -> Member:
+        member = (await store.get(connection, self._sealer, program_id, [member_id])).get(member_id)
+        if member is None:
+            raise _not_found()
+        point_types = await self._point_types(connection, program_id)
+        return replace(member, wallets=rules.all_wallets(member.wallets, point_types))
+
+    async def _point_types(self, connection: Connection, program_id: UUID) -> tuple[str, ...]:
+        # A stale snapshot does: the terms matter here only for wallets that are still empty.
+        snapshot = self._programs.known(program_id) or await self._programs.current(connection, program_id)
+        return snapshot.program.point_types
+
+
+class _Change:
+    """A request to change something, by its key."""
+
+    __slots__ = ("command", "key")
+
+    def __init__(self, actor: Actor, request_id: str, name: str, command: Mapping[str, Any]) -> None:
+        self.key = keys.RequestKey(actor.program_id, actor.source_system, request_id)
+        self.command = {"change": name, **command}
+
+
+def _about(member: Member, now: datetime) -> dict[str, Any]:
+    return {
+        "event_id": uuid7(),
+        "program_id": member.program_id,
+        "member_id": member.member_id,
+        "occurred_at": now,
+        "recorded_at": now,
+    }
+
+
+def _not_found() -> NotFound:
+    return NotFound("MEMBER_NOT_FOUND", "no such member")

@@ -1,0 +1,153 @@
+"""MemberService: parse, act, render."""
+
+from uuid import UUID
+
+from loyalty.v1 import member_pb2 as pb
+
+from server.domain import members as rules
+from server.domain.actor import CallerKind
+from server.domain.errors import PermissionDenied
+from server.domain.members import Member, Status
+from server.operations.members import Members
+from server.rpc import profiles
+from server.rpc.fields import Fields
+from server.rpc.gate import Call
+from server.rpc.pages import Pages
+
+
+class MemberService:
+    """The RPCs of MemberService, called by the gate."""
+
+    def __init__(self, members: Members, pages: Pages) -> None:
+        self._members = members
+        self._pages = pages
+
+    async def RegisterMember(
+        self, request: pb.RegisterMemberRequest, call: Call
+    ) -> pb.RegisterMemberResponse:
+        """Add a member."""
+        fields = Fields()
+        request_id = fields.token("request_id", request.request_id)
+        profile = profiles.profile(fields, request.member)
+        fields.check()
+        member = await self._members.register(call.actor, request_id, profile)
+        call.touched.append(member.member_id)
+        return pb.RegisterMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def GetMember(self, request: pb.GetMemberRequest, call: Call) -> pb.GetMemberResponse:
+        """Show a member."""
+        fields = Fields()
+        member_id = fields.uuid("member_id", request.member_id)
+        fields.check()
+        member = await self._members.get(call.actor.program_id, member_id)
+        return pb.GetMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def FindMember(self, request: pb.FindMemberRequest, call: Call) -> pb.FindMemberResponse:
+        """Show the member that an identifier belongs to."""
+        fields = Fields()
+        identifier = profiles.identifier(fields, "identifier", request.identifier)
+        fields.check()
+        member = await self._members.find(call.actor.program_id, identifier)
+        call.touched.append(member.member_id)
+        return pb.FindMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def ListMembers(self, request: pb.ListMembersRequest, call: Call) -> pb.ListMembersResponse:
+        """Page through the members."""
+        fields = Fields()
+        size = fields.page_size("page_size", request.page_size)
+        status = profiles.status(fields, "status", request.status)
+        tier = fields.text("tier", request.tier, max_length=rules.MAX_LABEL, required=False)
+        fields.check()
+        filters = {"program": str(call.actor.program_id), "status": status or "", "tier": tier}
+        position = self._pages.decode("ListMembers", filters, request.page_token)
+        members, more = await self._members.page(
+            call.actor.program_id,
+            after=UUID(position[0]) if position else None,
+            size=size,
+            status=status,
+            tier=tier,
+        )
+        call.touched.extend(m.member_id for m in members)
+        last = [str(members[-1].member_id)] if more else []
+        return pb.ListMembersResponse(
+            members=[profiles.member_message(m, call.actor) for m in members],
+            next_page_token=self._pages.encode("ListMembers", filters, last) if more else "",
+        )
+
+    async def UpdateMember(self, request: pb.UpdateMemberRequest, call: Call) -> pb.UpdateMemberResponse:
+        """Change the fields that the mask names."""
+        paths, mistakes = rules.read_mask(request.update_mask.paths)
+        if call.actor.kind is CallerKind.MEMBER and (foreign := rules.beyond_member(paths)):
+            raise PermissionDenied(
+                "CALLER_NOT_ADMITTED",
+                "a member may not change this of themselves",
+                {"method": call.method, "fields": ",".join(foreign)},
+            )
+        fields = Fields()
+        request_id = fields.token("request_id", request.request_id)
+        member_id = fields.uuid("member.member_id", request.member.member_id)
+        etag = fields.text("member.etag", request.member.etag, max_length=rules.MAX_LABEL, required=False)
+        for mistake in mistakes:
+            fields.add(mistake.field, mistake.description)
+        changed = {path.partition(".")[0] for path in paths}
+        given = profiles.profile(fields, request.member, changed.intersection(rules.SETTABLE))
+        fields.check()
+        member = await self._members.update(call.actor, request_id, member_id, given, paths=paths, etag=etag)
+        return pb.UpdateMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def SuspendMember(self, request: pb.SuspendMemberRequest, call: Call) -> pb.SuspendMemberResponse:
+        """Stop a member from earning and spending."""
+        member = await self._change_status(request, call, Status.SUSPENDED)
+        return pb.SuspendMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def ReactivateMember(
+        self, request: pb.ReactivateMemberRequest, call: Call
+    ) -> pb.ReactivateMemberResponse:
+        """Make a suspended member active again."""
+        member = await self._change_status(request, call, Status.ACTIVE)
+        return pb.ReactivateMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def CloseMember(self, request: pb.CloseMemberRequest, call: Call) -> pb.CloseMemberResponse:
+        """End a membership."""
+        member = await self._change_status(request, call, Status.CLOSED)
+        return pb.CloseMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def RecordConsent(self, request: pb.RecordConsentRequest, call: Call) -> pb.RecordConsentResponse:
+        """Append a decision of the member."""
+        fields = Fields()
+        request_id = fields.token("request_id", request.request_id)
+        member_id = fields.uuid("member_id", request.member_id)
+        decision = profiles.decision(fields, request.consent)
+        fields.check()
+        consent = await self._members.record_consent(call.actor, request_id, member_id, decision)
+        return pb.RecordConsentResponse(consent=profiles.consent_message(consent))
+
+    async def ListConsents(self, request: pb.ListConsentsRequest, call: Call) -> pb.ListConsentsResponse:
+        """Page through the member's decisions."""
+        fields = Fields()
+        member_id = fields.uuid("member_id", request.member_id)
+        size = fields.page_size("page_size", request.page_size)
+        fields.check()
+        filters = {"program": str(call.actor.program_id), "member_id": str(member_id)}
+        position = self._pages.decode("ListConsents", filters, request.page_token)
+        consents, more = await self._members.consents(
+            call.actor.program_id, member_id, UUID(position[0]) if position else None, size
+        )
+        last = [str(consents[-1].consent_id)] if more else []
+        return pb.ListConsentsResponse(
+            consents=[profiles.consent_message(c) for c in consents],
+            next_page_token=self._pages.encode("ListConsents", filters, last) if more else "",
+        )
+
+    async def _change_status(
+        self,
+        request: pb.SuspendMemberRequest | pb.ReactivateMemberRequest | pb.CloseMemberRequest,
+        call: Call,
+        target: Status,
+    ) -> Member:
+        fields = Fields()
+        request_id = fields.token("request_id", request.request_id)
+        member_id = fields.uuid("member_id", request.member_id)
+        reason = fields.text("reason", request.reason, max_length=rules.MAX_REASON, required=False)
+        fields.check()
+        return await self._members.change_status(call.actor, request_id, member_id, target, reason)

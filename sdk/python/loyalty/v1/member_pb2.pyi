@@ -595,7 +595,7 @@ class UpdateMemberRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields change: given_name, family_name, email, phone, birth_date, address,
         external_ids, card_numbers, preferences (or its parts), tags, segments,
-        attributes. Required.
+        attributes. Required. `member_id` and `etag` may stand in it and change nothing.
         """
 
     def __init__(

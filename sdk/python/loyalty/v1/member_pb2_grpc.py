@@ -100,15 +100,20 @@ class MemberServiceServicer:
     def RegisterMember(self, request, context):
         """RegisterMember adds a member, active from the start in the lowest tier.
 
-        Idempotent by request_id. ALREADY_EXISTS (IDENTIFIER_TAKEN) if any identifier
-        belongs to a member of the program.
+        Idempotent by request_id: a retry returns the member of the first time, as it is
+        by then. ALREADY_EXISTS (IDENTIFIER_TAKEN) if any identifier belongs to a member
+        of the program, a closed one included. A terminal sees what GetMember shows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMember(self, request, context):
-        """GetMember returns profile, tier and wallets. NOT_FOUND if there is none.
+        """GetMember returns profile, tier and wallets, whatever the status. NOT_FOUND if
+        there is no such member.
+
+        A terminal gets neither birth date nor address, and email and phone masked:
+        `a***@example.com`, `+91******5678`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,7 +121,8 @@ class MemberServiceServicer:
 
     def FindMember(self, request, context):
         """FindMember returns the member that an identifier belongs to, as GetMember
-        does. The identifier stands in the body so that no log of addresses holds it.
+        does, for a terminal in the same part. The identifier stands in the body so that
+        no log of addresses holds it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,7 +137,9 @@ class MemberServiceServicer:
 
     def UpdateMember(self, request, context):
         """UpdateMember changes the fields named in the mask and leaves the others.
-        Status, tier and points are never changed here.
+        Status, tier and points are never changed here; a member can't change the
+        external_ids, tags, segments and attributes of themselves either
+        (PERMISSION_DENIED). At least one identifier stays, but for a closed member.
 
         Idempotent by request_id. ABORTED (ETAG_MISMATCH) if an etag is given and is
         not the current one; ALREADY_EXISTS if an identifier belongs to another member.
@@ -157,7 +165,8 @@ class MemberServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CloseMember(self, request, context):
-        """CloseMember ends a membership for good. The ledger stays. Idempotent.
+        """CloseMember ends a membership for good. The ledger stays, the member can still be
+        read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,20 +40,29 @@ class MemberServiceStub:
     RegisterMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.RegisterMemberRequest, _member_pb2.RegisterMemberResponse]
     """RegisterMember adds a member, active from the start in the lowest tier.
 
-    Idempotent by request_id. ALREADY_EXISTS (IDENTIFIER_TAKEN) if any identifier
-    belongs to a member of the program.
+    Idempotent by request_id: a retry returns the member of the first time, as it is
+    by then. ALREADY_EXISTS (IDENTIFIER_TAKEN) if any identifier belongs to a member
+    of the program, a closed one included. A terminal sees what GetMember shows it.
     """
     GetMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.GetMemberRequest, _member_pb2.GetMemberResponse]
-    """GetMember returns profile, tier and wallets. NOT_FOUND if there is none."""
+    """GetMember returns profile, tier and wallets, whatever the status. NOT_FOUND if
+    there is no such member.
+
+    A terminal gets neither birth date nor address, and email and phone masked:
+    `a***@example.com`, `+91******5678`.
+    """
     FindMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.FindMemberRequest, _member_pb2.FindMemberResponse]
     """FindMember returns the member that an identifier belongs to, as GetMember
-    does. The identifier stands in the body so that no log of addresses holds it.
+    does, for a terminal in the same part. The identifier stands in the body so that
+    no log of addresses holds it.
     """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_member_pb2.ListMembersRequest, _member_pb2.ListMembersResponse]
     """ListMembers pages through the members, oldest first."""
     UpdateMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]
     """UpdateMember changes the fields named in the mask and leaves the others.
-    Status, tier and points are never changed here.
+    Status, tier and points are never changed here; a member can't change the
+    external_ids, tags, segments and attributes of themselves either
+    (PERMISSION_DENIED). At least one identifier stays, but for a closed member.
 
     Idempotent by request_id. ABORTED (ETAG_MISMATCH) if an etag is given and is
     not the current one; ALREADY_EXISTS if an identifier belongs to another member.
@@ -67,7 +76,9 @@ class MemberServiceStub:
     FAILED_PRECONDITION (STATUS_TRANSITION_INVALID) if the member is closed.
     """
     CloseMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.CloseMemberRequest, _member_pb2.CloseMemberResponse]
-    """CloseMember ends a membership for good. The ledger stays. Idempotent."""
+    """CloseMember ends a membership for good. The ledger stays, the member can still be
+    read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+    """
     RecordConsent: _grpc.UnaryUnaryMultiCallable[_member_pb2.RecordConsentRequest, _member_pb2.RecordConsentResponse]
     """RecordConsent appends a decision of the member about a purpose. Idempotent by
     request_id. Nothing is overwritten: the latest decision counts.
@@ -87,20 +98,29 @@ class MemberServiceAsyncStub(MemberServiceStub):
     RegisterMember: _aio.UnaryUnaryMultiCallable[_member_pb2.RegisterMemberRequest, _member_pb2.RegisterMemberResponse]  # type: ignore[assignment]
     """RegisterMember adds a member, active from the start in the lowest tier.
 
-    Idempotent by request_id. ALREADY_EXISTS (IDENTIFIER_TAKEN) if any identifier
-    belongs to a member of the program.
+    Idempotent by request_id: a retry returns the member of the first time, as it is
+    by then. ALREADY_EXISTS (IDENTIFIER_TAKEN) if any identifier belongs to a member
+    of the program, a closed one included. A terminal sees what GetMember shows it.
     """
     GetMember: _aio.UnaryUnaryMultiCallable[_member_pb2.GetMemberRequest, _member_pb2.GetMemberResponse]  # type: ignore[assignment]
-    """GetMember returns profile, tier and wallets. NOT_FOUND if there is none."""
+    """GetMember returns profile, tier and wallets, whatever the status. NOT_FOUND if
+    there is no such member.
+
+    A terminal gets neither birth date nor address, and email and phone masked:
+    `a***@example.com`, `+91******5678`.
+    """
     FindMember: _aio.UnaryUnaryMultiCallable[_member_pb2.FindMemberRequest, _member_pb2.FindMemberResponse]  # type: ignore[assignment]
     """FindMember returns the member that an identifier belongs to, as GetMember
-    does. The identifier stands in the body so that no log of addresses holds it.
+    does, for a terminal in the same part. The identifier stands in the body so that
+    no log of addresses holds it.
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_member_pb2.ListMembersRequest, _member_pb2.ListMembersResponse]  # type: ignore[assignment]
     """ListMembers pages through the members, oldest first."""
     UpdateMember: _aio.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]  # type: ignore[assignment]
     """UpdateMember changes the fields named in the mask and leaves the others.
-    Status, tier and points are never changed here.
+    Status, tier and points are never changed here; a member can't change the
+    external_ids, tags, segments and attributes of themselves either
+    (PERMISSION_DENIED). At least one identifier stays, but for a closed member.
 
     Idempotent by request_id. ABORTED (ETAG_MISMATCH) if an etag is given and is
     not the current one; ALREADY_EXISTS if an identifier belongs to another member.
@@ -114,7 +134,9 @@ class MemberServiceAsyncStub(MemberServiceStub):
     FAILED_PRECONDITION (STATUS_TRANSITION_INVALID) if the member is closed.
     """
     CloseMember: _aio.UnaryUnaryMultiCallable[_member_pb2.CloseMemberRequest, _member_pb2.CloseMemberResponse]  # type: ignore[assignment]
-    """CloseMember ends a membership for good. The ledger stays. Idempotent."""
+    """CloseMember ends a membership for good. The ledger stays, the member can still be
+    read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+    """
     RecordConsent: _aio.UnaryUnaryMultiCallable[_member_pb2.RecordConsentRequest, _member_pb2.RecordConsentResponse]  # type: ignore[assignment]
     """RecordConsent appends a decision of the member about a purpose. Idempotent by
     request_id. Nothing is overwritten: the latest decision counts.
@@ -137,8 +159,9 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_member_pb2.RegisterMemberResponse, _abc.Awaitable[_member_pb2.RegisterMemberResponse]]:
         """RegisterMember adds a member, active from the start in the lowest tier.
 
-        Idempotent by request_id. ALREADY_EXISTS (IDENTIFIER_TAKEN) if any identifier
-        belongs to a member of the program.
+        Idempotent by request_id: a retry returns the member of the first time, as it is
+        by then. ALREADY_EXISTS (IDENTIFIER_TAKEN) if any identifier belongs to a member
+        of the program, a closed one included. A terminal sees what GetMember shows it.
         """
 
     @_abc_1.abstractmethod
@@ -147,7 +170,12 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _member_pb2.GetMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_member_pb2.GetMemberResponse, _abc.Awaitable[_member_pb2.GetMemberResponse]]:
-        """GetMember returns profile, tier and wallets. NOT_FOUND if there is none."""
+        """GetMember returns profile, tier and wallets, whatever the status. NOT_FOUND if
+        there is no such member.
+
+        A terminal gets neither birth date nor address, and email and phone masked:
+        `a***@example.com`, `+91******5678`.
+        """
 
     @_abc_1.abstractmethod
     def FindMember(
@@ -156,7 +184,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_member_pb2.FindMemberResponse, _abc.Awaitable[_member_pb2.FindMemberResponse]]:
         """FindMember returns the member that an identifier belongs to, as GetMember
-        does. The identifier stands in the body so that no log of addresses holds it.
+        does, for a terminal in the same part. The identifier stands in the body so that
+        no log of addresses holds it.
         """
 
     @_abc_1.abstractmethod
@@ -174,7 +203,9 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_member_pb2.UpdateMemberResponse, _abc.Awaitable[_member_pb2.UpdateMemberResponse]]:
         """UpdateMember changes the fields named in the mask and leaves the others.
-        Status, tier and points are never changed here.
+        Status, tier and points are never changed here; a member can't change the
+        external_ids, tags, segments and attributes of themselves either
+        (PERMISSION_DENIED). At least one identifier stays, but for a closed member.
 
         Idempotent by request_id. ABORTED (ETAG_MISMATCH) if an etag is given and is
         not the current one; ALREADY_EXISTS if an identifier belongs to another member.
@@ -206,7 +237,9 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _member_pb2.CloseMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_member_pb2.CloseMemberResponse, _abc.Awaitable[_member_pb2.CloseMemberResponse]]:
-        """CloseMember ends a membership for good. The ledger stays. Idempotent."""
+        """CloseMember ends a membership for good. The ledger stays, the member can still be
+        read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def RecordConsent(

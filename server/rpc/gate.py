@@ -242,7 +242,7 @@ def _method(
 class UnknownMethods(grpc.GenericRpcHandler):
     """Answers what no other handler knows; add it after all others."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """A handler that refuses without reading the request."""
         name = str(details.method).removeprefix("/").replace("/", ".")
 

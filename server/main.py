@@ -1,0 +1,217 @@
+"""One server process: its parts, put together in one place, started and stopped in order."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import asyncpg
+import grpc
+import redis.asyncio
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from redis.exceptions import RedisError
+from uuid_utils.compat import uuid7
+
+from server import secrets
+from server.operations.audit import Audit
+from server.operations.committer import Committer
+from server.operations.credentials import Credentials
+from server.operations.members import Members
+from server.operations.programs import Programs
+from server.rpc.access import SERVICES
+from server.rpc.gate import Gate, UnknownMethods, guarded
+from server.rpc.members import MemberService
+from server.rpc.pages import Pages
+from server.secrets import Secrets, SecretsError
+from server.settings import Settings
+from server.store.database import Database
+from server.store.sealing import Sealer
+
+# gRPC refuses by itself, without our details, what is larger than this many times the
+# limit; up to there the gate does, with details.
+HARD_SIZE_FACTOR = 4
+CALLS_PER_CONNECTION = 1000
+# After the last handler returned, for its reply to leave.
+FLUSH_SECONDS = 0.2
+CLOSE_SECONDS = 5.0
+REDIS_SECONDS = 0.5
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The server can't start; the message says why and what to do, and holds no secret."""
+
+
+def now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def build_services(
+    database: Database, keys: Secrets, programs: Programs, committer: Committer
+) -> dict[ServiceDescriptor, object]:
+    """Every service with what it needs, by its contract."""
+    member_service = SERVICES[0]
+    pages = Pages(keys.page_token)
+    members = Members(database, Sealer(keys), programs, now)
+    return {
+        member_service: MemberService(members, pages),
+    }
+
+
+class Server:
+    """The parts of a server and the order in which they start and stop.
+
+    ``port`` is where it listens once started.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.port = 0
+        self._settings = settings
+        self._closing = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        """Be ready to serve on return. Raises StartError; what had started is stopped again."""
+        async with contextlib.AsyncExitStack() as opened:
+            await self._open(opened)
+            self._closing = opened.pop_all()
+
+    async def stop(self) -> None:
+        """Take no more calls, let those under way finish for ``drain_seconds``, close everything."""
+        await self._closing.aclose()
+
+    async def _open(self, opened: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        try:
+            keys = secrets.load(settings.secrets_file)
+        except SecretsError as error:
+            raise StartError(str(error)) from None
+        database = await _open_database(settings)
+        opened.push_async_callback(_close_database, database)
+        await self._look_for_redis(opened)
+
+        programs = Programs()
+        committer = Committer(
+            database, programs, keys.ledger, now, uuid7, settings.batch_size, settings.queue_size
+        )
+        opened.push_async_callback(committer.close)
+        credentials = Credentials(database, now, settings.credential_cache_seconds)
+        opened.push_async_callback(credentials.close)
+        gate = Gate(
+            credentials,
+            Audit(database, now),
+            default_deadline=settings.default_deadline_seconds,
+            max_deadline=settings.max_deadline_seconds,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        services = build_services(database, keys, programs, committer)
+        await self._listen(opened, gate, services)
+
+    async def _listen(
+        self,
+        opened: contextlib.AsyncExitStack,
+        gate: Gate,
+        services: dict[ServiceDescriptor, object],
+    ) -> None:
+        settings = self._settings
+        server = grpc.aio.server(
+            options=(
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", HARD_SIZE_FACTOR * settings.max_message_bytes),
+                ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
+            )
+        )
+        server.add_generic_rpc_handlers(
+            [guarded(service, servicer, gate) for service, servicer in services.items()]
+        )
+        status = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(status, server)
+        names = [service.full_name for service in services]
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        server.add_generic_rpc_handlers([UnknownMethods()])
+        try:
+            self.port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        except RuntimeError:
+            raise StartError(
+                f"can't listen on {settings.host}:{settings.port}; is the address this machine's "
+                "and the port free? LAUREL_HOST and LAUREL_PORT name others"
+            ) from None
+        opened.push_async_callback(self._drain, server, gate, status)
+        await server.start()
+        for name in names:
+            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def _drain(self, server: grpc.aio.Server, gate: Gate, status: health.aio.HealthServicer) -> None:
+        await status.enter_graceful_shutdown()
+        stopping = asyncio.create_task(server.stop(self._settings.drain_seconds))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await gate.idle()
+        # Watchers of the health would hold the stop back to its last second.
+        await asyncio.wait([stopping], timeout=FLUSH_SECONDS)
+        await server.stop(None)
+        await stopping
+
+    async def _look_for_redis(self, opened: contextlib.AsyncExitStack) -> None:
+        """Say so if Redis is away; everything works without it, some of it later."""
+        url = self._settings.redis_url.get_secret_value()
+        try:
+            client = redis.asyncio.Redis.from_url(
+                url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+            )
+        except ValueError:
+            raise StartError("LAUREL_REDIS_URL is no URL such as redis://host:6379/0") from None
+        opened.push_async_callback(client.aclose)
+        try:
+            await client.ping()
+        except (RedisError, OSError) as error:
+            log.warning("redis_unreachable", error=type(error).__name__)
+
+
+async def _open_database(settings: Settings) -> Database:
+    try:
+        return await Database.open(settings.database_url.get_secret_value(), settings.database_connections)
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StartError(
+            f"the database of LAUREL_DATABASE_URL can't be opened ({type(error).__name__}); "
+            "is it running, and do address, user and password fit?"
+        ) from None
+
+
+async def _close_database(database: Database) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await database.close()
+    except TimeoutError:
+        database.terminate()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Server]:
+    """A server for as long as the block lasts."""
+    server = Server(settings)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. One JSON line on standard output tells of the port."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    async with running(settings) as server:
+        ready = {"event": "ready", "host": settings.host, "port": server.port}
+        print(json.dumps(ready), file=sys.stdout, flush=True)
+        await asked.wait()
+        log.info("stopping", drain_seconds=settings.drain_seconds)

@@ -1,0 +1,144 @@
+"""A server in this process, with a program, callers of each kind and their stubs."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2_grpc, rules_pb2_grpc
+from uuid_utils.compat import uuid7
+
+from server.domain.actor import CallerKind
+from server.domain.program import Program, Tier
+from server.main import Server, running
+from server.operations import credentials
+from server.rpc.access import declared_scopes
+from server.settings import Settings
+from server.store import programs
+from server.store.database import Database
+
+
+@dataclass(frozen=True)
+class Caller:
+    """One holder of a key, and the services as that caller reaches them."""
+
+    key: str
+    members: "member_pb2_grpc.MemberServiceAsyncStub"
+    points: "points_pb2_grpc.PointsServiceAsyncStub"
+    rules: "rules_pb2_grpc.RulesServiceAsyncStub"
+
+
+class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
+    """Sends a key with every call."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), ("authorization", f"Bearer {self._key}"))
+        return await continuation(details._replace(metadata=metadata), request)
+
+
+@dataclass
+class Laurel:
+    """A running server and everything to talk to it."""
+
+    server: Server
+    settings: Settings
+    database: Database
+    program: Program
+    terminal: Caller
+    service: Caller
+    staff: Caller
+    _open: AsyncExitStack
+
+    @property
+    def address(self) -> str:
+        """Where the server listens."""
+        return f"127.0.0.1:{self.server.port}"
+
+    async def caller(self, key: str = "", address: str = "") -> Caller:
+        """The stubs of whoever holds ``key``, on a connection of their own; without one if empty."""
+        interceptors = [WithKey(key)] if key else []
+        channel = grpc.aio.insecure_channel(address or self.address, interceptors=interceptors)
+        await self._open.enter_async_context(channel)
+        return Caller(
+            key,
+            member_pb2_grpc.MemberServiceStub(channel),
+            points_pb2_grpc.PointsServiceStub(channel),
+            rules_pb2_grpc.RulesServiceStub(channel),
+        )
+
+    async def new_key(self, kind: CallerKind, **wishes: Any) -> str:
+        """A fresh key of the program; ``wishes`` as credentials.create takes them."""
+        return await new_key(self.database, self.program, kind, **wishes)
+
+    async def register(self, **profile: Any) -> str:
+        """A new member's id; with an email that nobody else has, unless ``profile`` says otherwise."""
+        request = member_pb2.RegisterMemberRequest(
+            request_id=uuid4().hex,
+            member=member_pb2.Member(**(profile or {"email": f"{uuid4().hex}@example.com"})),
+        )
+        return (await self.terminal.members.RegisterMember(request)).member.member_id
+
+
+def demo_program(**changes: Any) -> Program:
+    """Rupees, Kolkata, four tiers; under a name that no other has."""
+    terms: Mapping[str, Any] = {
+        "program_id": uuid7(),
+        "name": f"demo-{uuid4().hex[:8]}",
+        "currency": "INR",
+        "time_zone": "Asia/Kolkata",
+        "tiers": (Tier("bronze", 0), Tier("silver", 1000), Tier("gold", 5000), Tier("platinum", 10000)),
+    }
+    return Program(**{**terms, **changes})
+
+
+async def new_program(database: Database, **changes: Any) -> Program:
+    """A program in the database."""
+    program = demo_program(**changes)
+    async with database.transaction() as connection:
+        assert await programs.create(connection, program)
+    return program
+
+
+async def new_key(database: Database, program: Program, kind: CallerKind, **wishes: Any) -> str:
+    """A fresh key, named at random."""
+    given = {"name": f"{kind}-{uuid4().hex[:8]}", "now": datetime.now(UTC), **wishes}
+    _, key = await credentials.create(
+        database, program.program_id, kind, declared_scopes=declared_scopes(), **given
+    )
+    return key
+
+
+def settings_for(database_url: str, redis_url: str, secrets_file: Path, **changes: Any) -> Settings:
+    """Settings of a server on a free port that forgets keys soon."""
+    terms: Mapping[str, Any] = {
+        "database_url": database_url,
+        "redis_url": redis_url,
+        "secrets_file": secrets_file,
+        "port": 0,
+        "credential_cache_seconds": 1.0,
+        "drain_seconds": 5.0,
+    }
+    return Settings(**{**terms, **changes})
+
+
+@asynccontextmanager
+async def started(
+    settings: Settings, database: Database, program: Program | None = None
+) -> AsyncIterator[Laurel]:
+    """A server with ``settings``, and callers of ``program`` or of a new one."""
+    program = program or await new_program(database)
+    async with AsyncExitStack() as opened, running(settings) as server:
+        nobody = Caller("", None, None, None)
+        laurel = Laurel(server, settings, database, program, nobody, nobody, nobody, opened)
+        laurel.terminal = await laurel.caller(await laurel.new_key(CallerKind.TERMINAL))
+        laurel.service = await laurel.caller(await laurel.new_key(CallerKind.SERVICE))
+        laurel.staff = await laurel.caller(await laurel.new_key(CallerKind.STAFF))
+        yield laurel
+        await opened.aclose()

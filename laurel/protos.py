@@ -104,7 +104,7 @@ def _compatible() -> bool:
     if not BASELINE.exists():
         print(f"no {BASELINE.relative_to(ROOT)} yet: nothing to compare the contracts with")
         return True
-    command = [PROGRAMS / "buf", "breaking", "protos", "--against", BASELINE]
+    command = [str(PROGRAMS / "buf"), "breaking", "protos", "--against", str(BASELINE)]
     return subprocess.run(command, cwd=ROOT, check=False).returncode == 0  # noqa: S603
 
 

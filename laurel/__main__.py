@@ -1,0 +1,5 @@
+"""`python -m laurel`."""
+
+from laurel.cli import main
+
+main()

@@ -1,0 +1,178 @@
+"""`laurel doctor`: what is wrong, and what to do about it."""
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import asyncpg
+import click
+import redis
+
+import migrations
+from laurel import probes
+from laurel.client import address, data_folder, stack
+from laurel.output import show_json, show_table
+from laurel.stack.servers import is_serving
+from server import secrets
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+MOST_SKEW_SECONDS = 2.0
+# What the hot path stands on; the lock file says the rest.
+PACKAGES = ("asyncpg", "grpcio", "protobuf", "piccolo", "redis", "uvloop")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; ``remedy`` says what to do unless all is well."""
+
+    check: str
+    state: str
+    detail: str
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Check the installation from Python to the server's health; exit code 1 if something fails.
+
+    It looks at the running local stack, or at what LAUREL_DATABASE_URL, LAUREL_REDIS_URL,
+    LAUREL_SECRETS_FILE and LAUREL_ADDRESS name. It changes nothing.
+    """
+    findings = [finding for check in CHECKS for finding in check()]
+    if as_json:
+        show_json(
+            [{"check": f.check, "state": f.state, "detail": f.detail, "remedy": f.remedy} for f in findings]
+        )
+    else:
+        show_table(
+            ("STATE", "CHECK", "FOUND", "WHAT TO DO"),
+            [(f.state, f.check, f.detail, f.remedy) for f in findings],
+        )
+    if any(finding.state == FAIL for finding in findings):
+        raise SystemExit(1)
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("python", OK, ".".join(str(part) for part in sys.version_info[:3]))
+    for package in PACKAGES:
+        try:
+            version(package)
+        except PackageNotFoundError:
+            yield Finding(
+                "packages", FAIL, f"{package} is missing", "run `make run` or `make test` to set up"
+            )
+
+
+def _local_stack() -> Iterator[Finding]:
+    found = stack()
+    if found:
+        yield Finding("local stack", OK, f"runs in {data_folder()} as process {found.get('pid')}")
+    elif os.environ.get("LAUREL_DATABASE_URL"):
+        yield Finding("local stack", OK, "not used: LAUREL_DATABASE_URL is set")
+    else:
+        yield Finding("local stack", WARN, f"doesn't run in {data_folder()}", "start it: laurel up")
+
+
+def _files() -> Iterator[Finding]:
+    folder = data_folder()
+    sealed = Path(_setting("LAUREL_SECRETS_FILE", "secrets_file") or folder / "secrets.json")
+    for path in (sealed, folder / "keys.json"):
+        if not path.exists():
+            continue
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            yield Finding("permissions", WARN, f"{path} is open to others ({mode:03o})", f"chmod 600 {path}")
+        else:
+            yield Finding("permissions", OK, f"{path} is yours only")
+    if not sealed.exists():
+        yield Finding("secrets", WARN, f"no {sealed}", "`laurel up` makes one; servers elsewhere need theirs")
+        return
+    try:
+        secrets.load(sealed)
+    except secrets.SecretsError as error:
+        yield Finding("secrets", FAIL, str(error), "put the right file back; nothing can be read without it")
+    else:
+        yield Finding("secrets", OK, "complete")
+
+
+def _database() -> Iterator[Finding]:
+    url = _setting("LAUREL_DATABASE_URL", "database_url")
+    if not url:
+        yield Finding("database", WARN, "none named", "start `laurel up`, or set LAUREL_DATABASE_URL")
+        return
+    try:
+        facts = probes.postgres_facts(url)
+        state = asyncio.run(migrations.state(url))
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        yield Finding(
+            "database",
+            FAIL,
+            f"can't be reached: {error or type(error).__name__}",
+            "is it running, is the URL right?",
+        )
+        return
+    if facts.major < probes.OLDEST_POSTGRES:
+        yield Finding("database", FAIL, f"PostgreSQL {facts.version}", "use PostgreSQL 15 or newer")
+    else:
+        yield Finding("database", OK, f"PostgreSQL {facts.version}")
+    if not facts.durable:
+        yield Finding(
+            "durability", FAIL, "fsync, full_page_writes or synchronous_commit is off", "switch them on"
+        )
+    if state.pending:
+        yield Finding("migrations", FAIL, f"missing: {', '.join(state.pending)}", "run: laurel migrate")
+    elif state.unknown:
+        yield Finding("migrations", FAIL, "the database is ahead of this Laurel", "use a newer Laurel")
+    else:
+        yield Finding("migrations", OK, f"{len(state.applied)} applied")
+    skew = f"the database's clock is {facts.skew_seconds:+.3f} s from ours"
+    if abs(facts.skew_seconds) > MOST_SKEW_SECONDS:
+        yield Finding("clock", WARN, skew, "synchronise both by NTP")
+    else:
+        yield Finding("clock", OK, skew)
+
+
+def _redis() -> Iterator[Finding]:
+    url = _setting("LAUREL_REDIS_URL", "redis_url")
+    if not url:
+        yield Finding("redis", WARN, "none named", "start `laurel up`, or set LAUREL_REDIS_URL")
+        return
+    try:
+        found = probes.redis_version(url)
+    except (redis.RedisError, ValueError) as error:
+        yield Finding("redis", FAIL, f"can't be reached: {error}", "is it running, is the URL right?")
+        return
+    if probes.is_redis_new_enough(found):
+        yield Finding("redis", OK, f"Redis {found}")
+    else:
+        yield Finding("redis", FAIL, f"Redis {found}", "use Redis 6.2 or newer")
+
+
+def _server() -> Iterator[Finding]:
+    place = address()
+    if is_serving(place, seconds=3.0):
+        yield Finding("server", OK, f"serving on {place}")
+    else:
+        yield Finding(
+            "server", FAIL, f"no healthy server on {place}", "start `laurel up`, or set LAUREL_ADDRESS"
+        )
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _python,
+    _local_stack,
+    _files,
+    _database,
+    _redis,
+    _server,
+)
+
+
+def _setting(variable: str, name: str) -> str:
+    return os.environ.get(variable) or str(stack().get(name, ""))

@@ -1,0 +1,144 @@
+"""`laurel up`: the local stack in the foreground."""
+
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from laurel.client import DEFAULT_PROGRAM
+from laurel.stack.folder import read_json
+from laurel.stack.progress import Progress
+from laurel.stack.supervisor import Options, Stack
+
+
+class Stopped(BaseException):
+    """Somebody asked us to stop."""
+
+
+@click.command()
+@click.option(
+    "--data-folder",
+    envvar="LAUREL_DATA",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".laurel"),
+    show_default=True,
+    show_envvar=True,
+    help="Where everything is kept.",
+)
+@click.option(
+    "--host",
+    envvar="LAUREL_HOST",
+    default="127.0.0.1",
+    show_default=True,
+    show_envvar=True,
+    help="Listen there.",
+)
+@click.option(
+    "--port",
+    envvar="LAUREL_PORT",
+    type=click.IntRange(0, 65535),
+    default=50051,
+    show_default=True,
+    show_envvar=True,
+    help="Of gRPC; 0 for a free one.",
+)
+@click.option(
+    "--servers",
+    envvar="LAUREL_SERVERS",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    show_envvar=True,
+    help="Server processes that share the port.",
+)
+@click.option(
+    "--drain-seconds",
+    envvar="LAUREL_DRAIN_SECONDS",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    show_envvar=True,
+    help="Time for calls under way when stopping.",
+)
+def up(data_folder: Path, host: str, port: int, servers: int, drain_seconds: float) -> None:
+    """Run the local stack: PostgreSQL, Redis, the demo programs and the server.
+
+    It stays in the foreground; Ctrl-C stops it in order and keeps its data. With
+    LAUREL_DATABASE_URL or LAUREL_REDIS_URL set it uses those servers instead of its own.
+
+    \b
+    laurel up
+    laurel up --servers 2
+    laurel up --data-folder /tmp/other --port 50052     a second stack beside the first
+    """
+    options = Options(
+        data_folder=data_folder,
+        host=host,
+        port=port,
+        servers=servers,
+        database_url=os.environ.get("LAUREL_DATABASE_URL") or None,
+        redis_url=os.environ.get("LAUREL_REDIS_URL") or None,
+        secrets_file=Path(given) if (given := os.environ.get("LAUREL_SECRETS_FILE")) else None,
+        drain_seconds=drain_seconds,
+    )
+    progress = Progress()
+    stack = Stack(options, progress)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        progress.say(f"Laurel, data in {stack.folder.path}")
+        stack.start()
+        _greet(stack, data_folder, progress)
+        stack.watch()
+    except Stopped:
+        progress.say("\nstopping; a moment")
+    finally:
+        # Once is enough: whoever presses Ctrl-C twice must not cut the stopping short.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        stack.stop()
+    progress.say(f"stopped; the data is kept in {stack.folder.path}")
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped
+
+
+def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
+    """Addresses, a key, and three commands that work as they stand, at every start."""
+    keys = read_json(stack.folder.keys)
+    command = _command(data_folder)
+    card = f"{secrets.randbelow(10**12):012}"
+    progress.say()
+    progress.say(f"  gRPC           {stack.address}, with health and reflection")
+    progress.say(f"  terminal key   {keys[DEFAULT_PROGRAM]['terminal']}")
+    progress.say(f"  all keys       {stack.folder.keys}")
+    progress.say(f"  server log     {stack.folder.server_log(1)}")
+    progress.say()
+    progress.say("Try, in another terminal:")
+    progress.say(f"  {command} members register --given-name Asha --card {card}")
+    progress.say(f"  {command} points accrue {card} 500 INR --order R-{card}")
+    progress.say(f"  {command} points balance {card}")
+    progress.say()
+    progress.say("Ctrl-C stops the stack and keeps its data.")
+
+
+def _command(data_folder: Path) -> str:
+    """How this `laurel` is called from this folder, with the data folder if it isn't the usual one."""
+    program = Path(sys.argv[0])
+    found = shutil.which("laurel")
+    if found is not None and Path(found).samefile(program):
+        name = "laurel"
+    else:
+        name = os.path.relpath(program)
+        name = name if os.sep in name else f".{os.sep}{name}"
+    if data_folder.resolve() == Path(".laurel").resolve():
+        return shlex.quote(name)
+    return f"LAUREL_DATA={shlex.quote(str(data_folder.resolve()))} {shlex.quote(name)}"

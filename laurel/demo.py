@@ -1,0 +1,143 @@
+"""The demo programs: terms and keys go into the database, rules through the server's own door.
+
+Everything is made where it is missing and left alone where it is: a rule that an
+operator changed or retired, a key that was revoked, stay as they are.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+from google.protobuf.struct_pb2 import Struct
+from loyalty.v1 import rules_pb2
+from uuid_utils.compat import uuid7
+
+from laurel.client import ROLES, Client
+from laurel.stack.folder import read_json, write_json
+from server.domain.actor import CallerKind
+from server.domain.program import Program, Tier
+from server.operations import credentials
+from server.rpc.access import declared_scopes
+from server.store import programs as program_store
+from server.store.database import Database
+
+FILE = Path(__file__).with_name("demo.yaml")
+Say = Callable[[str], None]
+
+
+def programs() -> list[dict[str, Any]]:
+    """What demo.yaml describes."""
+    content: list[dict[str, Any]] = yaml.safe_load(FILE.read_text())["programs"]
+    return content
+
+
+async def seed_programs(database_url: str, keys_file: Path, say: Say) -> None:
+    """Make the programs and, in ``keys_file``, a key for each kind of caller."""
+    database = await Database.open(database_url, connections=2)
+    try:
+        keys = read_json(keys_file)
+        for description in programs():
+            program = await _program(database, description, say)
+            held = keys.setdefault(program.name, {})
+            for role in ROLES:
+                if not await _is_known(database, program, held.get(role, ""), say):
+                    held[role] = await _new_key(database, program, role)
+                    write_json(keys_file, keys)
+    finally:
+        await database.close()
+
+
+def seed_rules(address: str, keys: Mapping[str, Mapping[str, str]], say: Say) -> None:
+    """Make the event types and rules that are missing, and put the new rules in force."""
+    for description in programs():
+        with grpc.insecure_channel(address) as channel:
+            client = Client(channel, keys[description["name"]]["service"])
+            added = _add_event_types(client, description.get("event_types", []))
+            added += _add_rules(client, description["rules"])
+        if added:
+            say(f"  program {description['name']}: added {', '.join(added)}")
+
+
+def _add_event_types(client: Client, wanted: list[dict[str, Any]]) -> list[str]:
+    reply = client.call(client.rules.ListEventTypes, rules_pb2.ListEventTypesRequest())
+    known = {event_type.name for event_type in reply.event_types}
+    missing = [event_type for event_type in wanted if event_type["name"] not in known]
+    for event_type in missing:
+        request = rules_pb2.CreateEventTypeRequest(event_type=rules_pb2.EventType(**event_type))
+        client.call(client.rules.CreateEventType, request)
+    return [event_type["name"] for event_type in missing]
+
+
+def _add_rules(client: Client, wanted: list[dict[str, Any]]) -> list[str]:
+    known: set[str] = set()
+    token = ""
+    while True:
+        page = client.call(
+            client.rules.ListRules, rules_pb2.ListRulesRequest(page_size=500, page_token=token)
+        )
+        known |= {rule.name for rule in page.rules}
+        token = page.next_page_token
+        if not token:
+            break
+    versions = []
+    for definition in wanted:
+        if definition["rule"] not in known:
+            struct = Struct()
+            struct.update(definition)
+            reply = client.call(client.rules.CreateRule, rules_pb2.CreateRuleRequest(definition=struct))
+            versions.append(rules_pb2.RuleVersion(name=reply.rule.name, version=reply.rule.version))
+    if versions:
+        client.call(client.rules.PublishRules, rules_pb2.PublishRulesRequest(publish=versions))
+    return [version.name for version in versions]
+
+
+async def _program(database: Database, description: Mapping[str, Any], say: Say) -> Program:
+    name = description["name"]
+    async with database.connection() as connection:
+        found = await program_store.find(connection, name)
+        if found is not None:
+            return found
+        program = Program(
+            program_id=uuid7(),
+            name=name,
+            currency=description["currency"],
+            time_zone=description["time_zone"],
+            point_types=tuple(description["point_types"]),
+            tiers=tuple(Tier(tier, points) for tier, points in description["tiers"].items()),
+            rates={currency: Decimal(rate) for currency, rate in description.get("rates", {}).items()},
+            past_limit_days=description.get("past_limit_days", 30),
+        )
+        if await program_store.create(connection, program):
+            say(f"  program {name} made")
+        # Another stack on the same database may have been faster.
+        return await program_store.find(connection, name) or program
+
+
+async def _is_known(database: Database, program: Program, key: str, say: Say) -> bool:
+    """Whether the database knows the key; one that was revoked counts, its revocation was meant."""
+    parts = key.split("_")
+    for credential in await credentials.listed(database, program.program_id):
+        if len(parts) == 3 and credential.credential_id.hex == parts[1]:
+            if credential.revoked_at is not None:
+                say(f"  the key {credential.name} is revoked; `laurel keys create` makes another")
+            return True
+    return False
+
+
+async def _new_key(database: Database, program: Program, role: str) -> str:
+    """A key under the first free name: other stacks on the same database keep theirs."""
+    taken = {c.name for c in await credentials.listed(database, program.program_id) if c.revoked_at is None}
+    names = [f"local-{role}", *(f"local-{role}-{number}" for number in range(2, len(taken) + 3))]
+    _, key = await credentials.create(
+        database,
+        program.program_id,
+        CallerKind(role),
+        next(name for name in names if name not in taken),
+        declared_scopes=declared_scopes(),
+        now=datetime.now(UTC),
+    )
+    return key

@@ -1,0 +1,82 @@
+"""How commands show what they found: aligned tables for people, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# Without a terminal nobody needs lines cut to one.
+PIPE_WIDTH = 400
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where to print. Markup is off: what is shown comes from others."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=None if stream.isatty() else PIPE_WIDTH,
+    )
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under their headings; numbers to the right. A heading ``points>`` does so for text."""
+    content = [list(row) for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, heading in enumerate(columns):
+        numeric = all(isinstance(row[index], int) for row in content) and bool(content)
+        right = numeric or heading.endswith(">")
+        table.add_column(heading.rstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in content:
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+
+
+def show_fields(pairs: Iterable[tuple[str, object]]) -> None:
+    """Print one thing as name and value, a line each; what is empty is left out."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value not in ("", None):
+            table.add_row(name, _cell(value))
+    console().print(table)
+
+
+def show_json(value: Message | dict[str, Any] | list[Any]) -> None:
+    """Print as JSON; messages as proto3 JSON with every field."""
+    plain = as_dict(value) if isinstance(value, Message) else value
+    print(json.dumps(plain, indent=2, ensure_ascii=False, default=str))
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """The message as proto3 JSON, with fields that hold their default too."""
+    content: dict[str, Any] = MessageToDict(message, always_print_fields_with_no_presence=True)
+    return content
+
+
+def moment(value: Timestamp | datetime | None) -> str:
+    """A time in UTC to the second, "" for none."""
+    if value is None:
+        return ""
+    if isinstance(value, Timestamp):
+        if not value.seconds and not value.nanos:
+            return ""
+        value = value.ToDatetime(tzinfo=UTC)
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _cell(value: object) -> Text:
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    # A terminal acts on control characters; show them instead.
+    return Text("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))

@@ -1,0 +1,62 @@
+"""What PostgreSQL and Redis say about themselves."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import redis
+
+OLDEST_POSTGRES = 15
+OLDEST_REDIS = (6, 2)
+SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresFacts:
+    """``version`` as people write it; ``skew_seconds``: how far its clock is ahead of ours."""
+
+    version: str
+    major: int
+    skew_seconds: float
+    durable: bool
+
+
+def postgres_facts(url: str) -> PostgresFacts:
+    """Ask PostgreSQL. Raises what asyncpg raises."""
+    return asyncio.run(_postgres_facts(url))
+
+
+def redis_version(url: str) -> str:
+    """Ask Redis. Raises redis.RedisError."""
+    client = redis.Redis.from_url(url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+    try:
+        facts: Any = client.info("server")
+        return str(facts["redis_version"])
+    finally:
+        client.close()
+
+
+def is_redis_new_enough(version: str) -> bool:
+    """Whether Laurel works with it."""
+    return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_REDIS
+
+
+async def _postgres_facts(url: str) -> PostgresFacts:
+    connection = await asyncpg.connect(url, timeout=SECONDS)
+    try:
+        asked = datetime.now(UTC)
+        [row] = await connection.fetch(
+            """SELECT clock_timestamp() AS now, current_setting('server_version') AS version,
+                      current_setting('server_version_num')::int / 10000 AS major,
+                      current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off'
+                      AND current_setting('full_page_writes') = 'on' AS durable"""
+        )
+        answered = datetime.now(UTC)
+    finally:
+        await connection.close()
+    halfway = asked + (answered - asked) / 2
+    return PostgresFacts(
+        row["version"].split(" ")[0], row["major"], (row["now"] - halfway).total_seconds(), row["durable"]
+    )

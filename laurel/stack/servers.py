@@ -1,0 +1,126 @@
+"""The server processes of the local stack: `python -m server`, one port for all of them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from laurel.stack.processes import POLL_SECONDS, StackError, end_child, last_lines, open_log, spawn
+
+READY_SECONDS = 60.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
+COMMAND = (sys.executable, "-m", "server")
+# In the command line of every server process, to know a stray by.
+MARK = "-m server"
+
+
+class ServerProcess:
+    """One server process and its log."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path, drain_seconds: float) -> None:
+        self._environment = environment
+        self._log = log
+        self._drain_seconds = drain_seconds
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id, 0 if it never ran."""
+        return 0 if self._child is None else self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        code = None if self._child is None else self._child.poll()
+        if code is None:
+            return "still runs"
+        return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+    def start(self) -> None:
+        """Start the process; it isn't ready yet. Call it from the main thread."""
+        with open_log(self._log) as log:
+            self._child = spawn(COMMAND, log=log, dies_by=signal.SIGTERM, environment=self._environment)
+
+    def ask_to_stop(self) -> None:
+        """Ask it to take no more calls, to finish those under way and to end."""
+        if self.running and self._child is not None:
+            self._child.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Ask, wait for it to drain, and end it if it takes too long."""
+        if self._child is not None:
+            end_child(self._child, STOP_SIGNALS, self._drain_seconds + 5.0)
+
+    def wait_until_serving(self, address: str) -> None:
+        """Wait until a server of this address says so and this process listens. Raises StackError."""
+        deadline = time.monotonic() + READY_SECONDS
+        port = int(address.rpartition(":")[2])
+        while not (self._listens(port) and is_serving(address)):
+            if not self.running:
+                raise StackError(f"the server {self.ending}; from {self._log}:\n{last_lines(self._log, 15)}")
+            if time.monotonic() > deadline:
+                raise StackError(f"the server isn't ready after {READY_SECONDS:.0f} s; see {self._log}")
+            time.sleep(POLL_SECONDS * 3)
+
+    def _listens(self, port: int) -> bool:
+        """With several processes on one port, only the kernel tells which of them listen."""
+        if sys.platform != "linux":
+            return True
+        try:
+            sockets = {os.readlink(entry) for entry in Path(f"/proc/{self.pid}/fd").iterdir()}
+        except OSError:
+            return False
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                listening = fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port
+                if listening and f"socket:[{fields[9]}]" in sockets:
+                    return True
+        return False
+
+
+def is_serving(address: str, seconds: float = 1.0) -> bool:
+    """Whether the server there reports itself healthy."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
+        except grpc.RpcError:
+            return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Keep a port for our servers, 0 for a free one. Raises StackError if somebody has it.
+
+    Servers share the port (SO_REUSEPORT), which would let two stacks share one by
+    mistake; so first it is tried without. The socket returned never listens.
+    """
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            place = probe.getsockname()
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(place)
+    except OSError as error:
+        raise StackError(
+            f"port {port} on {host} can't be used ({error.strerror}); choose another with --port or "
+            "LAUREL_PORT, 0 for a free one"
+        ) from None
+    return held

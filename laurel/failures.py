@@ -65,7 +65,8 @@ def _explain_call(error: grpc.RpcError) -> Iterator[str]:
         elif detail.Unpack(again):
             retry = f"; retry after {again.retry_delay.ToTimedelta().total_seconds():g} s"
     yield f"{code.name}{reason}: {message}{retry}"
-    yield from violations
+    # A message may quote its violations; one at a time is easier to read than twice.
+    yield from (line for line in violations if len(violations) > 1 or line.strip() not in message)
 
 
 def _without_details(code: grpc.StatusCode, message: str) -> str:

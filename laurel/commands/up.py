@@ -137,8 +137,14 @@ def _command(data_folder: Path) -> str:
     if found is not None and Path(found).samefile(program):
         name = "laurel"
     else:
-        name = os.path.relpath(program)
-        name = name if os.sep in name else f".{os.sep}{name}"
+        near = os.path.relpath(program)
+        name = (
+            str(program.absolute())
+            if near.startswith(os.pardir)
+            else near
+            if os.sep in near
+            else os.path.join(os.curdir, near)
+        )
     if data_folder.resolve() == Path(".laurel").resolve():
         return shlex.quote(name)
     return f"LAUREL_DATA={shlex.quote(str(data_folder.resolve()))} {shlex.quote(name)}"

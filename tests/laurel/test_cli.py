@@ -1,0 +1,165 @@
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import grpc
+import pytest
+
+from laurel.cli import COMMANDS
+from laurel.failures import explain
+from laurel.output import show_table
+from server.domain.errors import NotFound
+from tests.support import processes
+from tests.support.servers import Laurel
+
+
+async def cli(laurel: Laurel, *arguments: str, key: str = "", **settings: str) -> CompletedProcess[str]:
+    """`laurel` against the running server of the tests."""
+    wanted = {
+        "LAUREL_ADDRESS": laurel.address,
+        "LAUREL_DATABASE_URL": laurel.settings.database_url.get_secret_value(),
+        "LAUREL_PROGRAM": laurel.program.name,
+        **({"LAUREL_API_KEY": key} if key else {}),
+        **settings,
+    }
+    return await asyncio.to_thread(partial(processes.run, *arguments, cwd=Path("/"), **wanted))
+
+
+def test_help_names_every_command() -> None:
+    shown = processes.run("--help")
+    assert shown.returncode == 0
+    assert all(f"  {name} " in shown.stdout for name in COMMANDS)
+
+
+def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
+    for arguments in (["nonsense"], ["points", "accrue", "a@b.example"], ["members", "list", "--limit", "0"]):
+        shown = processes.run(*arguments, cwd=tmp_path)
+        assert shown.returncode == 2
+        assert "Traceback" not in shown.stderr
+
+
+def test_without_a_stack_a_command_says_how_to_start_one(tmp_path: Path) -> None:
+    for arguments in (["members", "list"], ["keys", "list"], ["migrate"]):
+        shown = processes.run(*arguments, cwd=tmp_path)
+        assert shown.returncode == 1
+        assert "laurel up" in shown.stderr
+        assert len(shown.stderr.splitlines()) == 1
+
+
+def test_without_a_server_a_call_says_so(tmp_path: Path) -> None:
+    shown = processes.run(
+        "members", "list", LAUREL_ADDRESS="127.0.0.1:1", LAUREL_API_KEY="lrl_x", cwd=tmp_path
+    )
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("Error: UNAVAILABLE: no server answers")
+
+
+async def test_a_refusal_is_shown_with_its_code_reason_and_every_field(laurel: Laurel) -> None:
+    shown = await cli(
+        laurel, "members", "register", "--email", "no address", "--phone", "12", key=laurel.terminal.key
+    )
+    assert shown.returncode == 1
+    first, *fields = shown.stderr.splitlines()
+    assert first.startswith("Error: INVALID_ARGUMENT (INVALID_FIELD): ")
+    assert [line.split(":")[0] for line in fields] == ["  member.email", "  member.phone"]
+
+
+async def test_a_foreign_key_is_refused_in_one_line(laurel: Laurel) -> None:
+    shown = await cli(laurel, "members", "list", key="lrl_wrong")
+    assert shown.returncode == 1
+    assert shown.stderr.splitlines() == [
+        "Error: UNAUTHENTICATED (CREDENTIAL_INVALID): the credential is not valid"
+    ]
+
+
+async def test_a_key_is_shown_once_works_and_is_revoked(laurel: Laurel) -> None:
+    made = await cli(laurel, "keys", "create", "--role", "staff", "--name", "asha", "--expires-in", "1d")
+    key = made.stdout.strip()
+    assert made.returncode == 0
+    assert key.startswith("lrl_")
+    assert (await cli(laurel, "members", "list", key=key)).returncode == 0
+
+    listed = json.loads((await cli(laurel, "keys", "list", "--json")).stdout)
+    [mine] = [entry for entry in listed if entry["name"] == "asha"]
+    assert mine["expireTime"]
+    assert key.rsplit("_", 1)[1] not in json.dumps(listed)
+
+    assert (await cli(laurel, "keys", "create", "--name", "asha")).returncode == 1
+    assert (await cli(laurel, "keys", "revoke", "asha")).returncode == 0
+    assert "asha" not in (await cli(laurel, "keys", "list")).stdout
+    await asyncio.sleep(laurel.settings.credential_cache_seconds)
+    assert (await cli(laurel, "members", "list", key=key)).returncode == 1
+
+
+async def test_a_program_is_made_once_with_the_terms_asked_for(laurel: Laurel) -> None:
+    terms = [
+        "--currency",
+        "EUR",
+        "--time-zone",
+        "Europe/Paris",
+        "--tiers",
+        "new:0,old:100",
+        "--rate",
+        "CHF=1.05",
+    ]
+    assert (await cli(laurel, "programs", "create", "cafe", *terms)).returncode == 0
+    assert (await cli(laurel, "programs", "create", "cafe", *terms)).returncode == 1
+    [cafe] = [
+        program
+        for program in json.loads((await cli(laurel, "programs", "list", "--json")).stdout)
+        if program["name"] == "cafe"
+    ]
+    assert cafe["tiers"] == [{"name": "new", "fromPoints": 0}, {"name": "old", "fromPoints": 100}]
+    assert cafe["rates"] == {"CHF": "1.05"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--currency", "euro"],
+        ["--time-zone", "Paris"],
+        ["--tiers", "a:1"],
+        ["--tiers", "a:0,b:5,c:5"],
+        ["--tiers", "a:0,a:5"],
+        ["--rate", "CHF=0"],
+        ["--rate", "CHF=NaN"],
+        ["--point-type", "Points!"],
+    ],
+)
+def test_terms_that_make_no_sense_are_wrong_usage(wrong: list[str]) -> None:
+    right = ["--currency", "EUR", "--time-zone", "Europe/Paris"]
+    assert processes.run("programs", "create", "x", *right, *wrong).returncode == 2
+
+
+async def test_doctor_finds_a_healthy_installation_and_says_what_ails_another(
+    laurel: Laurel, redis_url: str, secrets_file: Path
+) -> None:
+    settings = {"LAUREL_REDIS_URL": redis_url, "LAUREL_SECRETS_FILE": str(secrets_file)}
+
+    async def states(**changes: str) -> dict[str, str]:
+        shown = await cli(laurel, "doctor", "--json", **{**settings, **changes})
+        found = {entry["check"]: entry["state"] for entry in json.loads(shown.stdout)}
+        assert (shown.returncode == 1) == ("fail" in found.values())
+        return found
+
+    well = await states()
+    # The tests' PostgreSQL doesn't wait for the disk, which doctor must notice.
+    assert {check for check, state in well.items() if state != "ok"} <= {"durability"}
+    ill = await states(LAUREL_ADDRESS="127.0.0.1:1", LAUREL_REDIS_URL="redis://127.0.0.1:1/0")
+    assert (ill["server"], ill["redis"]) == ("fail", "fail")
+
+
+def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("NAME",), [("\x1b[31mred",)])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_failures_read_as_one_line() -> None:
+    class Bare(grpc.RpcError):
+        pass
+
+    errors: list[Any] = [NotFound("MEMBER_NOT_FOUND", "no such member"), ConnectionRefusedError(), Bare()]
+    assert [len(explain(error).splitlines()) for error in errors] == [1, 1, 1]

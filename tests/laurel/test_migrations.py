@@ -1,0 +1,65 @@
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+import migrations
+from migrations import MigrationError, migrate, pending, state
+
+FOLDER = Path(migrations.__file__).parent
+
+
+@pytest.fixture
+async def url(postgres: Callable[[str], str]) -> AsyncIterator[str]:
+    """Of a database that isn't there yet."""
+    name = f"laurel_test_{uuid4().hex}"
+    yield postgres(name)
+    await execute(postgres("postgres"), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+async def execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_the_database_is_made_and_the_second_time_nothing_happens(url: str) -> None:
+    lines: list[str] = []
+    applied = await migrate(url, lines.append)
+    assert applied
+    assert len(lines) == len(applied) + 1
+    assert await migrate(url, lines.append) == []
+    assert await pending(url) == []
+    assert list((await state(url)).applied) == applied
+
+
+async def test_several_at_once_apply_each_migration_once(url: str) -> None:
+    results = await asyncio.gather(*(migrate(url) for _ in range(4)))
+    assert sorted(map(len, results)) == [0, 0, 0, len((await state(url)).applied)]
+
+
+async def test_a_database_of_a_newer_laurel_is_left_alone(url: str) -> None:
+    await migrate(url)
+    await execute(url, "INSERT INTO migration (name, app_name) VALUES ('2999-01-01T00:00:00', 'laurel')")
+    with pytest.raises(MigrationError, match="2999-01-01"):
+        await migrate(url)
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(url: str) -> None:
+    await migrate(url)
+    await execute(url, "DELETE FROM migration")
+    with pytest.raises(asyncpg.DuplicateTableError):
+        await migrate(url)
+    assert (await state(url)).applied == ()
+
+
+def test_every_sql_file_is_run_by_exactly_one_step() -> None:
+    files = sorted(path.name for path in (FOLDER / "sql").glob("*.sql"))
+    steps = "".join(path.read_text() for path in (FOLDER / "steps").glob("laurel_*.py"))
+    assert sorted(re.findall(r'"(\d{4}_\w+\.sql)"', steps)) == files

@@ -1,0 +1,116 @@
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from laurel.stack.processes import command_of
+from tests.support.processes import environment, run, up, wait_until
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder to start stacks in; what they left running in it would show here."""
+    path = Path(tempfile.mkdtemp(prefix="laurel-test-"))
+    yield path
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(path) not in listing
+    shutil.rmtree(path)
+
+
+def runtime(home: Path, name: str = ".laurel") -> dict[str, object]:
+    return json.loads((home / name / "stack.json").read_text())
+
+
+def test_what_it_promises_works_and_ctrl_c_keeps_the_data(home: Path) -> None:
+    with up(home) as stack:
+        commands = [line.strip() for line in stack.lines if " members " in line or " points " in line]
+        assert len(commands) == 3
+        shown = [
+            subprocess.run(
+                shlex.split(c), cwd=home, env=environment(), capture_output=True, text=True, check=True
+            )
+            for c in commands
+        ]
+        assert "points" in shown[2].stdout
+        card = shlex.split(commands[0])[-1]
+        before = run("points", "balance", card, "--json", cwd=home).stdout
+        assert json.loads(before)["wallets"][0]["balance"] != "0"
+        assert stack.wait_for("terminal key").split()[-1] in (home / ".laurel" / "keys.json").read_text()
+        secrets = (home / ".laurel" / "secrets.json").read_bytes()
+        assert stack.end(signal.SIGINT) == 0
+        ends = [line.split()[0] for line in stack.lines if line.endswith("stopped")]
+        assert ends == ["servers", "Redis", "PostgreSQL"]
+    assert not (home / ".laurel" / "stack.json").exists()
+
+    with up(home) as stack:
+        assert run("points", "balance", card, "--json", cwd=home).stdout == before
+        assert (home / ".laurel" / "secrets.json").read_bytes() == secrets
+        assert "added" not in stack.text
+        assert "made" not in stack.text
+
+
+def test_two_run_side_by_side_but_not_in_one_folder_or_on_one_port(home: Path) -> None:
+    with up(home, "--data-folder", "one"), up(home, "--data-folder", "two"):
+        addresses = {str(runtime(home, name)["address"]) for name in ("one", "two")}
+        assert len(addresses) == 2
+        same_folder = run("up", "--port", "0", "--data-folder", "one", cwd=home)
+        assert same_folder.returncode == 1
+        assert "another `laurel up`" in same_folder.stderr
+        port = addresses.pop().rpartition(":")[2]
+        same_port = run("up", "--port", port, "--data-folder", "three", cwd=home)
+        assert same_port.returncode == 1
+        assert f"port {port}" in same_port.stderr
+
+
+def test_whoever_dies_is_started_again(home: Path) -> None:
+    with up(home, "--servers", "2") as stack:
+        first = runtime(home)["servers"]
+        assert isinstance(first, list)
+        postmaster = int((home / ".laurel/postgres/data/postmaster.pid").read_text().splitlines()[0])
+        for pid in (first[0], postmaster):
+            subprocess.run(["kill", "-9", str(pid)], check=True)
+        stack.wait_for("server 1 runs again")
+        stack.wait_for("PostgreSQL runs again")
+        assert wait_until(lambda: run("members", "list", cwd=home).returncode == 0)
+        assert runtime(home)["servers"] != first
+
+
+def test_after_kill_9_of_the_whole_the_next_start_takes_over(home: Path) -> None:
+    with up(home) as stack:
+        left = [int(pid) for pid in runtime(home)["servers"]]  # type: ignore[attr-defined]
+        stack.end(signal.SIGKILL)
+    with up(home):
+        assert all("-m server" not in command_of(pid) for pid in left)
+        assert run("doctor", cwd=home).returncode == 0
+
+
+def test_secrets_that_are_lost_are_not_replaced_over_data_they_seal(home: Path) -> None:
+    with up(home):
+        pass
+    (home / ".laurel" / "secrets.json").unlink()
+    refused = run("up", "--port", "0", cwd=home)
+    assert refused.returncode == 1
+    assert "secrets.json is missing" in refused.stderr
+    assert not (home / ".laurel" / "secrets.json").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_given_servers_are_used_instead_of_embedded_ones(home: Path) -> None:
+    with up(home, "--data-folder", "host"):
+        host = runtime(home, "host")
+        given = {
+            "LAUREL_DATABASE_URL": str(host["database_url"]).replace("/laurel?", "/guest?"),
+            "LAUREL_REDIS_URL": str(host["redis_url"]),
+        }
+        with up(home, "--data-folder", "guest", **given):
+            assert not (home / "guest" / "postgres").exists()
+            assert not (home / "guest" / "redis").exists()
+            listed = run("programs", "list", "--json", cwd=home, LAUREL_DATA="guest")
+            assert {program["name"] for program in json.loads(listed.stdout)} == {"demo", "online-retail"}

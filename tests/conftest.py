@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -21,7 +22,10 @@ from migrations import migrate
 from server import secrets
 from server.settings import Settings
 from server.store.database import Database
-from tests.support.servers import Laurel, settings_for, started
+from tests.support.programs import settings_for
+
+if TYPE_CHECKING:
+    from tests.support.servers import Laurel
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +103,11 @@ def settings(database_url: str, redis_url: str, secrets_file: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-async def laurel(settings: Settings, database: Database) -> AsyncIterator[Laurel]:
+async def laurel(settings: Settings, database: Database) -> AsyncIterator["Laurel"]:
     """A running server with a program and a caller of each kind."""
+    # Here, so that tests of a part don't need the whole.
+    from tests.support.servers import started
+
     async with started(settings, database) as running:
         yield running
 

@@ -17,7 +17,8 @@ from server.main import Server, StartError
 from server.rpc.access import SERVICES
 from server.settings import Settings
 from server.store.database import Database
-from tests.support.servers import Laurel, settings_for, started
+from tests.support.programs import settings_for
+from tests.support.servers import Laurel, started
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

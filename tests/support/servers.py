@@ -1,25 +1,20 @@
 """A server in this process, with a program, callers of each kind and their stubs."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import grpc
 from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2_grpc, rules_pb2_grpc
-from uuid_utils.compat import uuid7
 
 from server.domain.actor import CallerKind
-from server.domain.program import Program, Tier
+from server.domain.program import Program
 from server.main import Server, running
-from server.operations import credentials
-from server.rpc.access import declared_scopes
 from server.settings import Settings
-from server.store import programs
 from server.store.database import Database
+from tests.support.programs import new_key, new_program
 
 
 @dataclass(frozen=True)
@@ -84,48 +79,6 @@ class Laurel:
             member=member_pb2.Member(**(profile or {"email": f"{uuid4().hex}@example.com"})),
         )
         return (await self.terminal.members.RegisterMember(request)).member.member_id
-
-
-def demo_program(**changes: Any) -> Program:
-    """Rupees, Kolkata, four tiers; under a name that no other has."""
-    terms: Mapping[str, Any] = {
-        "program_id": uuid7(),
-        "name": f"demo-{uuid4().hex[:8]}",
-        "currency": "INR",
-        "time_zone": "Asia/Kolkata",
-        "tiers": (Tier("bronze", 0), Tier("silver", 1000), Tier("gold", 5000), Tier("platinum", 10000)),
-    }
-    return Program(**{**terms, **changes})
-
-
-async def new_program(database: Database, **changes: Any) -> Program:
-    """A program in the database."""
-    program = demo_program(**changes)
-    async with database.transaction() as connection:
-        assert await programs.create(connection, program)
-    return program
-
-
-async def new_key(database: Database, program: Program, kind: CallerKind, **wishes: Any) -> str:
-    """A fresh key, named at random."""
-    given = {"name": f"{kind}-{uuid4().hex[:8]}", "now": datetime.now(UTC), **wishes}
-    _, key = await credentials.create(
-        database, program.program_id, kind, declared_scopes=declared_scopes(), **given
-    )
-    return key
-
-
-def settings_for(database_url: str, redis_url: str, secrets_file: Path, **changes: Any) -> Settings:
-    """Settings of a server on a free port that forgets keys soon."""
-    terms: Mapping[str, Any] = {
-        "database_url": database_url,
-        "redis_url": redis_url,
-        "secrets_file": secrets_file,
-        "port": 0,
-        "credential_cache_seconds": 1.0,
-        "drain_seconds": 5.0,
-    }
-    return Settings(**{**terms, **changes})
 
 
 @asynccontextmanager

@@ -24,8 +24,8 @@ from server.operations.audit import Audit
 from server.operations.credentials import Credentials
 from server.rpc.gate import Call, Gate, UnknownMethods, guarded
 from server.store.database import Database, unavailable
+from tests.support.programs import new_key, new_program
 from tests.support.refusals import Refusal, refusal
-from tests.support.servers import new_key, new_program
 
 POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"]
 MEMBER = "01890a5d-ac96-774b-bcce-b302099a8057"

@@ -1,0 +1,116 @@
+"""What a contract must say before the server starts; the contracts here are made for the test."""
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
+from loyalty.v1 import access_pb2, member_pb2
+
+from server.domain.actor import CallerKind
+from server.rpc.access import SERVICES, AccessNotDeclared, declarations, declared_scopes
+from server.rpc.gate import Gate, guarded
+
+Change = Callable[[access_pb2.Access], object]
+
+
+def contract(change: Change | None) -> ServiceDescriptor:
+    """A service of one RPC over UpdateMemberRequest; without any declaration if ``change`` is None."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="made/for/this/test.proto",
+        package="made",
+        syntax="proto3",
+        dependency=[member_pb2.DESCRIPTOR.name, access_pb2.DESCRIPTOR.name],
+    )
+    method = file.service.add(name="Shop").method.add(
+        name="Open",
+        input_type=".loyalty.v1.UpdateMemberRequest",
+        output_type=".loyalty.v1.UpdateMemberResponse",
+    )
+    if change is not None:
+        access = method.options.Extensions[access_pb2.access]
+        access.callers.append(access_pb2.CALLER_SERVICE)
+        access.scope = "shop.open"
+        access.rate_class = access_pb2.RATE_CLASS_WRITE
+        change(access)
+    pool = descriptor_pool.DescriptorPool()
+    _add(pool, member_pb2.DESCRIPTOR)
+    pool.Add(file)
+    return pool.FindServiceByName("made.Shop")
+
+
+def _add(pool: descriptor_pool.DescriptorPool, file: object) -> None:
+    for dependency in file.dependencies:  # type: ignore[attr-defined]
+        _add(pool, dependency)
+    pool.AddSerializedFile(file.serialized_pb)  # type: ignore[attr-defined]
+
+
+class Shop:
+    async def Open(self, request: object, call: object) -> object:  # noqa: N802
+        return request
+
+
+def test_every_rpc_of_laurel_declares_its_access() -> None:
+    declared = [d for service in SERVICES for d in declarations(service).values()]
+    assert len(declared) == sum(len(service.methods) for service in SERVICES) >= 20
+
+
+def test_the_scopes_are_those_that_the_contracts_name() -> None:
+    assert {
+        "members.read",
+        "members.write",
+        "points.accrue",
+        "points.redeem",
+        "rules.write",
+    } <= declared_scopes()
+
+
+def test_a_declaration_reads_the_named_fields_of_a_request() -> None:
+    def change(access: access_pb2.Access) -> None:
+        access.member_field = "member.member_id"
+        access.store_field = "request_id"
+
+    declared = declarations(contract(change))["Open"]
+    request = member_pb2.UpdateMemberRequest(request_id="r", member=member_pb2.Member(member_id="m"))
+    assert declared.member_of is not None
+    assert declared.store_of is not None
+    assert (declared.member_of(request), declared.store_of(request)) == ("m", "r")
+    assert declared.member_of(member_pb2.UpdateMemberRequest()) == ""
+    assert declared.callers == {CallerKind.SERVICE}
+    assert declared.scope == "shop.open"
+
+
+def public(access: access_pb2.Access) -> None:
+    access.callers[:] = [access_pb2.CALLER_PUBLIC]
+    access.scope = ""
+
+
+def test_what_is_public_needs_no_scope() -> None:
+    assert declarations(contract(public))["Open"].public
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        None,
+        lambda a: a.ClearField("callers"),
+        lambda a: a.callers.append(access_pb2.CALLER_UNSPECIFIED),
+        lambda a: a.callers.append(99),
+        lambda a: a.ClearField("scope"),
+        lambda a: a.ClearField("rate_class"),
+        lambda a: setattr(a, "rate_class", 99),
+        lambda a: setattr(a, "member_field", "nobody"),
+        lambda a: setattr(a, "member_field", "member"),
+        lambda a: setattr(a, "member_field", "member.nobody"),
+        lambda a: setattr(a, "member_field", "member.tags"),
+        lambda a: setattr(a, "member_field", "request_id.member_id"),
+        lambda a: setattr(a, "store_field", "store"),
+        lambda a: setattr(a, "step_up", True),
+        lambda a: a.callers.append(access_pb2.CALLER_PUBLIC),
+    ],
+)
+async def test_the_server_refuses_to_start_on_an_rpc_that_leaves_its_access_open(
+    change: Change | None,
+) -> None:
+    with pytest.raises(AccessNotDeclared, match=r"made\.Shop\.Open"):
+        guarded(contract(change), Shop(), Gate(None, None))  # type: ignore[arg-type]

@@ -19,6 +19,13 @@ import asyncpg
 # Held while migrations run, so that two `laurel migrate` take turns. Any constant will do.
 LOCK = 0x6C617572656C
 CONNECT_SECONDS = 10.0
+# As Piccolo makes it, so that its own commands understand it.
+RECORDS = """CREATE TABLE IF NOT EXISTS migration (
+    id       serial PRIMARY KEY,
+    name     varchar(200) NOT NULL DEFAULT '',
+    app_name varchar(200) NOT NULL DEFAULT '',
+    ran_on   timestamp NOT NULL DEFAULT current_timestamp
+)"""
 
 
 class MigrationError(Exception):
@@ -85,18 +92,17 @@ async def _state(connection: Any) -> State:
 
 
 async def _apply(engine: Any, step: Any, report: Callable[[str], None]) -> None:
-    from piccolo.apps.migrations.tables import Migration
-
-    table: Any = Migration  # of Piccolo's calls only some are typed
     started = time.monotonic()
     # Piccolo records a migration after its transaction; a crash between the two would
     # run it twice. So both happen in one. It also prints, which is not its place here.
     with contextlib.redirect_stdout(io.StringIO()):
-        async with engine.transaction():
-            await table.create_table(if_not_exists=True).run()
+        async with engine.transaction() as transaction:
+            await transaction.connection.execute(RECORDS)
             manager = await step.forwards()
             await manager.run()
-            await table.insert(table(name=step.ID, app_name="laurel")).run()
+            await transaction.connection.execute(
+                "INSERT INTO migration (name, app_name) VALUES ($1, 'laurel')", step.ID
+            )
     report(f"{step.DESCRIPTION} ({(time.monotonic() - started) * 1000:.0f} ms)")
 
 
@@ -111,23 +117,18 @@ def _steps() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _engine_for(url: str) -> Iterator[Any]:
-    """Piccolo finds its engine by the name of a module; for a while it is this one."""
-    from piccolo.apps.migrations.tables import Migration
+    """Piccolo finds its engine through the module that PICCOLO_CONF names; there it is this one."""
     from piccolo.engine.postgres import PostgresEngine
 
-    before = os.environ.get("PICCOLO_CONF")
-    os.environ["PICCOLO_CONF"] = "migrations.piccolo_conf"
-    try:
-        from migrations import piccolo_conf
+    os.environ.setdefault("PICCOLO_CONF", "migrations.piccolo_conf")
+    from migrations import piccolo_conf
 
-        engine = PostgresEngine({"dsn": url, "timeout": CONNECT_SECONDS})
-        piccolo_conf.DB = Migration._meta.db = engine
+    engine = PostgresEngine({"dsn": url, "timeout": CONNECT_SECONDS})
+    before = piccolo_conf.chosen.set(engine)
+    try:
         yield engine
     finally:
-        if before is None:
-            del os.environ["PICCOLO_CONF"]
-        else:
-            os.environ["PICCOLO_CONF"] = before
+        piccolo_conf.chosen.reset(before)
 
 
 @contextlib.asynccontextmanager

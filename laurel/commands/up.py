@@ -134,17 +134,15 @@ def _command(data_folder: Path) -> str:
     """How this `laurel` is called from this folder, with the data folder if it isn't the usual one."""
     program = Path(sys.argv[0])
     found = shutil.which("laurel")
-    if found is not None and Path(found).samefile(program):
+    near = os.path.relpath(program)
+    if program.name == "__main__.py":
+        name = shlex.join([sys.executable, "-m", "laurel"])
+    elif found is not None and Path(found).samefile(program):
         name = "laurel"
+    elif near.startswith(os.pardir):
+        name = shlex.quote(str(program.absolute()))
     else:
-        near = os.path.relpath(program)
-        name = (
-            str(program.absolute())
-            if near.startswith(os.pardir)
-            else near
-            if os.sep in near
-            else os.path.join(os.curdir, near)
-        )
+        name = shlex.quote(near if os.sep in near else os.path.join(os.curdir, near))
     if data_folder.resolve() == Path(".laurel").resolve():
-        return shlex.quote(name)
-    return f"LAUREL_DATA={shlex.quote(str(data_folder.resolve()))} {shlex.quote(name)}"
+        return name
+    return f"LAUREL_DATA={shlex.quote(str(data_folder.resolve()))} {name}"

@@ -1,5 +1,8 @@
 import asyncio
+import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from uuid import uuid4
@@ -42,6 +45,31 @@ async def test_the_database_is_made_and_the_second_time_nothing_happens(url: str
 async def test_several_at_once_apply_each_migration_once(url: str) -> None:
     results = await asyncio.gather(*(migrate(url) for _ in range(4)))
     assert sorted(map(len, results)) == [0, 0, 0, len((await state(url)).applied)]
+
+
+async def test_piccolo_reads_the_records_as_its_own(url: str) -> None:
+    applied = await migrate(url)
+    checked = await asyncio.to_thread(
+        subprocess.run,
+        [str(Path(sys.executable).parent / "piccolo"), "migrations", "check", "--app_name=laurel"],
+        env=os.environ | {"PICCOLO_CONF": "migrations.piccolo_conf", "LAUREL_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = [line.split("|") for line in checked.stdout.splitlines() if applied[0] in line]
+    assert [line[-1].strip() for line in shown] == ["True"]
+
+
+async def test_two_databases_at_once_get_their_own_tables(url: str, postgres: Callable[[str], str]) -> None:
+    other = f"laurel_test_{uuid4().hex}"
+    try:
+        assert await asyncio.gather(migrate(url), migrate(postgres(other))) == [
+            list((await state(url)).applied),
+            list((await state(postgres(other))).applied),
+        ]
+    finally:
+        await execute(postgres("postgres"), f"DROP DATABASE {other} WITH (FORCE)")
 
 
 async def test_a_database_of_a_newer_laurel_is_left_alone(url: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LAUREL = str(Path(sys.executable).parent / "laurel")
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -21,7 +22,7 @@ def environment(**settings: str) -> dict[str, str]:
 def run(*arguments: str, cwd: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
     """`laurel` with these arguments, its output and exit code."""
     return subprocess.run(
-        [sys.executable, "-m", "laurel", *arguments],
+        [LAUREL, *arguments],
         env=environment(**settings),
         cwd=cwd,
         capture_output=True,
@@ -78,7 +79,7 @@ class Foreground:
 @contextlib.contextmanager
 def up(folder: Path, *arguments: str, **settings: str) -> Iterator[Foreground]:
     """`laurel up` on a free port, in ``folder``, ready; ended at the latest with the block."""
-    command = [sys.executable, "-m", "laurel", "up", "--port", "0", *arguments]
+    command = [LAUREL, "up", "--port", "0", *arguments]
     stack = Foreground(command, folder, settings)
     try:
         stack.wait_for("Ctrl-C stops the stack")

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,46 @@ def test_what_it_promises_works_and_ctrl_c_keeps_the_data(home: Path) -> None:
         assert (home / ".laurel" / "secrets.json").read_bytes() == secrets
         assert "added" not in stack.text
         assert "made" not in stack.text
+
+
+def test_points_are_earned_spent_and_explained_by_command(home: Path) -> None:
+    with up(home):
+        assert run("members", "register", "--email", "asha@example.com", cwd=home).returncode == 0
+
+        def reply(*arguments: str) -> dict[str, Any]:
+            shown = run("points", *arguments, "--json", cwd=home)
+            assert shown.returncode == 0, shown.stderr
+            return json.loads(shown.stdout)
+
+        bought = reply(
+            "accrue", "asha@example.com", "2500.00", "INR", "--order", "R-1", "--store", "mumbai-3"
+        )
+        base, bonus = 20 * 25, 250
+        assert int(bought["points"]) in (base + bonus, 2 * base + bonus)  # twice the base while it is Diwali
+        reviewed = reply(
+            "event", "asha@example.com", "REVIEW_SUBMITTED", "--reference", "r-1", "--attribute", "stars=5"
+        )
+        assert int(reviewed["points"]) == 50
+        spent = reply("redeem", "asha@example.com", "100", "--reason", "coffee")
+        assert int(spent["balance"]) == int(bought["points"]) + 50 - 100
+        assert spent["value"] == {"currencyCode": "INR", "units": "10", "nanos": 0}
+
+        rows = reply("history", "asha@example.com")
+        assert rows[0]["transactionId"] == spent["transactionId"]
+        earned = bought["awards"][0]["transactionId"]
+        assert reply("show", earned)["transaction"]["orderReference"] == "R-1"
+        assert {rule["rule"] for rule in reply("explain", earned)["rules"]} >= {"base", "first-purchase"}
+        for command in (
+            "history asha@example.com",
+            f"show {earned}",
+            f"explain {earned}",
+            "balance asha@example.com",
+        ):
+            assert run("points", *command.split(), cwd=home).returncode == 0
+
+        too_much = run("points", "redeem", "asha@example.com", "1000000", cwd=home)
+        assert too_much.returncode == 1
+        assert too_much.stderr.startswith("Error: FAILED_PRECONDITION (INSUFFICIENT_POINTS): ")
 
 
 def test_two_run_side_by_side_but_not_in_one_folder_or_on_one_port(home: Path) -> None:

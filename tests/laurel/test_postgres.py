@@ -100,7 +100,10 @@ async def test_the_next_start_takes_over_from_one_that_was_left_running(postgres
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of the killed")
 def test_it_ends_when_whoever_started_it_is_killed(home: Path) -> None:
     starter = subprocess.Popen(
-        [sys.executable, "-c", STARTER, home / "postgres"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STARTER, home / "postgres"],
+        env=os.environ | {"TMPDIR": str(home)},  # for the socket, which the killed leaves behind
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with starter, starter.stdout as out:
         pid = int(out.readline())
@@ -139,6 +142,7 @@ def test_it_runs_for_an_ordinary_user(home: Path) -> None:
         "env": {
             "PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_path("platlib")]),
             "PATH": os.environ["PATH"],
+            "TMPDIR": str(home / "theirs"),
         },
         "cwd": home,
         "text": True,

@@ -3,9 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Nothing to say about itself while it works inside our own environment.
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1 PIP_NO_INPUT=1 \
-       $(BIN)/python -m pip --quiet
+# Errors only: what pip warns of does not concern our own environment.
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint faults protos lock clean
@@ -20,9 +19,11 @@ $(READY): requirements.lock pyproject.toml
 	  if fits "$$name"; then python=$$name; break; fi; done; \
 	if [ -z "$$python" ]; then \
 	  echo "Laurel needs Python 3.11 or newer; name it with: make PYTHON=/path/to/python3 ..." >&2; exit 1; fi; \
-	echo "setting up $(VENV) with $$($$python --version): about a minute, once"; \
-	test -x $(BIN)/python || "$$python" -m venv $(VENV) || { rm -rf $(VENV); \
-	  echo "$$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	if [ -x $(BIN)/python ]; then echo "bringing $(VENV) up to date"; else \
+	  echo "setting up $(VENV) with $$($$python --version): about a minute, once"; \
+	  "$$python" -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "$$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	fi
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -83,7 +83,7 @@ class Watched:
         except StackError as error:
             say(str(error))
             return False
-        say(f"{self.name} runs again")
+        say(f"{self.name} was started again")
         return True
 
 

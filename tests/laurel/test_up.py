@@ -117,8 +117,8 @@ def test_whoever_dies_is_started_again(home: Path) -> None:
         postmaster = int((home / ".laurel/postgres/data/postmaster.pid").read_text().splitlines()[0])
         for pid in (first[0], postmaster):
             subprocess.run(["kill", "-9", str(pid)], check=True)
-        stack.wait_for("server 1 runs again")
-        stack.wait_for("PostgreSQL runs again")
+        stack.wait_for("server 1 was started again")
+        stack.wait_for("PostgreSQL was started again")
         assert wait_until(lambda: run("members", "list", cwd=home).returncode == 0)
         assert runtime(home)["servers"] != first
 

@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml
 	  if fits "$$name"; then python=$$name; break; fi; done; \
 	if [ -z "$$python" ]; then \
 	  echo "Laurel needs Python 3.11 or newer; name it with: make PYTHON=/path/to/python3 ..." >&2; exit 1; fi; \
-	if [ -x $(BIN)/python ]; then echo "bringing $(VENV) up to date"; else \
+	if [ -x $(BIN)/pip ]; then echo "bringing $(VENV) up to date"; else \
 	  echo "setting up $(VENV) with $$($$python --version): about a minute, once"; \
 	  "$$python" -m venv $(VENV) || { rm -rf $(VENV); \
 	    echo "$$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \

@@ -1,0 +1,206 @@
+"""Rules compiled once: closures, and the index that leads to them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from server.domain.activity import PURCHASE, REDEMPTION, Activity, MemberFacts
+from server.domain.errors import InvalidArgument, Violation
+from server.domain.program import Program
+from server.domain.rules.actions import Give, compile_actions, tags_of
+from server.domain.rules.conditions import Test, compile_condition
+from server.domain.rules.definition import (
+    Bonus,
+    Condition,
+    Earn,
+    Group,
+    Items,
+    Limit,
+    Multiply,
+    Rule,
+    RuleType,
+    Worth,
+)
+from server.domain.rules.evaluation import Note
+from server.domain.rules.fields import Case
+from server.domain.rules.index import Shelf
+from server.domain.rules.periods import compile_active
+from server.domain.rules.reading import shown
+from server.domain.rules.requirements import demands
+from server.domain.rules.schema import events_of, is_base, parse, wallet_of
+
+
+class CompiledRule:
+    """One version of a rule, ready to run."""
+
+    __slots__ = (
+        "base",
+        "caps",
+        "exclusive",
+        "gives",
+        "group",
+        "limit",
+        "matches",
+        "mode",
+        "name",
+        "point_type",
+        "rule",
+        "tag_notes",
+        "tags",
+        "version",
+        "worth",
+    )
+
+    def __init__(self, rule: Rule, version: int, program: Program) -> None:
+        self.rule = rule
+        self.name = rule.name
+        self.version = version
+        self.point_type = wallet_of(rule, program.main_point_type)
+        self.base = is_base(rule)
+        self.gives: tuple[Give, ...] = compile_actions(rule, program)
+        self.tags = tags_of(rule)
+        self.tag_notes: tuple[Note, ...] = tuple({"kind": "tag", "tag": tag} for tag in sorted(self.tags))
+        self.caps = rule.caps
+        self.group = rule.stacking.group
+        self.mode = rule.stacking.mode
+        self.exclusive = rule.stacking.exclusive
+        self.worth = next((action for action in rule.then if isinstance(action, Worth)), None)
+        self.limit = next((action for action in rule.then if isinstance(action, Limit)), None)
+        self.matches = _test(rule, program)
+
+
+def _test(rule: Rule, program: Program) -> Test:
+    """Whether a rule counts for a Case: its type of event, its time, its condition."""
+    earns = rule.type is RuleType.EARN
+    events = events_of(rule)
+    condition = compile_condition(full_condition(rule))
+    active = compile_active(rule.active, program) if rule.active else None
+
+    def matches(case: Case) -> bool:
+        event_type = case.activity.event_type
+        if (event_type == REDEMPTION) is earns or (events is not None and event_type not in events):
+            return False
+        return (active is None or active(case)) and condition(case)
+
+    return matches
+
+
+def full_condition(rule: Rule) -> Condition | None:
+    """``when``, and where every action counts only certain items, that one of them is in the basket."""
+    items = [a.items if isinstance(a, Earn | Multiply | Bonus) else None for a in rule.then]
+    named = [condition for condition in items if condition is not None]
+    if not named or len(named) < len(items):
+        return rule.when
+    needed = Items("any", named[0] if len(named) == 1 else Group(any=tuple(named)))
+    return needed if rule.when is None else Group(all=(rule.when, needed))
+
+
+class RuleSet:
+    """The rules in force, compiled once and never changed.
+
+    ``rules`` are those that earn and ``redeeming`` those about redemptions, each in the
+    order of consideration: priority descending, then name.
+    """
+
+    __slots__ = ("_shelf_of_others", "_shelves", "program", "redeeming", "rules")
+
+    def __init__(self, program: Program, compiled: Iterable[CompiledRule]) -> None:
+        ordered = sorted(compiled, key=lambda rule: (-rule.rule.priority, rule.name))
+        self.program = program
+        self.rules = tuple(rule for rule in ordered if rule.rule.type is RuleType.EARN)
+        self.redeeming = tuple(rule for rule in ordered if rule.rule.type is RuleType.REDEEM)
+        demanded = [demands(full_condition(rule.rule)) for rule in self.rules]
+        events = [events_of(rule.rule) for rule in self.rules]
+
+        def shelf(event_type: str | None) -> Shelf:
+            return Shelf(
+                {
+                    place: demanded[place]
+                    for place, allowed in enumerate(events)
+                    if allowed is None or event_type in allowed
+                }
+            )
+
+        named = {PURCHASE}.union(*(allowed for allowed in events if allowed is not None))
+        self._shelves = {event_type: shelf(event_type) for event_type in named}
+        self._shelves[REDEMPTION] = Shelf({})
+        # For types that no rule names.
+        self._shelf_of_others = shelf(None)
+
+    @classmethod
+    def compile(cls, program: Program, definitions: Iterable[tuple[int, Mapping[str, Any]]]) -> "RuleSet":
+        """The rule set of these (version, definition) pairs.
+
+        Raises InvalidArgument (RULE_INVALID) if a definition is wrong, if a name occurs
+        twice or if the rules of a stacking group don't go together.
+        """
+        compiled: list[CompiledRule] = []
+        mistakes: list[Violation] = []
+        for version, definition in definitions:
+            try:
+                compiled.append(CompiledRule(parse(definition, program), version, program))
+            except InvalidArgument as refused:
+                name = shown(definition.get("rule") if isinstance(definition, Mapping) else definition)
+                mistakes += [Violation(f"{name}: {v.field}", v.description) for v in refused.violations]
+        mistakes += _mistakes_among(compiled)
+        if mistakes:
+            raise InvalidArgument(mistakes[:100], "RULE_INVALID")
+        return cls(program, compiled)
+
+    @classmethod
+    def empty(cls, program: Program) -> "RuleSet":
+        """No rules: nothing earns, and points may be redeemed without a stated value."""
+        return cls(program, ())
+
+    def candidates(self, case: Case) -> Sequence[CompiledRule]:
+        """The rules that could match, in the order of consideration; few of those that don't."""
+        rules = self.rules
+        return [rules[place] for place in self._shelf(case).places(case)]
+
+    def candidates_for_anybody(self, case: Case) -> Sequence[CompiledRule]:
+        """The rules that could match for some member; only the activity is looked at."""
+        rules = self.rules
+        return [rules[place] for place in self._shelf(case).places_for_anybody(case)]
+
+    def case(self, activity: Activity, facts: MemberFacts) -> Case:
+        """The activity and the member as conditions see them."""
+        return Case(activity, facts, self.program.zone)
+
+    def _shelf(self, case: Case) -> Shelf:
+        return self._shelves.get(case.activity.event_type, self._shelf_of_others)
+
+
+def _mistakes_among(rules: Sequence[CompiledRule]) -> list[Violation]:
+    """What only shows between rules."""
+    mistakes: list[Violation] = []
+    seen: set[str] = set()
+    groups: defaultdict[str, list[CompiledRule]] = defaultdict(list)
+    for rule in rules:
+        if rule.name in seen:
+            mistakes.append(Violation(f"{rule.name}: rule", "stands there twice"))
+        seen.add(rule.name)
+        if rule.group:
+            groups[rule.group].append(rule)
+    for group, (first, *others) in groups.items():
+        for other in others:
+            both = f"{first.name} and {other.name} are both in the stacking group {group}"
+            if other.mode != first.mode:
+                mistakes.append(
+                    Violation(f"{other.name}: stacking.mode", f"{both} but say {first.mode} and {other.mode}")
+                )
+            if other.base != first.base:
+                base, extra = (first, other) if first.base else (other, first)
+                mistakes.append(
+                    Violation(
+                        f"{other.name}: stacking.group",
+                        f"{both}, but {base.name} makes the base and {extra.name} adds to it",
+                    )
+                )
+            elif other.point_type != first.point_type:
+                mistakes.append(
+                    Violation(
+                        f"{other.name}: stacking.group",
+                        f"{both} but pay into different wallets: {first.point_type} and {other.point_type}",
+                    )
+                )
+    return mistakes

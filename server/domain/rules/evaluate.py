@@ -1,0 +1,262 @@
+"""Rules applied to one activity of one member. Pure and deterministic.
+
+candidates -> matching, in order -> exclusive -> base rules -> extras on that base
+each of both: what would every rule give, after its caps -> stacking groups choose
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+from server.domain.activity import Activity, MemberFacts
+from server.domain.errors import FailedPrecondition
+from server.domain.rules.arithmetic import spread
+from server.domain.rules.compile import CompiledRule, RuleSet
+from server.domain.rules.definition import Limit
+from server.domain.rules.evaluation import (
+    APPLIED,
+    CAPPED,
+    EXCLUDED,
+    OUTBID,
+    Award,
+    CapKey,
+    Evaluation,
+    Note,
+    RedemptionTerms,
+    RuleResult,
+)
+from server.domain.rules.fields import Case
+from server.domain.rules.money import minor_digits
+from server.domain.rules.periods import PERIOD_KEYS
+
+# More than any wallet may hold: a rule set that gives this to one purchase is mistaken.
+MAX_AWARD = 10**15
+
+_NOTHING = Evaluation()
+_ANYBODY = MemberFacts(tier="", joined_at=datetime(1970, 1, 1, tzinfo=UTC))
+
+
+class _Offer(NamedTuple):
+    """What one rule would give, after its caps."""
+
+    rule: CompiledRule
+    computed: int
+    points: int
+    lines: Sequence[int]
+    notes: tuple[Note, ...]
+
+
+def cap_keys(rules: RuleSet, activity: Activity) -> tuple[CapKey, ...]:
+    """Every counter that ``evaluate`` may need for this activity, whatever the member's facts.
+
+    Facts change from one command to the next; a counter left out would count as 0.
+    """
+    case = rules.case(activity, _ANYBODY)
+    return tuple(
+        CapKey(rule.name, PERIOD_KEYS[cap.per](case.local))
+        for rule in rules.candidates_for_anybody(case)
+        for cap in rule.caps
+        if cap.per in PERIOD_KEYS
+    )
+
+
+def evaluate(
+    rules: RuleSet, activity: Activity, facts: MemberFacts, used: Mapping[CapKey, int]
+) -> Evaluation:
+    """What the rules give for an activity.
+
+    ``used``: what each rule has given the member so far, by the keys of ``cap_keys``; what
+    isn't there counts as 0. Raises FailedPrecondition (WALLET_LIMIT) above MAX_AWARD.
+    """
+    case = rules.case(activity, facts)
+    matching = [rule for rule in rules.candidates(case) if rule.matches(case)]
+    if not matching:
+        return _NOTHING
+    considered = _considered(matching)
+    # A multiplier multiplies what the base rules really gave.
+    settled = _settle([_offer(rule, case, (), used) for rule in considered if rule.base])
+    base = _base_lines(settled)
+    nothing = [0] * len(activity.lines)
+    settled |= _settle(
+        [_offer(rule, case, base.get(rule.point_type, nothing), used) for rule in considered if not rule.base]
+    )
+    return _evaluation(matching, settled, case)
+
+
+def _considered(matching: Sequence[CompiledRule]) -> Sequence[CompiledRule]:
+    for place, rule in enumerate(matching):
+        if rule.exclusive:
+            return matching[: place + 1]
+    return matching
+
+
+def _offer(rule: CompiledRule, case: Case, base: Sequence[int], used: Mapping[CapKey, int]) -> _Offer:
+    lines = case.activity.lines
+    if len(rule.gives) == 1:
+        points, parts, note = rule.gives[0](lines, base)
+        notes: tuple[Note, ...] = (note,)
+    else:
+        given = [give(lines, base) for give in rule.gives]
+        points = sum(part.points for part in given)
+        parts = [sum(column) for column in zip(*(part.lines for part in given), strict=True)]
+        notes = tuple(part.note for part in given)
+    if points > MAX_AWARD:
+        raise FailedPrecondition(
+            "WALLET_LIMIT",
+            f"rule {rule.name} gives more points than a wallet can hold",
+            {"point_type": rule.point_type, "rule": rule.name},
+        )
+    if rule.caps:
+        return _capped(rule, case, used, _Offer(rule, points, points, parts, notes))
+    return _Offer(rule, points, points, parts, notes)
+
+
+def _capped(rule: CompiledRule, case: Case, used: Mapping[CapKey, int], offer: _Offer) -> _Offer:
+    """The offer truncated to what the tightest cap has left."""
+    left, biting = offer.computed, None
+    for cap in rule.caps:
+        open_points = cap.points
+        if cap.per in PERIOD_KEYS:
+            open_points -= used.get(CapKey(rule.name, PERIOD_KEYS[cap.per](case.local)), 0)
+        if open_points < left:
+            # Below zero if the cap was lowered after it had been used.
+            left, biting = max(open_points, 0), cap
+    if biting is None:
+        return offer
+    note: Note = {"kind": "cap", "points": biting.points, "per": biting.per, "left": left}
+    parts = spread(left, offer.lines) if offer.lines else offer.lines
+    return _Offer(rule, offer.computed, left, parts, (*offer.notes, note))
+
+
+def _settle(offers: Sequence[_Offer]) -> dict[str, tuple[_Offer, str]]:
+    """Which offers stand: rule name -> the offer and its outcome; of a group one or all."""
+    winners: dict[str, _Offer] = {}
+    for offer in offers:
+        rule = offer.rule
+        if rule.group and rule.mode != "all":
+            best = winners.get(rule.group)
+            # Offers come in order, so a tie stays with the earlier.
+            if best is None or (rule.mode == "best" and offer.points > best.points):
+                winners[rule.group] = offer
+    settled: dict[str, tuple[_Offer, str]] = {}
+    for offer in offers:
+        winner = winners.get(offer.rule.group, offer)
+        if winner is not offer:
+            settled[offer.rule.name] = _outbid(offer, winner), OUTBID
+        else:
+            settled[offer.rule.name] = offer, CAPPED if offer.computed and not offer.points else APPLIED
+    return settled
+
+
+def _outbid(offer: _Offer, winner: _Offer) -> _Offer:
+    note: Note = {
+        "kind": "outbid",
+        "group": offer.rule.group,
+        "mode": offer.rule.mode,
+        "by": winner.rule.name,
+        "theirs": winner.points,
+        "own": offer.points,
+    }
+    return _Offer(offer.rule, offer.computed, 0, offer.lines, (*offer.notes, note))
+
+
+def _base_lines(settled: Mapping[str, tuple[_Offer, str]]) -> dict[str, Sequence[int]]:
+    """The base of each wallet, line by line."""
+    base: dict[str, Sequence[int]] = {}
+    for offer, _ in settled.values():
+        if offer.points:
+            so_far = base.get(offer.rule.point_type)
+            base[offer.rule.point_type] = (
+                offer.lines
+                if so_far is None
+                else [one + other for one, other in zip(so_far, offer.lines, strict=True)]
+            )
+    return base
+
+
+def _evaluation(
+    matching: Sequence[CompiledRule], settled: Mapping[str, tuple[_Offer, str]], case: Case
+) -> Evaluation:
+    points: dict[str, int] = {}
+    spreads: dict[str, dict[str, int]] = {}
+    usage: dict[CapKey, int] = {}
+    tags: frozenset[str] = frozenset()
+    results: list[RuleResult] = []
+    exclusive = ""
+    for rule in matching:
+        name, point_type = rule.name, rule.point_type
+        if name not in settled:
+            note: Note = {"kind": "excluded", "by": exclusive}
+            results.append(RuleResult(name, rule.version, EXCLUDED, 0, 0, point_type, {}, (note,)))
+            continue
+        if rule.exclusive:
+            exclusive = name
+        offer, outcome = settled[name]
+        lines: dict[str, int] = {}
+        if offer.points:
+            points[point_type] = points.get(point_type, 0) + offer.points
+            _add_lines(lines, case, offer)
+            _add_lines(spreads.setdefault(point_type, {}), case, offer)
+            for cap in rule.caps:
+                if cap.per in PERIOD_KEYS:
+                    usage[CapKey(name, PERIOD_KEYS[cap.per](case.local))] = offer.points
+        notes = offer.notes
+        if rule.tags and outcome != OUTBID:
+            tags |= rule.tags
+            notes += rule.tag_notes
+        results.append(
+            RuleResult(name, rule.version, outcome, offer.computed, offer.points, point_type, lines, notes)
+        )
+    awards = {point_type: Award(total, spreads[point_type]) for point_type, total in points.items()}
+    return Evaluation(awards, tuple(results), usage, tags)
+
+
+def _add_lines(sums: dict[str, int], case: Case, offer: _Offer) -> None:
+    if offer.lines:
+        for line, part in zip(case.activity.lines, offer.lines, strict=True):
+            if part:
+                sums[line.line_id] = sums.get(line.line_id, 0) + part
+
+
+def check_redemption(rules: RuleSet, activity: Activity, facts: MemberFacts) -> RedemptionTerms:
+    """What the points of a redemption are worth, if a rule says so.
+
+    Every limit of every matching rule must hold: raises FailedPrecondition
+    (REDEMPTION_REFUSED; metadata rule and limit, such as ``min 100``) for the first that
+    doesn't. The first matching rule with a value sets it; fractions of the smallest coin are dropped.
+    """
+    case = rules.case(activity, facts)
+    terms = RedemptionTerms()
+    for rule in rules.redeeming:
+        if not rule.matches(case):
+            continue
+        if rule.limit is not None:
+            _check_limit(rule.name, rule.limit, activity.points)
+        if rule.worth is not None and not terms.rule:
+            currency = rules.program.currency
+            numerator, denominator = rule.worth.money.as_integer_ratio()
+            digits = minor_digits(currency)
+            coins = activity.points * numerator * 10**digits // (denominator * rule.worth.points)
+            # From text: arithmetic would round to the caller's decimal context.
+            value = Decimal(f"{coins}e-{digits}")
+            terms = RedemptionTerms(
+                value, currency, rule.name, rule.version, rule.worth.points, rule.worth.money
+            )
+    return terms
+
+
+def _check_limit(rule: str, limit: Limit, points: int) -> None:
+    if limit.min and points < limit.min:
+        broken, words = f"min {limit.min}", f"at least {limit.min} points"
+    elif limit.max and points > limit.max:
+        broken, words = f"max {limit.max}", f"at most {limit.max} points"
+    elif limit.multiple_of and points % limit.multiple_of:
+        broken, words = f"multiple_of {limit.multiple_of}", f"a multiple of {limit.multiple_of} points"
+    else:
+        return
+    raise FailedPrecondition(
+        "REDEMPTION_REFUSED",
+        f"rule {rule} asks for {words} at a time, not {points}",
+        {"rule": rule, "limit": broken},
+    )

@@ -1,0 +1,89 @@
+"""Which rules could match an activity, without looking at each.
+
+A rule is filed under each type of event it can count for and there under one field it
+demands a value of, such as ``item.sku``: the field with the most different values over
+the whole rule set, so that one value leads to few rules. Rules that demand nothing of the
+kind are looked at always. An activity meets a superset of the rules that match.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from server.domain.rules.fields import FIELDS, Case, Level, Type, field_of
+from server.domain.rules.requirements import Demands
+
+# What the activity and the member hold under a field, as keys to look up.
+Keys = Callable[[Case], Iterable[Any]]
+
+
+class Shelf:
+    """The rules for one type of event, by place in the order of consideration."""
+
+    __slots__ = ("_always", "_filed", "_of_activity", "_of_members")
+
+    def __init__(self, demands: Mapping[int, Demands]) -> None:
+        distinct: defaultdict[str, set[Any]] = defaultdict(set)
+        for demanded in demands.values():
+            for name, values in demanded.items():
+                distinct[name] |= values
+        always: list[int] = []
+        filed: defaultdict[str, defaultdict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for place, demanded in demands.items():
+            if not demanded:
+                always.append(place)
+                continue
+            name = max(demanded, key=lambda name: (len(distinct[name]) / len(demanded[name]), name))
+            for value in demanded[name]:
+                filed[name][value].append(place)
+        self._always = sorted(always)
+        self._filed: Sequence[tuple[Keys, Mapping[Any, list[int]]]] = [
+            (_keys(name), dict(by_value)) for name, by_value in sorted(filed.items())
+        ]
+        self._of_activity = [
+            (_keys(name), dict(by_value))
+            for name, by_value in sorted(filed.items())
+            if field_of(name).level is not Level.MEMBER
+        ]
+        self._of_members = sorted(
+            {
+                place
+                for name, by_value in filed.items()
+                if field_of(name).level is Level.MEMBER
+                for places in by_value.values()
+                for place in places
+            }
+        )
+
+    def places(self, case: Case) -> Sequence[int]:
+        """The places of the rules that could match, ascending."""
+        return _found(case, self._always, self._filed)
+
+    def places_for_anybody(self, case: Case) -> Sequence[int]:
+        """The same whatever the member's facts: only the activity is looked at."""
+        return _found(case, sorted([*self._always, *self._of_members]), self._of_activity)
+
+
+def _found(
+    case: Case, always: list[int], filed: Sequence[tuple[Keys, Mapping[Any, list[int]]]]
+) -> Sequence[int]:
+    found: set[int] = set()
+    for keys, by_value in filed:
+        for key in keys(case):
+            places = by_value.get(key)
+            if places is not None:
+                found.update(places)
+    if not found:
+        return always
+    found.update(always)
+    return sorted(found)
+
+
+def _keys(name: str) -> Keys:
+    field = field_of(name)
+    get = field.get
+    if field.level is Level.ITEM:
+        return lambda case: {get(line) for line in case.activity.lines}
+    if name in FIELDS and field.type is Type.SET:
+        return get
+    return lambda case: (get(case),)

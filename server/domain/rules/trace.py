@@ -1,0 +1,67 @@
+"""Why, as the ledger keeps it: JSON of int, str, bool, list and dict, never a float.
+
+    earn    {"rules": [{"rule", "version", "outcome", "computed", "points", "point_type",
+                        "lines": {line_id: points}, "notes": [{"kind", ...}]}, ...]}
+    redeem  {"worth": {"rule", "version", "value", "currency", "points", "money"}}
+
+The trace enters the row's hash, and returns are computed from it: keys are only ever added.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from server.domain.rules.evaluation import Evaluation, RedemptionTerms, RuleResult
+from server.domain.rules.reading import plain
+
+
+def dump(evaluation: Evaluation, point_type: str) -> dict[str, Any]:
+    """The part of an evaluation that explains one wallet's award."""
+    return {
+        "rules": [
+            {
+                "rule": result.rule,
+                "version": result.version,
+                "outcome": result.outcome,
+                "computed": result.computed,
+                "points": result.points,
+                "point_type": result.point_type,
+                "lines": dict(result.lines),
+                "notes": [dict(note) for note in result.notes],
+            }
+            for result in evaluation.results
+            if result.point_type == point_type
+        ]
+    }
+
+
+def dump_terms(terms: RedemptionTerms) -> dict[str, Any]:
+    """Why redeemed points were worth what they were; empty if no rule says so."""
+    if terms.value is None:
+        return {}
+    return {
+        "worth": {
+            "rule": terms.rule,
+            "version": terms.version,
+            "value": plain(terms.value),
+            "currency": terms.currency,
+            "points": terms.unit_points,
+            "money": plain(terms.unit_money),
+        }
+    }
+
+
+def load(trace: Mapping[str, Any]) -> tuple[RuleResult, ...]:
+    """The rule results of a stored trace; none for a redemption."""
+    return tuple(
+        RuleResult(
+            entry["rule"],
+            entry["version"],
+            entry["outcome"],
+            entry["computed"],
+            entry["points"],
+            entry["point_type"],
+            dict(entry["lines"]),
+            tuple(entry["notes"]),
+        )
+        for entry in trace.get("rules", ())
+    )

@@ -254,17 +254,19 @@ async def test_ten_megabytes_are_refused_before_they_are_read_and_the_connection
 async def test_a_call_without_a_deadline_gets_one(gate: Door) -> None:
     gate.points.behaviour = forever
     began = time.monotonic()
-    refused = await refusal(gate.balance(CallerKind.SERVICE))
+    async with asyncio.timeout(5):
+        refused = await refusal(gate.balance(CallerKind.SERVICE))
     assert (refused.code, refused.reason) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
-    assert 0.4 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.4
 
 
 async def test_an_absurd_deadline_is_cut(gate: Door) -> None:
     gate.points.behaviour = forever
     began = time.monotonic()
-    refused = await refusal(gate.balance(CallerKind.SERVICE, timeout=10**7))
+    async with asyncio.timeout(5):
+        refused = await refusal(gate.balance(CallerKind.SERVICE, timeout=10**7))
     assert (refused.code, refused.reason) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
-    assert 0.9 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.9
 
 
 async def test_what_is_past_its_deadline_stops_working(gate: Door) -> None:

@@ -24,10 +24,12 @@ from server.operations.committer import Committer
 from server.operations.credentials import Credentials
 from server.operations.members import Members
 from server.operations.programs import Programs
+from server.operations.rules import Rules
 from server.rpc.access import SERVICES
 from server.rpc.gate import Gate, UnknownMethods, guarded
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
+from server.rpc.rules import RulesService
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
 from server.store.database import Database
@@ -55,14 +57,19 @@ def now() -> datetime:
 
 
 def build_services(
-    database: Database, keys: Secrets, programs: Programs, committer: Committer
+    database: Database,
+    hints: redis.asyncio.Redis,
+    keys: Secrets,
+    programs: Programs,
+    committer: Committer,
 ) -> dict[ServiceDescriptor, object]:
     """Every service with what it needs, by its contract."""
-    member_service = SERVICES[0]
+    member_service, _, rules_service = SERVICES
     pages = Pages(keys.page_token)
     members = Members(database, Sealer(keys), programs, now)
     return {
         member_service: MemberService(members, pages),
+        rules_service: RulesService(Rules(database, hints, programs, now), members, pages, now),
     }
 
 
@@ -95,7 +102,7 @@ class Server:
             raise StartError(str(error)) from None
         database = await _open_database(settings)
         opened.push_async_callback(_close_database, database)
-        await self._look_for_redis(opened)
+        hints = await self._open_redis(opened)
 
         programs = Programs()
         committer = Committer(
@@ -111,7 +118,7 @@ class Server:
             max_deadline=settings.max_deadline_seconds,
             max_message_bytes=settings.max_message_bytes,
         )
-        services = build_services(database, keys, programs, committer)
+        services = build_services(database, hints, keys, programs, committer)
         await self._listen(opened, gate, services)
 
     async def _listen(
@@ -159,11 +166,11 @@ class Server:
         await server.stop(None)
         await stopping
 
-    async def _look_for_redis(self, opened: contextlib.AsyncExitStack) -> None:
-        """Say so if Redis is away; everything works without it, some of it later."""
+    async def _open_redis(self, opened: contextlib.AsyncExitStack) -> redis.asyncio.Redis:
+        """A client of Redis. If that is away, say so; everything works without it, some of it later."""
         url = self._settings.redis_url.get_secret_value()
         try:
-            client = redis.asyncio.Redis.from_url(
+            client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
                 url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
             )
         except ValueError:
@@ -173,6 +180,7 @@ class Server:
             await client.ping()
         except (RedisError, OSError) as error:
             log.warning("redis_unreachable", error=type(error).__name__)
+        return client
 
 
 async def _open_database(settings: Settings) -> Database:

@@ -154,3 +154,42 @@ class PointsRedeemed(Event):
             "order_reference": self.order_reference,
             "version": self.version,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesPublished(Event):
+    """Another set of rules is in force. No member's event: ``member_id`` is the nil UUID.
+
+    ``published``: the versions that came in force, by name. ``retired``: rules out of force.
+    """
+
+    event_type = "rules.published"
+
+    revision: int
+    published: Mapping[str, int]
+    retired: tuple[str, ...]
+    actor: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """The revision, what changed and by whom."""
+        return {
+            "revision": self.revision,
+            "published": dict(self.published),
+            "retired": list(self.retired),
+            "actor": self.actor,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventTypeRegistered(Event):
+    """A program knows another type of event. No member's event: ``member_id`` is the nil UUID."""
+
+    event_type = "rules.event_type_registered"
+
+    name: str
+    attributes: Mapping[str, str]
+    actor: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """The type as declared, and by whom."""
+        return {"name": self.name, "attributes": dict(self.attributes), "actor": self.actor}

@@ -15,6 +15,7 @@ COMMANDS = {
     "keys": "laurel.commands.keys:keys",
     "members": "laurel.commands.members:members",
     "points": "laurel.commands.points:points",
+    "rules": "laurel.commands.rules:rules",
 }
 
 

@@ -140,7 +140,9 @@ class RuleSet:
             try:
                 compiled.append(CompiledRule(parse(definition, program), version, program))
             except InvalidArgument as refused:
-                name = shown(definition.get("rule") if isinstance(definition, Mapping) else definition).strip("'")
+                name = shown(definition.get("rule") if isinstance(definition, Mapping) else definition).strip(
+                    "'"
+                )
                 mistakes += [Violation(f"{name}: {v.field}", v.description) for v in refused.violations]
         mistakes += _mistakes_among(compiled)
         if mistakes:

@@ -172,3 +172,6 @@ _READERS: Mapping[RuleType, Mapping[str, Callable[[ActionReader, object, str], A
     },
     RuleType.REDEEM: {"value": ActionReader._worth, "limit": ActionReader._limit},
 }
+
+# The words for actions, by type of rule.
+ACTIONS: Mapping[RuleType, tuple[str, ...]] = {kind: tuple(readers) for kind, readers in _READERS.items()}

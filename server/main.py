@@ -22,6 +22,7 @@ from server import secrets
 from server.operations.audit import Audit
 from server.operations.committer import Committer
 from server.operations.credentials import Credentials
+from server.operations.hints import follow
 from server.operations.members import Members
 from server.operations.programs import Programs
 from server.operations.rules import Rules
@@ -109,6 +110,7 @@ class Server:
             database, programs, keys.ledger, now, uuid7, settings.batch_size, settings.queue_size
         )
         opened.push_async_callback(committer.close)
+        opened.push_async_callback(_cancel, asyncio.create_task(follow(hints, database, programs)))
         credentials = Credentials(database, now, settings.credential_cache_seconds)
         opened.push_async_callback(credentials.close)
         gate = Gate(
@@ -191,6 +193,12 @@ async def _open_database(settings: Settings) -> Database:
             f"the database of LAUREL_DATABASE_URL can't be opened ({type(error).__name__}); "
             "is it running, and do address, user and password fit?"
         ) from None
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _close_database(database: Database) -> None:

@@ -1,15 +1,36 @@
 """Hints through Redis that something changed. Nobody depends on one arriving."""
 
 import json
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from redis.asyncio import Redis
 
 # {"program_id": ..., "revision": ...}: another rule set is in force.
 RULES_CHANNEL = "laurel:rules"
+WAIT_SECONDS = 10.0
 
 
 async def rules_changed(redis: Redis, program_id: UUID, revision: int) -> None:
     """Tell every process to load the program's rules soon. Raises RedisError or OSError."""
     hint = {"program_id": str(program_id), "revision": revision}
     await redis.publish(RULES_CHANNEL, json.dumps(hint))
+
+
+async def rule_changes(redis: Redis) -> AsyncIterator[UUID]:
+    """The programs whose rules change from now on. Raises RedisError or OSError when Redis goes away."""
+    async with redis.pubsub() as channel:
+        await channel.subscribe(RULES_CHANNEL)
+        while True:
+            message = await channel.get_message(ignore_subscribe_messages=True, timeout=WAIT_SECONDS)
+            program_id = None if message is None else _program_of(message["data"])
+            if program_id is not None:
+                yield program_id
+
+
+def _program_of(data: bytes) -> UUID | None:
+    """The program that a hint names; None if it is no hint of ours."""
+    try:
+        return UUID(json.loads(data)["program_id"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -154,6 +154,25 @@ def definitions(draw: some.DrawFn, name: str = "r", grouped: bool = False) -> di
     return definition
 
 
+def demanding() -> some.SearchStrategy[dict[str, Any]]:
+    """A condition on one sku, category or tier, in one of the shapes that demand it or only seem to."""
+    sku = some.sampled_from(SKUS).map(lambda value: {"field": "sku", "op": "eq", "value": value})
+    goods = sku | some.sampled_from(CATEGORIES).map(
+        lambda value: {"field": "category", "op": "in", "value": [value]}
+    )
+    tier = some.sampled_from(TIERS).map(lambda value: {"field": "member.tier", "op": "eq", "value": value})
+    total = some.fixed_dictionaries({**_TOTAL, "where": goods})
+    leaf = (
+        tier
+        | goods.map(lambda item: {"any_item": item})
+        | goods.map(lambda item: {"all_items": {"none": [item]}})
+        | total.map(lambda body: {"count_items": body})
+        | total.map(lambda body: {"sum_items": {**body, "of": "quantity"}})
+    )
+    several = some.lists(leaf, min_size=1, max_size=2)
+    return leaf | several.map(lambda parts: {"any": parts}) | several.map(lambda parts: {"none": parts})
+
+
 def _possible(condition: dict[str, Any]) -> bool:
     """Not two types of event at once, and no attribute that the named event doesn't declare."""
     named = str(condition).count("'event'")

@@ -12,8 +12,8 @@ from server.domain.rules import explain, trace
 from server.domain.rules.arithmetic import spread
 from server.domain.rules.evaluate import cap_keys, evaluate
 from server.domain.rules.evaluation import APPLIED, CapKey
-from tests.support.definitions import activities, members, rule_sets
-from tests.support.shop import BASE, line, member, purchase, rules
+from tests.support.definitions import activities, demanding, members, rule_sets
+from tests.support.shop import BASE, line, member, purchase, rules, when
 
 Definitions = list[dict[str, Any]]
 
@@ -28,6 +28,17 @@ def test_the_index_leads_to_every_rule_that_matches(
     assert [rule.name for rule in compiled.candidates(case) if rule.matches(case)] == matching
     assert [rule.name for rule in compiled.candidates_for_anybody(case) if rule.matches(case)] == matching
     assert [result.rule for result in evaluate(compiled, activity, facts, {}).results] == matching
+
+
+@over(some.lists(demanding(), min_size=1, max_size=6), activities(), members())
+def test_the_index_never_takes_a_condition_for_more_than_it_demands(
+    conditions: list[dict[str, Any]], activity: Activity, facts: MemberFacts
+) -> None:
+    compiled = rules(*(when(condition, f"r{place}") for place, condition in enumerate(conditions)))
+    case = compiled.case(activity, facts)
+    matching = {rule.name for rule in compiled.rules if rule.matches(case)}
+    assert matching <= {rule.name for rule in compiled.candidates(case)}
+    assert matching <= {rule.name for rule in compiled.candidates_for_anybody(case)}
 
 
 @over(rule_sets(), activities(), members())

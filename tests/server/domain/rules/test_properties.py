@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from hypothesis import given as over
+from hypothesis import settings
 from hypothesis import strategies as some
 
 from server.domain.activity import Activity, MemberFacts
@@ -30,6 +31,7 @@ def test_the_index_leads_to_every_rule_that_matches(
     assert [result.rule for result in evaluate(compiled, activity, facts, {}).results] == matching
 
 
+@settings(max_examples=300)
 @over(some.lists(demanding(), min_size=1, max_size=6), activities(), members())
 def test_the_index_never_takes_a_condition_for_more_than_it_demands(
     conditions: list[dict[str, Any]], activity: Activity, facts: MemberFacts

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from uuid import UUID
 
+from server.domain.books import OrderKey, Recorded
 from server.store.database import Connection
 
 
@@ -59,54 +60,35 @@ async def remember_requests(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class BusinessKey:
-    """One thing that happened in the world, whoever tells of it and how often."""
-
-    program_id: UUID
-    order_reference: str
-    source_system: str
-    store: str
-    business_date: date
-    action: str
-    part: str
+OrderOf = tuple[UUID, OrderKey]  # the program, and the business key within it
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What a business key was recorded as. ``transaction_ids`` is empty if nothing moved."""
-
-    member_id: UUID
-    event_id: UUID
-    transaction_ids: tuple[UUID, ...]
-
-
-async def find_orders(connection: Connection, keys: Sequence[BusinessKey]) -> dict[BusinessKey, Recorded]:
+async def find_orders(connection: Connection, keys: Sequence[OrderOf]) -> dict[OrderOf, Recorded]:
     """What is recorded under these business keys."""
     if not keys:
         return {}
     rows = await connection.fetch(
-        """SELECT program_id, order_reference, source_system, store, business_date, action, part,
+        """SELECT program_id, source_system, store, business_date, order_reference, action, part,
                   member_id, event_id, transaction_ids
              FROM business_key
-             JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::date[], $6::text[], $7::text[])
-                  AS wanted(program_id, order_reference, source_system, store, business_date, action, part)
-            USING (program_id, order_reference, source_system, store, business_date, action, part)""",
+             JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::date[], $5::text[], $6::text[], $7::text[])
+                  AS wanted(program_id, source_system, store, business_date, order_reference, action, part)
+            USING (program_id, source_system, store, business_date, order_reference, action, part)""",
         *_columns(keys),
     )
-    return {BusinessKey(*r[:7]): Recorded(r[7], r[8], tuple(r[9])) for r in rows}
+    return {(r[0], OrderKey(*r[1:7])): Recorded(r[7], r[8], tuple(r[9])) for r in rows}
 
 
-async def record_orders(connection: Connection, orders: Sequence[tuple[BusinessKey, Recorded]]) -> None:
+async def record_orders(connection: Connection, orders: Sequence[tuple[OrderOf, Recorded]]) -> None:
     """Write the business keys. The caller holds their locks, so a clash is a fault."""
     if not orders:
         return
     # Arrays of arrays must be rectangular, so the transaction ids travel as text.
     await connection.execute(
-        """INSERT INTO business_key (program_id, order_reference, source_system, store, business_date,
+        """INSERT INTO business_key (program_id, source_system, store, business_date, order_reference,
                                      action, part, member_id, event_id, transaction_ids)
            SELECT a, b, c, d, e, f, g, h, i, j::uuid[]
-             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::date[], $6::text[], $7::text[],
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::date[], $5::text[], $6::text[], $7::text[],
                          $8::uuid[], $9::uuid[], $10::text[]) AS t(a, b, c, d, e, f, g, h, i, j)""",
         *_columns([key for key, _ in orders]),
         [r.member_id for _, r in orders],
@@ -115,13 +97,13 @@ async def record_orders(connection: Connection, orders: Sequence[tuple[BusinessK
     )
 
 
-def _columns(keys: Sequence[BusinessKey]) -> tuple[list[object], ...]:
+def _columns(keys: Sequence[OrderOf]) -> tuple[list[object], ...]:
     return (
-        [k.program_id for k in keys],
-        [k.order_reference for k in keys],
-        [k.source_system for k in keys],
-        [k.store for k in keys],
-        [k.business_date for k in keys],
-        [k.action for k in keys],
-        [k.part for k in keys],
+        [program_id for program_id, _ in keys],
+        [k.source_system for _, k in keys],
+        [k.store for _, k in keys],
+        [k.business_date for _, k in keys],
+        [k.reference for _, k in keys],
+        [k.action for _, k in keys],
+        [k.part for _, k in keys],
     )

@@ -1,7 +1,7 @@
 """Advisory locks: who waits for whom, in one order for everybody.
 
 The order: program (shared by all that evaluate its rules, exclusive to publish),
-members, then request and business keys; each kind ascending. Advisory locks assign no
+members, then request and business keys, then identifiers; each kind ascending. Advisory locks assign no
 transaction id, so a transaction that waits here does not hold back the event log's
 readers. A clash of two 64-bit values costs a needless wait, or a deadlock that the
 database detects and the committer retries.
@@ -11,13 +11,19 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from uuid import UUID
 
+from server.domain.books import OrderKey
 from server.store.database import Connection
-from server.store.keys import BusinessKey, RequestKey
+from server.store.keys import RequestKey
 
 
 def program_lock(program_id: UUID) -> int:
     """The lock of a program's rules."""
     return _digest("program", program_id.hex)
+
+
+def drafts_lock(program_id: UUID) -> int:
+    """The lock of a program's drafts and publications: before every other, and held by nobody who earns."""
+    return _digest("drafts", program_id.hex)
 
 
 def member_lock(member_id: UUID) -> int:
@@ -30,18 +36,23 @@ def request_lock(key: RequestKey) -> int:
     return _digest("request", key.program_id.hex, key.source_system, key.request_id)
 
 
-def order_lock(key: BusinessKey) -> int:
+def order_lock(program_id: UUID, key: OrderKey) -> int:
     """The lock of a business key."""
     return _digest(
         "order",
-        key.program_id.hex,
+        program_id.hex,
         key.source_system,
         key.store,
         key.business_date.isoformat(),
-        key.order_reference,
+        key.reference,
         key.action,
         key.part,
     )
+
+
+def identifier_lock(blind: bytes) -> int:
+    """The lock of an identifier, by its blind index."""
+    return int.from_bytes(blind[:8], signed=True)
 
 
 async def take(connection: Connection, locks: Sequence[int], shared: Iterable[int] = ()) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from server.domain.program import Program, Tier
 from server.store.database import Connection
+from server.store.rules import event_types
 
 COLUMNS = """program_id, name, currency, time_zone, point_types, tiers, rates,
              past_limit_days, clock_skew_seconds"""
@@ -34,13 +35,13 @@ async def create(connection: Connection, program: Program) -> bool:
 async def get(connection: Connection, program_id: UUID) -> Program | None:
     """The program with its event types, None if there is none."""
     row = await connection.fetchrow(f"SELECT {COLUMNS} FROM program WHERE program_id = $1", program_id)
-    return None if row is None else _program(row, await _event_types(connection, program_id))
+    return None if row is None else _program(row, await event_types(connection, program_id))
 
 
 async def find(connection: Connection, name: str) -> Program | None:
     """The program of that name, None if there is none."""
     row = await connection.fetchrow(f"SELECT {COLUMNS} FROM program WHERE name = $1", name)
-    return None if row is None else _program(row, await _event_types(connection, row["program_id"]))
+    return None if row is None else _program(row, await event_types(connection, row["program_id"]))
 
 
 async def every(connection: Connection) -> list[Program]:
@@ -56,12 +57,7 @@ async def revisions(connection: Connection, program_ids: Sequence[UUID]) -> dict
     return {r[0]: r[1] for r in rows}
 
 
-async def _event_types(connection: Connection, program_id: UUID) -> dict[str, dict[str, str]]:
-    rows = await connection.fetch("SELECT name, attributes FROM event_type WHERE program_id = $1", program_id)
-    return {r["name"]: json.loads(r["attributes"]) for r in rows}
-
-
-def _program(row: Any, event_types: dict[str, dict[str, str]]) -> Program:
+def _program(row: Any, registered: dict[str, dict[str, str]]) -> Program:
     return Program(
         program_id=row["program_id"],
         name=row["name"],
@@ -70,7 +66,7 @@ def _program(row: Any, event_types: dict[str, dict[str, str]]) -> Program:
         point_types=tuple(row["point_types"]),
         tiers=tuple(Tier(t["name"], t["from_points"]) for t in json.loads(row["tiers"])),
         rates={currency: Decimal(rate) for currency, rate in json.loads(row["rates"]).items()},
-        event_types=event_types,
+        event_types=registered,
         past_limit_days=row["past_limit_days"],
         clock_skew_seconds=row["clock_skew_seconds"],
     )

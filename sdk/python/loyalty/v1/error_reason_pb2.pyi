@@ -88,6 +88,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the status doesn't allow the change. Metadata: from, to."""
     ERROR_REASON_METHOD_UNKNOWN: _ErrorReason.ValueType  # 30
     """UNIMPLEMENTED: the server has no such method."""
+    ERROR_REASON_PROGRAM_NOT_FOUND: _ErrorReason.ValueType  # 32
+    """NOT_FOUND: the credential's program is gone."""
     ERROR_REASON_WALLET_LIMIT: _ErrorReason.ValueType  # 31
     """FAILED_PRECONDITION: the wallet would leave the range of what it can hold. Metadata: point_type."""
 
@@ -158,6 +160,8 @@ ERROR_REASON_STATUS_TRANSITION_INVALID: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION: the status doesn't allow the change. Metadata: from, to."""
 ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 30
 """UNIMPLEMENTED: the server has no such method."""
+ERROR_REASON_PROGRAM_NOT_FOUND: ErrorReason.ValueType  # 32
+"""NOT_FOUND: the credential's program is gone."""
 ERROR_REASON_WALLET_LIMIT: ErrorReason.ValueType  # 31
 """FAILED_PRECONDITION: the wallet would leave the range of what it can hold. Metadata: point_type."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

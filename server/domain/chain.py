@@ -1,0 +1,99 @@
+"""The chain that makes a wallet's history tamper-evident.
+
+    hash(n) = HMAC-SHA256(key, hash(n-1) || content(n))
+
+``content`` is canonical JSON over every column of the row, the lots it created with
+their terms, and its allocations. The key is not in the database (its id stands in the
+row), so whoever owns the database can neither change a row nor forge a new one.
+"""
+
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from server.domain.ledger import Allocation, Lot, Movement, Transaction
+
+FORMAT = 1  # the first element of every content: how to read the rest
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def content(row: Transaction, created: Sequence[Lot], allocations: Sequence[Allocation]) -> bytes:
+    """What is authenticated: the same bytes for the same row, whoever reads it from where."""
+    parts = [
+        FORMAT,
+        row.program_id.hex,
+        row.member_id.hex,
+        row.transaction_id.hex,
+        row.point_type,
+        row.sequence,
+        row.kind,
+        row.points,
+        row.debit_account,
+        row.credit_account,
+        row.balance_after,
+        _microseconds(row.occurred_at),
+        _microseconds(row.recorded_at),
+        row.event_id.hex,
+        row.event_type,
+        row.order_reference,
+        row.store,
+        row.channel,
+        row.source_system,
+        row.actor,
+        row.credential_id.hex,
+        row.reason,
+        row.trace,
+        row.key_id,
+        [
+            [lot.lot_id.hex, lot.points, _microseconds(lot.activates_at), _microseconds(lot.expires_at)]
+            for lot in sorted(created, key=lambda lot: lot.lot_id.int)
+        ],
+        [[a.lot_id.hex, a.points] for a in sorted(allocations, key=lambda a: a.lot_id.int)],
+    ]
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def link(key: bytes, previous_hash: bytes, authenticated: bytes) -> bytes:
+    """The hash of a row, 32 bytes."""
+    return hmac.digest(key, previous_hash + authenticated, "sha256")
+
+
+def sealed(movement: Movement, key_id: str, key: bytes, previous_hash: bytes) -> Movement:
+    """The movement with its row linked to the chain, and the wallet pointing at it."""
+    row = replace(movement.transaction, key_id=key_id, previous_hash=previous_hash)
+    digest = link(key, previous_hash, content(row, movement.created, movement.allocations))
+    return replace(
+        movement,
+        transaction=replace(row, hash=digest),
+        wallet=replace(movement.wallet, head_hash=digest),
+    )
+
+
+def fault(
+    row: Transaction,
+    created: Sequence[Lot],
+    allocations: Sequence[Allocation],
+    before: Transaction | None,
+    keys: Mapping[str, bytes],
+) -> str | None:
+    """What is wrong with a row that follows ``before`` in its wallet, None if nothing is."""
+    sequence = 1 if before is None else before.sequence + 1
+    previous_hash = bytes(32) if before is None else before.hash
+    if row.sequence != sequence:
+        return f"sequence {row.sequence} where {sequence} was due: rows are missing"
+    if row.previous_hash != previous_hash:
+        return "does not follow the row before it"
+    key = keys.get(row.key_id)
+    if key is None:
+        return f"is sealed with key {row.key_id!r}, which is not among the secrets"
+    if not hmac.compare_digest(row.hash, link(key, previous_hash, content(row, created, allocations))):
+        return "was changed after it was written, or forged"
+    return None
+
+
+def _microseconds(moment: datetime | None) -> Any:
+    return None if moment is None else (moment - EPOCH) // MICROSECOND

@@ -1,0 +1,334 @@
+"""Earning and spending: a command meets the state and becomes a decision, or is refused.
+
+``decide`` is pure: the state it reads, the time, the identifiers and the ledger's key
+are arguments. The committer runs it over a real database, the property tests over
+nothing at all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from server.domain.activity import PURCHASE, REDEMPTION, Activity, Line
+from server.domain.books import Books, Decision, MemberState, OrderKey, Recorded, Terms
+from server.domain.chain import sealed
+from server.domain.commands import Award, Command, Earn, Outcome, Redeem, plain
+from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, invalid
+from server.domain.events import Event, PointsEarned, PointsRedeemed, TierChanged
+from server.domain.ledger import (
+    Account,
+    Kind,
+    Lot,
+    Movement,
+    Transaction,
+    Wallet,
+    allocate,
+    credited,
+    debited,
+)
+from server.domain.program import Program
+from server.domain.rules import trace
+from server.domain.rules.evaluate import check_redemption, evaluate
+from server.domain.rules.evaluation import Evaluation
+
+
+def occurred(command: Command, program: Program) -> datetime:
+    """When it happened. Refused if that lies in the future, or too far in the past."""
+    now = command.received_at
+    if command.occurred_at is None:
+        return now
+    if command.occurred_at > now + timedelta(seconds=program.clock_skew_seconds):
+        raise invalid("occur_time", "lies in the future")
+    if command.occurred_at < now - timedelta(days=program.past_limit_days):
+        raise FailedPrecondition(
+            "OCCURRED_TOO_LONG_AGO",
+            f"happened more than {program.past_limit_days} days ago and needs review",
+            {"limit_days": str(program.past_limit_days)},
+        )
+    return command.occurred_at
+
+
+def order_key(command: Command, program: Program) -> OrderKey | None:
+    """The business key, None if the command names no order."""
+    if not command.reference:
+        return None
+    day = command.business_date or program.business_date(occurred(command, program))
+    return OrderKey(
+        command.actor.source_system, command.store, day, command.reference, command.action, command.part
+    )
+
+
+def activity(command: Earn, program: Program) -> Activity:
+    """The command as rules see it: amounts in the program's currency, at its stated rate."""
+    lines, amount = command.lines, command.amount
+    if command.event_type == PURCHASE:
+        rate = program.rate_for(command.currency)
+        if rate != 1:
+            amount *= rate
+            lines = tuple(replace(line, amount=line.amount * rate) for line in lines)
+        if not lines:
+            lines = (Line("1", "", "", 1, amount),)
+    return Activity(
+        event_type=command.event_type,
+        occurred_at=occurred(command, program),
+        store=command.store,
+        channel=command.channel,
+        currency=program.currency,
+        amount=amount,
+        lines=lines,
+        attributes=command.attributes,
+    )
+
+
+def decide(books: Books, command: Command, terms: Terms) -> Decision | Outcome:
+    """The decision, or the outcome of the same request decided before.
+
+    Raises Refused; a refusal changes nothing, and its neighbours in a batch go on.
+    """
+    digest = command.digest()
+    remembered = books.requests.get((command.actor.source_system, command.request_id))
+    if remembered is not None:
+        if remembered.digest != digest:
+            raise invalid("request_id", "was used with another request", "REQUEST_ID_REUSED")
+        return remembered.outcome
+    member = _active(books, command)
+    key = order_key(command, terms.program)
+    if key is not None and (first := books.orders.get(key)) is not None:
+        raise _already_recorded(command, first)
+    if isinstance(command, Earn):
+        return _earn(books, command, member, terms, digest, key)
+    assert isinstance(command, Redeem)
+    return _redeem(command, member, terms, digest, key)
+
+
+def _active(books: Books, command: Command) -> MemberState:
+    member = books.members.get(command.member_id)
+    if member is None:
+        raise NotFound("MEMBER_NOT_FOUND", "no such member in this program")
+    if member.status != "active":
+        raise FailedPrecondition(
+            "MEMBER_NOT_ACTIVE", f"the member is {member.status}", {"status": member.status}
+        )
+    return member
+
+
+def _already_recorded(command: Command, first: Recorded) -> AlreadyExists:
+    metadata = {"event_id": str(first.event_id)}
+    if first.transaction_ids:
+        metadata["transaction_id"] = str(first.transaction_ids[0])
+    return AlreadyExists(
+        "ORDER_ALREADY_RECORDED",
+        f"{command.action} of {command.reference} is recorded under another request_id",
+        metadata,
+    )
+
+
+def _earn(
+    books: Books, command: Earn, member: MemberState, terms: Terms, digest: bytes, key: OrderKey | None
+) -> Decision:
+    program = terms.program
+    what = activity(command, program)
+    given = evaluate(terms.rules, what, member.facts, books.cap_usage.get(command.member_id, {}))
+    event_id = terms.new_id()
+    wallets, movements, awards = dict(member.wallets), [], []
+    for point_type, award in given.awards.items():
+        wallet = member.wallet(point_type)
+        why = {**trace.dump(given, point_type), "revision": terms.revision}
+        row = _row(command, terms, what.occurred_at, event_id, Kind.EARN, wallet, award.points, why)
+        lot = Lot(terms.new_id(), point_type, row.transaction_id, award.points, award.points)
+        movement = Movement(row, credited(wallet, award.points), created=(lot,))
+        movement = sealed(movement, terms.key_id, terms.key, wallet.head_hash)
+        wallets[point_type] = movement.wallet
+        movements.append(movement)
+        awards.append(Award(row.transaction_id, point_type, award.points))
+
+    main = wallets.get(program.main_point_type) or Wallet(program.main_point_type)
+    tier = program.tier_at(main.lifetime).name
+    after = replace(
+        member,
+        facts=replace(
+            member.facts,
+            tier=tier,
+            lifetime=main.lifetime,
+            purchases=member.facts.purchases + (command.event_type == PURCHASE),
+            tags=member.facts.tags | given.tags,
+        ),
+        version=member.version + 1,
+        wallets=wallets,
+        lots={**member.lots, **{lot.lot_id: lot for m in movements for lot in m.created}},
+    )
+    tiers = [t.name for t in program.tiers]
+    raised = tier != member.facts.tier and (
+        member.facts.tier not in tiers or tiers.index(tier) > tiers.index(member.facts.tier)
+    )
+    main_award = given.awards.get(program.main_point_type)
+    outcome = Outcome(
+        event_id=event_id,
+        member_id=command.member_id,
+        awards=tuple(awards),
+        point_type=program.main_point_type,
+        points=0 if main_award is None else main_award.points,
+        balance=main.balance,
+        tier=tier,
+        tier_raised=raised,
+        version=after.version,
+    )
+    return Decision(
+        command=command,
+        digest=digest,
+        outcome=outcome,
+        member=after,
+        movements=tuple(movements),
+        events=_earn_events(command, what, given, member, after, outcome, terms),
+        order_key=key,
+        cap_usage=given.cap_usage,
+    )
+
+
+def _earn_events(
+    command: Earn,
+    what: Activity,
+    given: Evaluation,
+    before: MemberState,
+    after: MemberState,
+    outcome: Outcome,
+    terms: Terms,
+) -> tuple[Event, ...]:
+    earned = PointsEarned(
+        event_id=outcome.event_id,
+        program_id=terms.program.program_id,
+        member_id=command.member_id,
+        occurred_at=what.occurred_at,
+        recorded_at=terms.now,
+        activity={
+            "type": command.event_type,
+            "store": command.store,
+            "channel": command.channel,
+            "reference": command.reference,
+            "currency": command.currency,
+            "amount": str(command.amount),
+            "lines": [
+                [n.line_id, n.sku, n.category, n.quantity, str(n.amount), dict(n.attributes)]
+                for n in command.lines
+            ],
+            "attributes": plain(command.attributes),
+        },
+        awards={point_type: award.points for point_type, award in given.awards.items()},
+        transaction_ids=tuple(a.transaction_id for a in outcome.awards),
+        revision=terms.revision,
+        version=after.version,
+    )
+    if after.facts.tier == before.facts.tier:
+        return (earned,)
+    changed = TierChanged(
+        event_id=terms.new_id(),
+        program_id=terms.program.program_id,
+        member_id=command.member_id,
+        occurred_at=what.occurred_at,
+        recorded_at=terms.now,
+        before=before.facts.tier,
+        after=after.facts.tier,
+        lifetime=after.facts.lifetime,
+    )
+    return earned, changed
+
+
+def _redeem(
+    command: Redeem, member: MemberState, terms: Terms, digest: bytes, key: OrderKey | None
+) -> Decision:
+    program = terms.program
+    point_type = command.point_type or program.main_point_type
+    if point_type not in program.point_types:
+        raise invalid("point_type", f"the program has no point type {point_type!r}")
+    when = occurred(command, program)
+    what = Activity(REDEMPTION, when, command.store, command.channel, points=command.points)
+    permitted = check_redemption(terms.rules, what, member.facts)
+    wallet = member.wallet(point_type)
+    after_wallet = debited(wallet, command.points)
+    own = [lot for lot in member.lots.values() if lot.point_type == point_type]
+    allocations, drawn = allocate(own, command.points)
+    event_id = terms.new_id()
+    why = {**trace.dump_terms(permitted), "revision": terms.revision}
+    row = _row(command, terms, when, event_id, Kind.REDEEM, wallet, command.points, why)
+    movement = Movement(row, after_wallet, allocations=allocations, drawn=drawn)
+    movement = sealed(movement, terms.key_id, terms.key, wallet.head_hash)
+    after = replace(
+        member,
+        version=member.version + 1,
+        wallets={**member.wallets, point_type: movement.wallet},
+        lots={**member.lots, **{lot.lot_id: lot for lot in drawn}},
+    )
+    outcome = Outcome(
+        event_id=event_id,
+        member_id=command.member_id,
+        awards=(Award(row.transaction_id, point_type, command.points),),
+        point_type=point_type,
+        points=command.points,
+        balance=movement.wallet.balance,
+        tier=member.facts.tier,
+        version=after.version,
+        value=permitted.value,
+        currency=program.currency if permitted.value is not None else "",
+    )
+    event = PointsRedeemed(
+        event_id=event_id,
+        program_id=program.program_id,
+        member_id=command.member_id,
+        occurred_at=when,
+        recorded_at=terms.now,
+        point_type=point_type,
+        points=command.points,
+        balance=movement.wallet.balance,
+        transaction_id=row.transaction_id,
+        store=command.store,
+        channel=command.channel,
+        order_reference=command.reference,
+        version=after.version,
+    )
+    return Decision(
+        command=command,
+        digest=digest,
+        outcome=outcome,
+        member=after,
+        movements=(movement,),
+        events=(event,),
+        order_key=key,
+    )
+
+
+def _row(
+    command: Command,
+    terms: Terms,
+    occurred_at: datetime,
+    event_id: UUID,
+    kind: Kind,
+    wallet: Wallet,
+    points: int,
+    why: Mapping[str, object],
+) -> Transaction:
+    earn = kind is Kind.EARN
+    return Transaction(
+        program_id=terms.program.program_id,
+        member_id=command.member_id,
+        transaction_id=terms.new_id(),
+        point_type=wallet.point_type,
+        sequence=wallet.sequence + 1,
+        kind=kind,
+        points=points,
+        debit_account=Account.PROGRAM_ISSUANCE if earn else Account.WALLET_BALANCE,
+        credit_account=Account.WALLET_BALANCE if earn else Account.PROGRAM_REDEMPTION,
+        balance_after=wallet.balance + points if earn else wallet.balance - points,
+        occurred_at=occurred_at,
+        recorded_at=terms.now,
+        event_id=event_id,
+        event_type=command.action,
+        order_reference=command.reference,
+        store=command.store,
+        channel=command.channel,
+        source_system=command.actor.source_system,
+        actor=command.actor.label,
+        credential_id=command.actor.credential_id,
+        reason=command.reason if isinstance(command, Redeem) else "",
+        trace=why,
+    )

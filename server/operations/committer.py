@@ -1,0 +1,197 @@
+"""The committer: the one way to change a wallet.
+
+Commands that wait at the same moment share one database transaction, so the cost of
+locks, round trips and the disk's flush is shared too. With nothing waiting, a lone
+command commits at once. Replies are given after COMMIT, never before.
+
+    lock    the program's rules (shared), members, request and business keys; in order
+    load    in later statements, so that what is read is what is locked
+    decide  the domain, one command after the other, each seeing its neighbours' effects
+    save    one set-based statement a table
+
+What the domain refuses never reaches SQL. A database error splits the batch until the
+culprit stands by itself; its neighbours commit. When the connection breaks, at COMMIT
+too, the same commands run again: their request keys tell what had been done.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from server.domain.books import Decision
+from server.domain.commands import Command, Outcome
+from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted, Unavailable
+from server.domain.points import decide
+from server.operations.batch import load, lock, save
+from server.operations.programs import Programs
+from server.secrets import Keyring
+from server.store.database import COLLISION, Database, unavailable
+
+COLLISION_ATTEMPTS = 6
+OUTAGE_PATIENCE_SECONDS = 2.0
+OUTAGE_PAUSE_SECONDS = 0.1
+RETRY_AFTER_SECONDS = 0.5
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A command, until when it is worth deciding (event-loop time), and who waits for it."""
+
+    command: Command
+    deadline: float
+    reply: asyncio.Future[Outcome]
+
+    def settle(self, result: Outcome | BaseException) -> None:
+        """Tell the caller, if there still is one."""
+        if self.reply.done():
+            return
+        if isinstance(result, BaseException):
+            self.reply.set_exception(result)
+        else:
+            self.reply.set_result(result)
+
+
+class Committer:
+    """Gathers commands and commits them in batches, ``lanes`` transactions at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        programs: Programs,
+        ledger_keys: Keyring,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], UUID],
+        batch_size: int = 128,
+        queue_size: int = 4096,
+        lanes: int = 2,
+    ) -> None:
+        self._database = database
+        self._programs = programs
+        self._keys = ledger_keys
+        self._clock = clock
+        self._new_id = new_id
+        self._batch_size = batch_size
+        self._queue_size = queue_size
+        self._queue: deque[Waiting] = deque()
+        self._wake = asyncio.Semaphore(0)
+        self._closing = False
+        self._lanes = [asyncio.create_task(self._lane(), name=f"committer-{n}") for n in range(lanes)]
+
+    async def submit(self, command: Command, deadline: float) -> Outcome:
+        """Decide and commit; returns after COMMIT.
+
+        ``deadline`` is a time of the event loop. A caller that goes away takes its
+        command along only while it still waits: a commit under way is finished.
+        Raises Refused: what the domain refuses, OVERLOADED when too many wait,
+        DEADLINE_EXCEEDED when the time was over before the work began,
+        STORAGE_UNAVAILABLE when the database stayed away, the outcome then unknown.
+        """
+        if self._closing:
+            raise Unavailable("STORAGE_UNAVAILABLE", "the server is stopping", None, RETRY_AFTER_SECONDS)
+        if len(self._queue) >= self._queue_size:
+            raise ResourceExhausted("OVERLOADED", "too many commands are waiting", None, RETRY_AFTER_SECONDS)
+        waiting = Waiting(command, deadline, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._wake.release()
+        return await waiting.reply
+
+    async def close(self) -> None:
+        """Finish what waits, then stop."""
+        self._closing = True
+        for _ in self._lanes:
+            self._wake.release()
+        await asyncio.gather(*self._lanes)
+
+    async def _lane(self) -> None:
+        while True:
+            await self._wake.acquire()
+            batch = self._gather()
+            if batch:
+                await self._run(batch)
+            elif self._closing and not self._queue:
+                return
+
+    def _gather(self) -> list[Waiting]:
+        now = asyncio.get_running_loop().time()
+        batch: list[Waiting] = []
+        while self._queue and len(batch) < self._batch_size:
+            waiting = self._queue.popleft()
+            if waiting.reply.done():
+                continue
+            if waiting.deadline <= now:
+                waiting.settle(
+                    DeadlineExceeded("DEADLINE_EXCEEDED", "the call's time was over before the work began")
+                )
+                continue
+            batch.append(waiting)
+        return batch
+
+    async def _run(self, batch: Sequence[Waiting]) -> None:
+        """Commit the batch, or find out which command it is that can't be."""
+        try:
+            results = await self._persist([w.command for w in batch])
+        except Refused as refusal:
+            for waiting in batch:
+                waiting.settle(refusal)
+        except Exception as fault:  # whatever it was, it ends with the command that caused it
+            if len(batch) == 1:
+                batch[0].settle(fault)
+                return
+            log.warning("batch_split", commands=len(batch), fault=type(fault).__name__)
+            half = len(batch) // 2
+            await self._run(batch[:half])
+            await self._run(batch[half:])
+        else:
+            for waiting, result in zip(batch, results, strict=True):
+                waiting.settle(result)
+
+    async def _persist(self, commands: Sequence[Command]) -> list[Outcome | BaseException]:
+        """Commit, again after a collision, and again while the database comes back."""
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + OUTAGE_PATIENCE_SECONDS
+        collisions = 0
+        while True:
+            try:
+                return await self._commit(commands)
+            except COLLISION:
+                collisions += 1
+                if collisions == COLLISION_ATTEMPTS:
+                    raise
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**collisions))  # noqa: S311 - jitter
+            except Unavailable:
+                if loop.time() >= patience:
+                    raise unavailable() from None
+                await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
+
+    async def _commit(self, commands: Sequence[Command]) -> list[Outcome | BaseException]:
+        async with self._database.transaction() as connection:
+            snapshots = await lock(connection, self._programs, commands)
+            now = self._clock()
+            ledger = await load(connection, snapshots, commands, now, self._new_id, self._keys)
+            results: list[Outcome | BaseException] = []
+            decisions: list[tuple[UUID, Decision]] = []
+            for command in commands:
+                program_id = command.actor.program_id
+                books, terms = ledger[program_id]
+                try:
+                    decided = decide(books, command, terms)
+                except Exception as refusal:  # a refusal, or a fault of ours in this one command
+                    results.append(refusal)
+                    continue
+                if isinstance(decided, Decision):
+                    books.apply(decided)
+                    decisions.append((program_id, decided))
+                    results.append(decided.outcome)
+                else:
+                    results.append(decided)
+            if decisions:
+                await save(connection, decisions, now)
+        return results

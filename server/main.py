@@ -24,12 +24,14 @@ from server.operations.committer import Committer
 from server.operations.credentials import Credentials
 from server.operations.hints import follow
 from server.operations.members import Members
+from server.operations.points import Points
 from server.operations.programs import Programs
 from server.operations.rules import Rules
 from server.rpc.access import SERVICES
 from server.rpc.gate import Gate, UnknownMethods, guarded
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
+from server.rpc.points import PointsService
 from server.rpc.rules import RulesService
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
@@ -65,11 +67,13 @@ def build_services(
     committer: Committer,
 ) -> dict[ServiceDescriptor, object]:
     """Every service with what it needs, by its contract."""
-    member_service, _, rules_service = SERVICES
-    pages = Pages(keys.page_token)
-    members = Members(database, Sealer(keys), programs, now)
+    member_service, points_service, rules_service = SERVICES
+    pages, sealer = Pages(keys.page_token), Sealer(keys)
+    members = Members(database, sealer, programs, now)
+    points = Points(database, sealer, programs, committer)
     return {
         member_service: MemberService(members, pages),
+        points_service: PointsService(points, pages, now),
         rules_service: RulesService(Rules(database, hints, programs, now), members, pages, now),
     }
 

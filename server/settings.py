@@ -14,17 +14,25 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LAUREL_", extra="ignore")
 
-    database_url: SecretStr = Field(description="PostgreSQL 15 or newer, as postgresql://user:password@host/name")
+    database_url: SecretStr = Field(
+        description="PostgreSQL 15 or newer, as postgresql://user:password@host/name"
+    )
     redis_url: SecretStr = Field(description="Redis 6.2 or newer, as redis://host:port/0 or unix:///path")
     secrets_file: Path = Field(description="JSON with the ledger, master, blind-index and page-token keys")
     host: str = Field(default="127.0.0.1", description="address that gRPC listens on")
-    port: int = Field(default=50051, ge=0, le=65535, description="port that gRPC listens on; 0 picks a free one")
+    port: int = Field(
+        default=50051, ge=0, le=65535, description="port that gRPC listens on; 0 picks a free one"
+    )
     database_connections: int = Field(default=6, ge=2, le=100, description="connections per server process")
-    batch_size: int = Field(default=128, ge=1, le=1024, description="most commands in one database transaction")
+    batch_size: int = Field(
+        default=128, ge=1, le=1024, description="most commands in one database transaction"
+    )
     queue_size: int = Field(default=4096, ge=1, description="most commands waiting; more are refused at once")
     default_deadline_seconds: float = Field(default=10.0, gt=0, description="for calls that set no deadline")
     max_deadline_seconds: float = Field(default=60.0, gt=0, description="longer deadlines are cut to this")
-    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="larger requests are refused")
+    max_message_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, description="larger requests are refused"
+    )
     drain_seconds: float = Field(default=10.0, ge=0, description="time for calls under way on SIGTERM")
     credential_cache_seconds: float = Field(
         default=20.0, ge=0, le=60, description="a revoked key is refused at the latest after this"

@@ -8,6 +8,7 @@ nothing at all.
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Context
 from uuid import UUID
 
 from server.domain.activity import PURCHASE, REDEMPTION, Activity, Line
@@ -15,6 +16,7 @@ from server.domain.books import Books, Decision, MemberState, OrderKey, Recorded
 from server.domain.chain import sealed
 from server.domain.commands import Award, Command, Earn, Outcome, Redeem, plain
 from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, invalid
+from server.domain.event_types import check_event
 from server.domain.events import Event, PointsEarned, PointsRedeemed, TierChanged
 from server.domain.ledger import (
     Account,
@@ -31,6 +33,9 @@ from server.domain.program import Program
 from server.domain.rules import trace
 from server.domain.rules.evaluate import check_redemption, evaluate
 from server.domain.rules.evaluation import Evaluation
+
+# Wide enough for any amount at any rate: nothing is ever rounded here.
+EXACT = Context(prec=100)
 
 
 def occurred(command: Command, program: Program) -> datetime:
@@ -60,15 +65,20 @@ def order_key(command: Command, program: Program) -> OrderKey | None:
 
 
 def activity(command: Earn, program: Program) -> Activity:
-    """The command as rules see it: amounts in the program's currency, at its stated rate."""
+    """The command as rules see it: amounts in the program's currency, at its stated rate.
+
+    Refused for a currency without a rate, and for an event that its type doesn't allow.
+    """
     lines, amount = command.lines, command.amount
     if command.event_type == PURCHASE:
         rate = program.rate_for(command.currency)
         if rate != 1:
-            amount *= rate
-            lines = tuple(replace(line, amount=line.amount * rate) for line in lines)
+            amount = EXACT.multiply(amount, rate)
+            lines = tuple(replace(line, amount=EXACT.multiply(line.amount, rate)) for line in lines)
         if not lines:
             lines = (Line("1", "", "", 1, amount),)
+    else:
+        check_event(program, command.event_type, command.attributes)
     return Activity(
         event_type=command.event_type,
         occurred_at=occurred(command, program),

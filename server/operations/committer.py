@@ -141,7 +141,7 @@ class Committer:
         except Refused as refusal:
             for waiting in batch:
                 waiting.settle(refusal)
-        except Exception as fault:  # whatever it was, it ends with the command that caused it
+        except Exception as fault:  # noqa: BLE001 - whatever it was, it ends with the command that caused it
             if len(batch) == 1:
                 batch[0].settle(fault)
                 return
@@ -183,7 +183,7 @@ class Committer:
                 books, terms = ledger[program_id]
                 try:
                     decided = decide(books, command, terms)
-                except Exception as refusal:  # a refusal, or a fault of ours in this one command
+                except Exception as refusal:  # noqa: BLE001 - a refusal, or a fault of ours in this one command
                     results.append(refusal)
                     continue
                 if isinstance(decided, Decision):

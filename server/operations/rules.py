@@ -18,7 +18,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
-from server.domain.activity import PURCHASE
 from server.domain.actor import Actor
 from server.domain.commands import Earn
 from server.domain.errors import (
@@ -29,7 +28,7 @@ from server.domain.errors import (
     Violation,
     invalid,
 )
-from server.domain.event_types import MAX_EVENT_TYPES, check_event, declaration_mistakes
+from server.domain.event_types import MAX_EVENT_TYPES, declaration_mistakes
 from server.domain.events import EventTypeRegistered, RulesPublished
 from server.domain.points import activity
 from server.domain.program import Program
@@ -168,8 +167,6 @@ class Rules:
         async with self._reading() as connection:
             snapshot = await self._programs.current(connection, program_id)
             program = snapshot.program
-            if command.event_type != PURCHASE:
-                check_event(program, command.event_type, command.attributes)
             happened = activity(command, program)
             rules = snapshot.rules
             if drafts or drafts_only:

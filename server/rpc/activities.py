@@ -1,7 +1,7 @@
 """Purchases and other events out of their messages, as the domain knows them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Context, Decimal
 from typing import Any
@@ -42,6 +42,10 @@ class Happened:
     amount: Decimal = Decimal(0)
     lines: tuple[Line, ...] = ()
     attributes: dict[str, AttributeValue] = field(default_factory=dict)
+
+    def at(self, store: str) -> "Happened":
+        """The same, at the credential's own store if the caller named none."""
+        return replace(self, store=store) if store and not self.store else self
 
     def to(
         self,

@@ -5,7 +5,7 @@ part of a profile is sealed in ``member_profile`` under the key in ``member_key`
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
@@ -279,7 +279,7 @@ def _personal(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _member(sealer: Sealer, row: Mapping[str, Any]) -> Member:
+def _member(sealer: Sealer, row: Any) -> Member:
     program_id, member_id = row["program_id"], row["member_id"]
     key = WrappedKey(row["master_key_id"], row["wrapped"])
     personal = sealer.open(key, program_id, member_id, row["sealed"])
@@ -297,7 +297,7 @@ def _member(sealer: Sealer, row: Mapping[str, Any]) -> Member:
     )
 
 
-def _profile(personal: dict[str, Any], row: Mapping[str, Any]) -> Profile:
+def _profile(personal: dict[str, Any], row: Any) -> Profile:
     preferences, address, born = json.loads(row["preferences"]), personal["address"], personal["birth_date"]
     return Profile(
         given_name=personal["given_name"],

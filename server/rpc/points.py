@@ -1,0 +1,231 @@
+"""PointsService: parse, act, render."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+from google.type import money_pb2
+from loyalty.v1 import points_pb2 as pb
+
+from server.domain.commands import Outcome, Redeem
+from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction
+from server.domain.members import Identifier
+from server.domain.points_in_words import told
+from server.domain.rules import trace
+from server.operations.points import Points
+from server.rpc import activities, profiles
+from server.rpc.fields import Fields
+from server.rpc.gate import Call
+from server.rpc.pages import Pages
+from server.rpc.rules import result_message
+
+MAX_REASON = 500
+NANO = Decimal(10) ** 9
+
+KINDS: Mapping[Kind, pb.TransactionKind.ValueType] = MappingProxyType(
+    {
+        Kind.EARN: pb.TRANSACTION_KIND_EARN,
+        Kind.REDEEM: pb.TRANSACTION_KIND_REDEEM,
+    }
+)
+
+
+class PointsService:
+    """The RPCs of PointsService, called by the gate."""
+
+    def __init__(self, points: Points, pages: Pages, clock: Callable[[], datetime]) -> None:
+        self._points = points
+        self._pages = pages
+        self._clock = clock
+
+    async def Accrue(self, request: pb.AccrueRequest, call: Call) -> pb.AccrueResponse:
+        """Record a purchase."""
+        fields = Fields()
+        request_id = fields.token("request_id", request.request_id)
+        happened = activities.purchase(fields, "", request)
+        named = activities.member(fields, "", request)
+        fields.check()
+        outcome = await self._earn(happened, request_id, named, call)
+        return pb.AccrueResponse(**_earned(outcome))
+
+    async def SubmitEvent(self, request: pb.SubmitEventRequest, call: Call) -> pb.SubmitEventResponse:
+        """Record an event that is no purchase."""
+        fields = Fields()
+        request_id = fields.token("request_id", request.request_id)
+        happened = activities.submission(fields, "", request)
+        named = activities.member(fields, "", request)
+        fields.check()
+        outcome = await self._earn(happened, request_id, named, call)
+        return pb.SubmitEventResponse(**_earned(outcome))
+
+    async def _earn(
+        self, happened: activities.Happened, request_id: str, named: UUID | Identifier, call: Call
+    ) -> Outcome:
+        member_id, given = await self._points.who(call.actor.program_id, named)
+        command = happened.at(call.actor.store).to(call.actor, member_id, self._clock(), request_id, given)
+        return await self._points.commit(command, call.deadline)
+
+    async def Redeem(self, request: pb.RedeemRequest, call: Call) -> pb.RedeemResponse:
+        """Spend points."""
+        fields = Fields()
+        request_id = fields.token("request_id", request.request_id)
+        named = activities.member(fields, "", request)
+        said: dict[str, Any] = {
+            "points": fields.count("points", request.points, 1, MAX_POINTS),
+            "point_type": fields.text("point_type", request.point_type, max_length=64, required=False),
+            "reference": fields.text(
+                "order_reference", request.order_reference, max_length=64, required=False
+            ),
+            "store": fields.text("store", request.store, max_length=64, required=False) or call.actor.store,
+            "channel": fields.text("channel", request.channel, max_length=64, required=False),
+            "occurred_at": fields.timestamp("occur_time", request),
+            "business_date": fields.date("business_date", request),
+            "part": fields.text("part", request.part, max_length=activities.MAX_PART, required=False),
+            "reason": fields.text("reason", request.reason, max_length=MAX_REASON, required=False),
+        }
+        fields.check()
+        member_id, given = await self._points.who(call.actor.program_id, named)
+        command = Redeem(
+            actor=call.actor,
+            request_id=request_id,
+            received_at=self._clock(),
+            member_id=member_id,
+            member_given=given,
+            **said,
+        )
+        outcome = await self._points.commit(command, call.deadline)
+        return _redeemed(outcome)
+
+    async def GetBalance(self, request: pb.GetBalanceRequest, call: Call) -> pb.GetBalanceResponse:
+        """Show what a member holds."""
+        fields = Fields()
+        member_id = fields.uuid("member_id", request.member_id)
+        fields.check()
+        program, member = await self._points.balance(call.actor.program_id, member_id)
+        following = program.tier_after(member.facts.lifetime)
+        return pb.GetBalanceResponse(
+            member_id=str(member_id),
+            wallets=[profiles.wallet_message(member.wallet(t)) for t in program.point_types],
+            tier=member.facts.tier,
+            next_tier="" if following is None else following.name,
+            points_to_next_tier=0 if following is None else following.from_points - member.facts.lifetime,
+            version=member.version,
+        )
+
+    async def GetTransaction(
+        self, request: pb.GetTransactionRequest, call: Call
+    ) -> pb.GetTransactionResponse:
+        """Show a row of the ledger."""
+        fields = Fields()
+        transaction_id = fields.uuid("transaction_id", request.transaction_id)
+        fields.check()
+        row = await self._points.transaction(call.actor.program_id, transaction_id)
+        call.touched.append(row.member_id)
+        return pb.GetTransactionResponse(transaction=_transaction(row))
+
+    async def ListHistory(self, request: pb.ListHistoryRequest, call: Call) -> pb.ListHistoryResponse:
+        """Page through a member's rows."""
+        fields = Fields()
+        member_id = fields.uuid("member_id", request.member_id)
+        size = fields.page_size("page_size", request.page_size)
+        point_type = fields.text("point_type", request.point_type, max_length=64, required=False)
+        fields.check()
+        filters = {
+            "program": str(call.actor.program_id),
+            "member_id": str(member_id),
+            "point_type": point_type,
+        }
+        position = self._pages.decode("ListHistory", filters, request.page_token)
+        rows, more = await self._points.history(
+            call.actor.program_id,
+            member_id,
+            size,
+            before=UUID(position[0]) if position else None,
+            point_type=point_type,
+        )
+        token = self._pages.encode("ListHistory", filters, [str(rows[-1].transaction_id)]) if more else ""
+        return pb.ListHistoryResponse(transactions=[_transaction(r) for r in rows], next_page_token=token)
+
+    async def Explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
+        """Say why."""
+        fields = Fields()
+        transaction_id = fields.uuid("transaction_id", request.transaction_id)
+        fields.check()
+        found = await self._points.explain(call.actor.program_id, transaction_id)
+        row = found.transaction
+        call.touched.append(row.member_id)
+        return pb.ExplainResponse(
+            transaction=_transaction(row),
+            sentences=told(row, found.lots),
+            rules=[result_message(result) for result in trace.load(row.trace)],
+            lots=[_lot_share(lot, points) for lot, points in found.lots],
+        )
+
+
+def _earned(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "event_id": str(outcome.event_id),
+        "member_id": str(outcome.member_id),
+        "awards": [
+            pb.Award(transaction_id=str(a.transaction_id), point_type=a.point_type, points=a.points)
+            for a in outcome.awards
+        ],
+        "points": outcome.points,
+        "balance": outcome.balance,
+        "tier": outcome.tier,
+        "tier_raised": outcome.tier_raised,
+        "version": outcome.version,
+    }
+
+
+def _redeemed(outcome: Outcome) -> pb.RedeemResponse:
+    return pb.RedeemResponse(
+        event_id=str(outcome.event_id),
+        member_id=str(outcome.member_id),
+        transaction_id=str(outcome.awards[0].transaction_id),
+        point_type=outcome.point_type,
+        points=outcome.points,
+        value=None if outcome.value is None else _money(outcome.currency, outcome.value),
+        balance=outcome.balance,
+        version=outcome.version,
+    )
+
+
+def _money(currency: str, amount: Decimal) -> money_pb2.Money:
+    units = int(amount)
+    return money_pb2.Money(currency_code=currency, units=units, nanos=int((amount - units) * NANO))
+
+
+def _transaction(row: Transaction) -> pb.Transaction:
+    message = pb.Transaction(
+        transaction_id=str(row.transaction_id),
+        member_id=str(row.member_id),
+        point_type=row.point_type,
+        sequence=row.sequence,
+        kind=KINDS[row.kind],
+        points=row.points,
+        debit_account=row.debit_account,
+        credit_account=row.credit_account,
+        balance_after=row.balance_after,
+        event_id=str(row.event_id),
+        event_type=row.event_type,
+        order_reference=row.order_reference,
+        store=row.store,
+        channel=row.channel,
+        source_system=row.source_system,
+        actor=row.actor,
+        reason=row.reason,
+    )
+    message.occur_time.FromDatetime(row.occurred_at)
+    message.record_time.FromDatetime(row.recorded_at)
+    return message
+
+
+def _lot_share(lot: Lot, points: int) -> pb.LotShare:
+    message = pb.LotShare(lot_id=str(lot.lot_id), points=points)
+    if lot.expires_at is not None:
+        message.expire_time.FromDatetime(lot.expires_at)
+    return message

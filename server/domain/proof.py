@@ -1,0 +1,152 @@
+"""What must hold of the ledger, and what is found wrong with it.
+
+A wallet's rows are taken in one by one, so a chain of any length is checked in little
+memory. Only the first bad row of a wallet is named: what follows it is bad because of it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from server.domain.chain import fault
+from server.domain.ledger import Account, Allocation, Kind, Lot, Transaction, Wallet
+
+
+class Check(StrEnum):
+    """Something that must hold, in words."""
+
+    CHAIN = "each row is authentic and follows the one before it"
+    RUNNING = "each row's balance is the sum of the rows up to it"
+    HEAD = "each wallet points at the last of its rows"
+    FIGURES = "each wallet's figures are the sums of its rows"
+    WALLETS = "each wallet has rows"
+    WALLET_LOTS = "lots hold what their wallets say"
+    EARNED_LOTS = "each earn created lots of its points, and nothing else did"
+    DRAWN_LOTS = "what is gone from each lot was allocated"
+    ALLOCATIONS = "each redemption drew its points from lots"
+    TOTALS = "issued = outstanding + redeemed, per program and point type"
+    ORDERS = "each order's transactions exist"
+    ORDERED = "each transaction of an order is recorded under it"
+    EVENTS = "each event's transactions exist"
+    LOGGED = "each transaction is in the event log"
+    MEMBERS = "each row and order is an existing member's"
+    CAPS = "no cap's usage is negative"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong and where; a place is as exact as the check can tell."""
+
+    check: Check
+    problem: str
+    program_id: UUID
+    member_id: UUID | None = None
+    point_type: str | None = None
+    sequence: int | None = None
+    transaction_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands."""
+
+    program_id: UUID
+    member_id: UUID
+    point_type: str
+    sequence: int
+    transaction_id: UUID
+
+    def finding(self, check: Check, problem: str) -> Finding:
+        """Something wrong here."""
+        return Finding(
+            check,
+            problem,
+            self.program_id,
+            self.member_id,
+            self.point_type,
+            self.sequence,
+            self.transaction_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row as it was read; ``row`` is None if it holds what no server writes."""
+
+    place: Place
+    row: Transaction | None
+    created: Sequence[Lot] = ()
+    allocations: Sequence[Allocation] = ()
+
+
+FIGURES = {Account.WALLET_BALANCE: "balance"}  # the figure of a wallet that an account is
+
+
+@dataclass(slots=True)
+class History:
+    """One wallet's rows so far, and the sums they should have led to."""
+
+    keys: Mapping[str, bytes]
+    before: Transaction | None = None
+    last: Place | None = None
+    sums: Counter[str] = field(default_factory=Counter)
+    broken: set[Check] = field(default_factory=set)
+
+    def take(self, entry: Entry) -> Iterator[Finding]:
+        """Take the next row in, by sequence."""
+        self.last = entry.place
+        row = entry.row
+        if row is None:
+            yield from self._first(Check.CHAIN, entry.place, "holds what no server writes")
+            self.broken |= {Check.CHAIN, Check.RUNNING}
+            return
+        if Check.CHAIN not in self.broken:
+            problem = self._fault(row, entry)
+            if problem is not None:
+                yield from self._first(Check.CHAIN, entry.place, problem)
+        self.before = row
+        if row.credit_account in FIGURES:
+            self.sums[FIGURES[row.credit_account]] += row.points
+        if row.debit_account in FIGURES:
+            self.sums[FIGURES[row.debit_account]] -= row.points
+        if row.kind is Kind.EARN:
+            self.sums["lifetime"] += row.points
+        if row.balance_after != self.sums["balance"]:
+            yield from self._first(
+                Check.RUNNING,
+                entry.place,
+                f"says the balance was {row.balance_after} after it; the rows say {self.sums['balance']}",
+            )
+
+    def close(self, wallet: Wallet | None) -> Iterator[Finding]:
+        """Compare the wallet with its rows, all of which were taken in."""
+        assert self.last is not None
+        if wallet is None:
+            yield self.last.finding(Check.HEAD, "is the last of rows without a wallet")
+            return
+        if wallet.sequence != self.last.sequence:
+            yield self.last.finding(
+                Check.HEAD, f"is the last row, the wallet points at sequence {wallet.sequence}"
+            )
+        elif self.before is None or wallet.head_hash != self.before.hash:
+            yield self.last.finding(Check.HEAD, "is the last row, the wallet points at another hash")
+        for figure in ("balance", "pending", "held", "debt", "lifetime"):
+            said = getattr(wallet, figure)
+            if said != self.sums[figure]:
+                yield self.last.finding(
+                    Check.FIGURES, f"the wallet's {figure} is {said}; its rows sum to {self.sums[figure]}"
+                )
+
+    def _fault(self, row: Transaction, entry: Entry) -> str | None:
+        try:
+            return fault(row, entry.created, entry.allocations, self.before, self.keys)
+        except (TypeError, ValueError, OverflowError):
+            # Such as a time of "infinity": it has no canonical content, so nobody sealed it.
+            return "holds what no server writes"
+
+    def _first(self, check: Check, place: Place, problem: str) -> Iterator[Finding]:
+        if check not in self.broken:
+            self.broken.add(check)
+            yield place.finding(check, problem)

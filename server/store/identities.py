@@ -1,0 +1,135 @@
+"""What must hold between the ledger's tables, each as a query for where it doesn't.
+
+Every query yields program_id, member_id, point_type, sequence, transaction_id and the
+problem. $1 is a program's id, or null for all of them.
+"""
+
+from collections.abc import Mapping
+
+from server.domain.proof import Check
+
+# The tables within the program; NOT MATERIALIZED so that each query reads them as it likes.
+SCOPE = """WITH
+    entry AS NOT MATERIALIZED (SELECT * FROM ledger_transaction WHERE $1::uuid IS NULL OR program_id = $1),
+    purse AS NOT MATERIALIZED (SELECT * FROM wallet WHERE $1::uuid IS NULL OR program_id = $1),
+    batch AS NOT MATERIALIZED (SELECT * FROM lot WHERE $1::uuid IS NULL OR program_id = $1),
+    share AS NOT MATERIALIZED (SELECT * FROM allocation WHERE $1::uuid IS NULL OR program_id = $1),
+    receipt AS NOT MATERIALIZED (SELECT * FROM business_key WHERE $1::uuid IS NULL OR program_id = $1),
+    usage AS NOT MATERIALIZED (SELECT * FROM cap_usage WHERE $1::uuid IS NULL OR program_id = $1),
+    logged AS NOT MATERIALIZED (
+        SELECT * FROM event_log
+         WHERE event_type IN ('points.earned', 'points.redeemed') AND ($1::uuid IS NULL OR program_id = $1)),
+    -- As text: what somebody tampered with need not be a UUID.
+    named AS NOT MATERIALIZED (
+        SELECT program_id, member_id, event_id, transaction_id
+          FROM logged, LATERAL jsonb_array_elements_text(
+               CASE WHEN event_type = 'points.redeemed' THEN jsonb_build_array(payload -> 'transaction_id')
+                    WHEN jsonb_typeof(payload -> 'transaction_ids') = 'array'
+                    THEN payload -> 'transaction_ids'
+                    ELSE '[null]' END) AS transaction_id)"""
+
+IDENTITIES: Mapping[Check, str] = {
+    Check.WALLETS: """
+        SELECT p.program_id, p.member_id, p.point_type, p.sequence, NULL::uuid,
+               'the wallet has no rows, and a balance of ' || p.balance
+          FROM purse p
+         WHERE NOT EXISTS (SELECT FROM ledger_transaction t WHERE t.program_id = p.program_id
+                              AND t.member_id = p.member_id AND t.point_type = p.point_type)""",
+    Check.WALLET_LOTS: """
+        SELECT program_id, member_id, point_type, p.sequence, t.transaction_id,
+               'the wallet holds ' || coalesce(p.balance + p.held, 0) || ' and ' || coalesce(p.pending, 0)
+               || ' pending; its lots ' || coalesce(l.active, 0) || ' and ' || coalesce(l.pending, 0)
+          FROM purse p
+          FULL JOIN (SELECT program_id, member_id, point_type,
+                            coalesce(sum(remaining) FILTER (WHERE active), 0) AS active,
+                            coalesce(sum(remaining) FILTER (WHERE NOT active), 0) AS pending
+                       FROM batch GROUP BY 1, 2, 3) l USING (program_id, member_id, point_type)
+          LEFT JOIN ledger_transaction t USING (program_id, member_id, point_type, sequence)
+         WHERE coalesce(p.balance + p.held, 0) <> coalesce(l.active, 0)
+            OR coalesce(p.pending, 0) <> coalesce(l.pending, 0)""",
+    Check.EARNED_LOTS: """
+        SELECT program_id, member_id, point_type, e.sequence, transaction_id,
+               CASE WHEN e.points IS NULL THEN 'no earn, yet it has lots of ' || l.points || ' points'
+                    ELSE 'earned ' || e.points || ', its lots are of ' || coalesce(l.points, 0) END
+          FROM (SELECT * FROM entry WHERE kind = 'EARN') e
+          FULL JOIN (SELECT program_id, member_id, point_type, transaction_id, sum(points) AS points
+                       FROM batch GROUP BY 1, 2, 3, 4) l
+               USING (program_id, member_id, point_type, transaction_id)
+         WHERE e.points IS DISTINCT FROM l.points""",
+    Check.DRAWN_LOTS: """
+        SELECT program_id, member_id, point_type, t.sequence, transaction_id, problem
+          FROM (SELECT program_id, member_id, coalesce(l.transaction_id, a.transaction_id) AS transaction_id,
+                       CASE WHEN l.points IS NULL
+                            THEN a.points || ' points come from lot ' || lot_id || ', which is gone'
+                            ELSE 'its lot ' || lot_id || ' lacks ' || l.points - l.remaining || ' points, '
+                                 || coalesce(a.points, 0) || ' were allocated' END AS problem
+                  FROM batch l
+                  FULL JOIN (SELECT program_id, member_id, lot_id, sum(points) AS points,
+                                    (array_agg(transaction_id ORDER BY transaction_id))[1] AS transaction_id
+                               FROM share GROUP BY 1, 2, 3) a USING (program_id, member_id, lot_id)
+                 WHERE (l.points - l.remaining) IS DISTINCT FROM coalesce(a.points, 0)) bad
+          LEFT JOIN ledger_transaction t USING (program_id, member_id, transaction_id)""",
+    Check.ALLOCATIONS: """
+        SELECT program_id, member_id, r.point_type, r.sequence, transaction_id,
+               CASE WHEN r.points IS NULL THEN 'no redemption, yet it drew ' || a.points || ' from lots'
+                    ELSE 'redeemed ' || r.points || ', drew ' || coalesce(a.points, 0) || ' from lots' END
+          FROM (SELECT * FROM entry WHERE kind = 'REDEEM') r
+          FULL JOIN (SELECT program_id, member_id, transaction_id, sum(points) AS points
+                       FROM share GROUP BY 1, 2, 3) a USING (program_id, member_id, transaction_id)
+         WHERE r.points IS DISTINCT FROM a.points""",
+    Check.TOTALS: """
+        SELECT program_id, NULL::uuid, point_type, NULL::bigint, NULL::uuid,
+               'issued ' || coalesce(m.issued, 0) || ', redeemed ' || coalesce(m.redeemed, 0)
+               || ', outstanding ' || coalesce(w.outstanding, 0)
+          FROM (SELECT program_id, point_type,
+                       sum(points) FILTER (WHERE debit_account = 'program.issuance') AS issued,
+                       sum(points) FILTER (WHERE credit_account = 'program.redemption') AS redeemed
+                  FROM entry GROUP BY 1, 2) m
+          FULL JOIN (SELECT program_id, point_type, sum(balance + pending + held - debt) AS outstanding
+                       FROM purse GROUP BY 1, 2) w USING (program_id, point_type)
+         WHERE coalesce(m.issued, 0) <> coalesce(w.outstanding, 0) + coalesce(m.redeemed, 0)""",
+    Check.ORDERS: """
+        SELECT r.program_id, r.member_id, NULL::text, NULL::bigint, moved.transaction_id,
+               'order ' || r.order_reference || ' names a transaction that is not its own or is gone'
+          FROM receipt r CROSS JOIN LATERAL unnest(r.transaction_ids) AS moved(transaction_id)
+          LEFT JOIN ledger_transaction t
+               ON t.program_id = r.program_id AND t.member_id = r.member_id
+                  AND t.transaction_id = moved.transaction_id AND t.event_id = r.event_id
+         WHERE t.transaction_id IS NULL""",
+    Check.ORDERED: """
+        SELECT t.program_id, t.member_id, t.point_type, t.sequence, t.transaction_id,
+               'order ' || t.order_reference || ' does not name it: it could be recorded again'
+          FROM entry t
+          LEFT JOIN (SELECT program_id, order_reference, member_id, event_id,
+                            unnest(transaction_ids) AS transaction_id FROM receipt) r
+               USING (program_id, order_reference, member_id, event_id, transaction_id)
+         WHERE t.order_reference <> '' AND r.event_id IS NULL""",
+    Check.EVENTS: """
+        SELECT n.program_id, n.member_id, NULL::text, NULL::bigint, NULL::uuid,
+               'event ' || n.event_id || ' names transaction ' || coalesce(n.transaction_id, 'null')
+               || ', which is not its own or is gone'
+          FROM named n
+          LEFT JOIN entry t ON t.program_id = n.program_id AND t.member_id = n.member_id
+                           AND t.event_id = n.event_id AND t.transaction_id::text = n.transaction_id
+         WHERE t.transaction_id IS NULL""",
+    Check.LOGGED: """
+        SELECT t.program_id, t.member_id, t.point_type, t.sequence, t.transaction_id,
+               'event ' || t.event_id || ' is not in the log or does not name it'
+          FROM entry t
+          LEFT JOIN named n ON t.program_id = n.program_id AND t.member_id = n.member_id
+                           AND t.event_id = n.event_id AND t.transaction_id::text = n.transaction_id
+         WHERE n.event_id IS NULL""",
+    Check.MEMBERS: """
+        SELECT owned.*
+          FROM (SELECT program_id, member_id, point_type, sequence, transaction_id,
+                       'the row is of a member whom there is not' FROM entry
+                 UNION ALL
+                SELECT program_id, member_id, NULL, NULL, transaction_ids[1],
+                       'order ' || order_reference || ' is of a member whom there is not' FROM receipt) owned
+         WHERE NOT EXISTS (SELECT FROM member m WHERE m.program_id = owned.program_id
+                              AND m.member_id = owned.member_id)""",
+    Check.CAPS: """
+        SELECT program_id, member_id, NULL::text, NULL::bigint, NULL::uuid,
+               'rule ' || rule || ' has given ' || points || ' points in ' || period
+          FROM usage WHERE points < 0""",
+}

@@ -1,0 +1,244 @@
+"""The committer against a real database: what one command does to its neighbours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import redis.asyncio
+from uuid_utils.compat import uuid7
+
+from server import secrets
+from server.domain.activity import PURCHASE
+from server.domain.actor import Actor, CallerKind
+from server.domain.commands import Command, Earn, Outcome, Redeem
+from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted
+from server.domain.program import Program
+from server.operations.committer import Committer
+from server.operations.programs import Programs
+from server.operations.rules import Change, Rules
+from server.store.database import Database
+from tests.support.programs import new_program
+
+BASE = {"rule": "base", "type": "earn", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
+
+
+class Shop:
+    """A program with one rule, a point a rupee, and a committer of its own."""
+
+    def __init__(self, database: Database, program: Program, committer: Committer) -> None:
+        self.database = database
+        self.program = program
+        self.committer = committer
+        self.actor = Actor(
+            CallerKind.TERMINAL, program.program_id, uuid7(), "till", "pos", frozenset({"points.accrue"})
+        )
+
+    async def member(self, status: str = "active", balance: int = 0) -> UUID:
+        """A member of that status; with a balance earned by one purchase."""
+        member_id = uuid7()
+        async with self.database.connection() as connection:
+            await connection.execute(
+                """INSERT INTO member (program_id, member_id, status, tier, joined_at)
+                   VALUES ($1, $2, $3, 'bronze', now())""",
+                self.program.program_id,
+                member_id,
+                status,
+            )
+        if balance:
+            await self.submit(self.purchase(member_id, balance))
+        return member_id
+
+    def purchase(self, member_id: UUID, amount: int, **changes: Any) -> Earn:
+        """A purchase of so many rupees."""
+        said: dict[str, Any] = {
+            "event_type": PURCHASE,
+            "currency": "INR",
+            "amount": Decimal(amount),
+            "reference": uuid4().hex,
+        }
+        return Earn(**{**self._common(member_id), **said, **changes})
+
+    def redemption(self, member_id: UUID, points: int, **changes: Any) -> Redeem:
+        """A redemption of so many points."""
+        return Redeem(**{**self._common(member_id), "points": points, **changes})
+
+    def _common(self, member_id: UUID) -> dict[str, Any]:
+        return {
+            "actor": self.actor,
+            "request_id": uuid4().hex,
+            "received_at": datetime.now(UTC),
+            "member_id": member_id,
+            "member_given": str(member_id),
+            "reference": "",
+            "store": "",
+            "channel": "",
+            "occurred_at": None,
+            "business_date": None,
+            "part": "",
+        }
+
+    async def submit(self, command: Command, seconds: float = 20.0) -> Outcome:
+        """Commit one command."""
+        return await self.committer.submit(command, asyncio.get_running_loop().time() + seconds)
+
+    async def together(self, commands: Iterable[Command]) -> list[Outcome | BaseException]:
+        """Commit commands that wait at the same moment, and so share a batch."""
+        return await asyncio.gather(*(self.submit(c) for c in commands), return_exceptions=True)
+
+    async def balance(self, member_id: UUID) -> int:
+        """What the wallet's row says."""
+        async with self.database.connection() as connection:
+            return (
+                await connection.fetchval("SELECT balance FROM wallet WHERE member_id = $1", member_id) or 0
+            )
+
+
+@asynccontextmanager
+async def opened(database: Database, redis_url: str, secrets_file: Path, **terms: Any) -> AsyncIterator[Shop]:
+    """A shop whose committer is closed in the end."""
+    program = await new_program(database)
+    programs = Programs()
+    hints = redis.asyncio.Redis.from_url(redis_url)
+    rules = Rules(database, hints, programs, lambda: datetime.now(UTC))
+    boss = Actor(CallerKind.STAFF, program.program_id, uuid7(), "boss", "office", frozenset())
+    await rules.create(boss, BASE)
+    await rules.publish(boss, Change({"base": 1}, frozenset(), 0))
+    keys = secrets.load(secrets_file).ledger
+    committer = Committer(database, programs, keys, lambda: datetime.now(UTC), uuid7, **terms)
+    try:
+        yield Shop(database, program, committer)
+    finally:
+        await committer.close()
+        await hints.aclose()
+
+
+@pytest.fixture
+async def shop(database: Database, redis_url: str, secrets_file: Path) -> AsyncIterator[Shop]:
+    """A shop with one lane, so that what waits together is one batch."""
+    async with opened(database, redis_url, secrets_file, lanes=1) as shop:
+        yield shop
+
+
+def reason(result: Outcome | BaseException) -> str:
+    """The reason of a refusal, "" for a success."""
+    return result.reason if isinstance(result, Refused) else ""
+
+
+async def test_every_kind_of_refusal_leaves_its_neighbours_unharmed(shop: Shop) -> None:
+    rich = await shop.member(balance=1000)
+    first = shop.purchase(rich, 10)
+    await shop.submit(first)
+    poison: dict[str, Command] = {
+        "MEMBER_NOT_FOUND": shop.purchase(uuid7(), 10),
+        "MEMBER_NOT_ACTIVE": shop.purchase(await shop.member("suspended"), 10),
+        "INSUFFICIENT_POINTS": shop.redemption(await shop.member(), 1),
+        "CURRENCY_NOT_SUPPORTED": shop.purchase(rich, 10, currency="USD"),
+        "ORDER_ALREADY_RECORDED": shop.purchase(rich, 10, reference=first.reference),
+        "REQUEST_ID_REUSED": shop.purchase(rich, 11, request_id=first.request_id),
+        "EVENT_TYPE_UNKNOWN": shop.purchase(rich, 0, event_type="DANCED"),
+        "OCCURRED_TOO_LONG_AGO": shop.purchase(rich, 10, occurred_at=datetime(2001, 1, 1, tzinfo=UTC)),
+        "INVALID_FIELD": shop.purchase(rich, 10, occurred_at=datetime(2101, 1, 1, tzinfo=UTC)),
+    }
+    neighbours = [await shop.member() for _ in range(len(poison) + 1)]
+    commands: list[Command] = []
+    for member_id, bad in zip(neighbours, poison.values(), strict=False):
+        commands += [shop.purchase(member_id, 5), bad]
+    commands.append(shop.purchase(neighbours[-1], 5))
+
+    results = await shop.together(commands)
+
+    assert [reason(r) for r in results[1::2]] == list(poison)
+    assert [r.points for r in results[0::2] if isinstance(r, Outcome)] == [5] * len(neighbours)
+    assert [await shop.balance(m) for m in neighbours] == [5] * len(neighbours)
+    assert await shop.balance(rich) == 1010
+
+
+async def test_a_database_error_ends_with_the_command_that_caused_it(shop: Shop) -> None:
+    members = [await shop.member() for _ in range(20)]
+    async with shop.database.connection() as connection:
+        await connection.execute(
+            """CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN RAISE EXCEPTION 'no luck' USING ERRCODE = 'check_violation'; END $$;
+               CREATE TRIGGER sabotage BEFORE INSERT ON ledger_transaction FOR EACH ROW
+               WHEN (NEW.order_reference = 'unlucky') EXECUTE FUNCTION sabotage()"""
+        )
+    commands = [shop.purchase(m, 7) for m in members]
+    commands[13] = shop.purchase(members[13], 7, reference="unlucky")
+    try:
+        results = await shop.together(commands)
+    finally:
+        async with shop.database.connection() as connection:
+            await connection.execute("DROP FUNCTION sabotage CASCADE")
+
+    assert isinstance(results[13], asyncpg.CheckViolationError)
+    assert all(isinstance(r, Outcome) for n, r in enumerate(results) if n != 13)
+    assert [await shop.balance(m) for m in members] == [7] * 13 + [0] + [7] * 6
+    # A refused command may be tried again, under the same request_id.
+    assert (await shop.submit(commands[13])).points == 7
+
+
+async def test_commands_of_one_batch_see_each_other(shop: Shop) -> None:
+    member_id = await shop.member()
+    purchase = shop.purchase(member_id, 100)
+    results = await shop.together(
+        [purchase, shop.redemption(member_id, 60), shop.redemption(member_id, 60), purchase]
+    )
+    earned, spent, refused, again = results
+    assert isinstance(earned, Outcome)
+    assert isinstance(spent, Outcome)
+    assert (earned.balance, spent.balance) == (100, 40)
+    assert reason(refused) == "INSUFFICIENT_POINTS"
+    assert again == earned
+    assert await shop.balance(member_id) == 40
+
+
+async def test_a_caller_who_leaves_while_it_waits_takes_its_command_along(shop: Shop) -> None:
+    member_id = await shop.member()
+    leaving = asyncio.ensure_future(shop.submit(shop.purchase(member_id, 3)))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert (await shop.submit(shop.purchase(member_id, 4))).balance == 4
+
+
+async def test_what_is_past_its_deadline_is_not_begun(shop: Shop) -> None:
+    member_id = await shop.member()
+    with pytest.raises(DeadlineExceeded):
+        await shop.submit(shop.purchase(member_id, 3), seconds=-1)
+    assert await shop.balance(member_id) == 0
+
+
+async def test_too_many_waiting_are_refused_at_once_with_a_time_to_come_back(
+    database: Database, redis_url: str, secrets_file: Path
+) -> None:
+    async with opened(database, redis_url, secrets_file, lanes=1, queue_size=5) as shop:
+        member_id = await shop.member()
+        results = await shop.together(shop.purchase(member_id, 1) for _ in range(12))
+        refused = [r for r in results if isinstance(r, ResourceExhausted)]
+        assert len(refused) == 7
+        assert all(r.reason == "OVERLOADED" and r.retry_after_seconds for r in refused)
+        assert await shop.balance(member_id) == 5
+
+
+async def test_the_ledger_refuses_change_even_by_its_owner(shop: Shop) -> None:
+    member_id = await shop.member(balance=5)
+    for statement in (
+        "UPDATE ledger_transaction SET points = 500 WHERE member_id = $1",
+        "DELETE FROM ledger_transaction WHERE member_id = $1",
+        "DELETE FROM event_log WHERE member_id = $1",
+        "UPDATE business_key SET part = 'x' WHERE member_id = $1",
+    ):
+        async with shop.database.connection() as connection:
+            with pytest.raises(asyncpg.RestrictViolationError):
+                await connection.execute(statement, member_id)
+    async with shop.database.connection() as connection:
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await connection.execute("TRUNCATE ledger_transaction")

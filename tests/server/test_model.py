@@ -75,11 +75,9 @@ def newcomers(program: Program) -> dict[UUID, MemberState]:
 
 def wallets(state: MemberState) -> Told:
     """What a member holds, lots included."""
-    open_lots = sorted(
-        (lot.point_type, lot.points, lot.remaining) for lot in state.lots.values() if lot.remaining
-    )
+    lots = [(lot.point_type, lot.points, lot.remaining) for lot in state.lots.values() if lot.remaining]
     held = sorted((w.point_type, w.balance, w.lifetime, w.sequence) for w in state.wallets.values())
-    return (held, sorted(lot for lot in lots if lot[2]), state.version, state.facts.tier, state.facts.purchases)
+    return (held, sorted(lots), state.version, state.facts.tier, state.facts.purchases)
 
 
 async def in_the_database(

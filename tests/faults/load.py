@@ -1,0 +1,228 @@
+"""Tills that sell and redeem without pause, and never forget what they asked for."""
+
+import asyncio
+import contextlib
+import multiprocessing
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, cast
+from uuid import uuid4
+
+import grpc
+from grpc_status import rpc_status
+from loyalty.v1 import points_pb2_grpc
+
+from tests.support.refusals import Refusal, read
+from tests.support.servers import WithKey
+
+CALL_SECONDS = 5.0
+PROBE_SECONDS = 15.0
+PROBE_PAUSE_SECONDS = 0.05
+PATIENCE_SECONDS = 60.0
+# What leaves open whether the request was carried out, by the contracts.
+OPEN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+# A channel must find a restarted server again soon.
+RECONNECT = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+
+@dataclass
+class Sale:
+    """One request, what became of it, and the codes of the tries that left it open."""
+
+    method: str
+    request: Any
+    server: int
+    reply: Any = None
+    refusal: str = ""
+    unanswered: list[str] = field(default_factory=list)
+
+    @property
+    def transaction_ids(self) -> list[str]:
+        """The rows that the reply names."""
+        if self.reply is None:
+            return []
+        if self.method == "Redeem":
+            return [self.reply.transaction_id]
+        return [award.transaction_id for award in self.reply.awards]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One call that was not repeated: how long it took, in seconds, and its refusal."""
+
+    method: str
+    server: int
+    took: float
+    refusal: Refusal | None
+
+
+class Tills:
+    """Callers in a process of their own: one that starts others must not be amid gRPC calls.
+
+    Each takes the next sale and sends it, with one request_id, to one server and the
+    other until it is answered.
+    """
+
+    def __init__(self, addresses: Sequence[str], key: str, count: int, seed: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, addresses, key, count, seed), daemon=True)
+
+    def __enter__(self) -> "Tills":
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.send(None)
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
+        self._pipe.close()
+
+    def sell(self, sales: Sequence[Sale]) -> None:
+        """Put these in the line."""
+        self._ask("sell", sales)
+
+    def settled(self, seconds: float) -> list[Sale]:
+        """Every sale there was, in order, once all are settled."""
+        return cast("list[Sale]", self._ask("settled", seconds=seconds))
+
+    def repeated(self, seconds: float) -> list[Any]:
+        """What each acknowledged sale, in order, is answered when the other server gets it once more."""
+        return cast("list[Any]", self._ask("repeated", seconds=seconds))
+
+    def probed(self, calls: Sequence[tuple[str, Any]], during: float) -> list[Probe]:
+        """Calls to each server, again and again with request_ids of their own, for so many seconds."""
+        return cast("list[Probe]", self._ask("probed", calls, during, seconds=during + 60.0))
+
+    def _ask(self, what: str, *arguments: object, seconds: float = 30.0) -> object:
+        self._pipe.send((what, arguments))
+        assert self._pipe.poll(seconds), f"{what}: not done after {seconds:.0f} s"
+        return self._pipe.recv()
+
+
+def _work(pipe: Connection, addresses: Sequence[str], key: str, count: int, seed: int) -> None:
+    async def obey() -> None:
+        # Channels belong to the loop that runs when they are made.
+        await _Line(addresses, key, count, seed).obey(pipe)
+
+    asyncio.run(obey())
+
+
+class _Line:
+    """The line of sales and the tills that it leads to."""
+
+    def __init__(self, addresses: Sequence[str], key: str, count: int, seed: int) -> None:
+        self._channels = [
+            grpc.aio.insecure_channel(address, options=RECONNECT, interceptors=[WithKey(key)])
+            for address in addresses
+        ]
+        self._stubs: list[Any] = [points_pb2_grpc.PointsServiceStub(channel) for channel in self._channels]
+        self._count = count
+        self._random = random.Random(seed)
+        self._sales: list[Sale] = []
+        self._line: asyncio.Queue[Sale] = asyncio.Queue()
+
+    async def obey(self, pipe: Connection) -> None:
+        """Do what the test asks for, one thing after the other, until it asks for nothing more."""
+        tills = [asyncio.create_task(self._till()) for _ in range(self._count)]
+        while (asked := await asyncio.to_thread(pipe.recv)) is not None:
+            what, arguments = asked
+            pipe.send(await getattr(self, what)(*arguments))
+        for till in tills:
+            till.cancel()
+        await asyncio.gather(*tills, return_exceptions=True)
+        for channel in self._channels:
+            await channel.close()
+
+    async def sell(self, sales: Sequence[Sale]) -> None:
+        self._sales += sales
+        for sale in sales:
+            self._line.put_nowait(sale)
+
+    async def settled(self) -> list[Sale]:
+        await self._line.join()
+        return self._sales
+
+    async def repeated(self) -> list[Any]:
+        free = asyncio.Semaphore(self._count)
+
+        async def again(sale: Sale) -> Any:
+            async with free:
+                return await self._call(sale.method, sale.request, 1 - sale.server)
+
+        return await asyncio.gather(*(again(sale) for sale in self._sales if sale.reply is not None))
+
+    async def probed(self, calls: Sequence[tuple[str, Any]], during: float) -> list[Probe]:
+        until = time.monotonic() + during
+
+        async def probe(server: int, method: str, request: Any) -> list[Probe]:
+            probes = []
+            while time.monotonic() < until:
+                own = type(request)()
+                own.CopyFrom(request)
+                if method != "GetBalance":
+                    own.request_id = f"probe-{uuid4().hex}"
+                probes.append(await self._probe(server, method, own))
+                await asyncio.sleep(PROBE_PAUSE_SECONDS)
+            return probes
+
+        servers = range(len(self._stubs))
+        each = await asyncio.gather(*(probe(server, *call) for server in servers for call in calls))
+        return [probe for probes in each for probe in probes]
+
+    async def _probe(self, server: int, method: str, request: Any) -> Probe:
+        # Time enough for the server to give up by itself.
+        began, refusal = time.monotonic(), None
+        try:
+            await self._call(method, request, server, seconds=PROBE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            refusal = read(error)
+        return Probe(method, server, time.monotonic() - began, refusal)
+
+    async def _call(self, method: str, request: Any, server: int, seconds: float = CALL_SECONDS) -> Any:
+        return await getattr(self._stubs[server], method)(request, timeout=seconds)
+
+    async def _till(self) -> None:
+        while True:
+            sale = await self._line.get()
+            try:
+                await self._settle(sale)
+            except Exception as fault:  # noqa: BLE001 - the test is told instead of the till standing still
+                sale.refusal = repr(fault)
+            finally:
+                self._line.task_done()
+
+    async def _settle(self, sale: Sale) -> None:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until:
+            try:
+                sale.reply = await self._call(sale.method, sale.request, sale.server)
+                return
+            except grpc.aio.AioRpcError as error:
+                if not _leaves_open(error):
+                    sale.refusal = read(error).reason
+                    return
+                sale.unanswered.append(error.code().name)
+            sale.server = 1 - sale.server
+            await asyncio.sleep(self._random.uniform(0.02, 0.3))
+        sale.refusal = f"no answer in {PATIENCE_SECONDS:.0f} s"
+
+
+def _leaves_open(error: grpc.aio.AioRpcError) -> bool:
+    """Also what gRPC itself says of a broken connection, without our details, in codes of its own."""
+    return error.code() in OPEN or rpc_status.from_call(error) is None

@@ -1,0 +1,170 @@
+"""Two real servers on one PostgreSQL whose data survives, a shop's members and its sales."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import grpc
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
+from google.type import money_pb2
+from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2, rules_pb2, rules_pb2_grpc
+
+from laurel.stack.postgres import EmbeddedPostgres
+from laurel.stack.redis import EmbeddedRedis
+from laurel.stack.servers import ServerProcess, reserve
+from migrations import migrate
+from server import secrets
+from server.domain.actor import CallerKind
+from server.store.database import Database
+from tests.faults.load import Sale
+from tests.support.processes import environment
+from tests.support.programs import new_key, new_program
+from tests.support.servers import WithKey
+
+SERVERS = 2
+MEMBERS = 20
+# Two rows of the ledger never come of one sale, so that rows can be counted by order.
+RULES: tuple[dict[str, Any], ...] = (
+    {"rule": "base", "when": {"event": "PURCHASE"}, "then": [{"earn": {"points": 20, "per": "100.00"}}]},
+    {
+        "rule": "daily",
+        "when": {"event": "PURCHASE"},
+        "then": [{"fixed": {"points": 3}}],
+        "caps": {"member": {"points": 100, "per": "day"}},
+    },
+)
+
+
+@dataclass
+class Shop:
+    """What runs, where, and who is served."""
+
+    folder: Path
+    postgres: EmbeddedPostgres
+    redis: EmbeddedRedis
+    servers: list[ServerProcess] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    key: str = ""
+    members: list[str] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def restart_postgres(self) -> None:
+        """End PostgreSQL as a crash would, and let it recover."""
+        self.postgres.kill()
+        self.postgres.start()
+
+    def restart_server(self, number: int) -> None:
+        """End a server as a crash would, and start another in its place."""
+        os.kill(self.servers[number].pid, signal.SIGKILL)
+        self.servers[number].stop()
+        self.servers[number].start()
+        self.servers[number].wait_until_serving(self.addresses[number])
+
+    def sales(self, source: random.Random, count: int, label: str) -> list[Sale]:
+        """Purchases and redemptions of random members, each with a reference of its own."""
+        return [self._sale(source, f"{label}-{n}") for n in range(count)]
+
+    def _sale(self, source: random.Random, name: str) -> Sale:
+        member_id, server = source.choice(self.members), source.randrange(SERVERS)
+        facts = {"request_id": f"request-{name}", "order_reference": name, "member_id": member_id}
+        if source.random() < 0.4:
+            points = source.randint(1, 60)
+            return Sale("Redeem", points_pb2.RedeemRequest(points=points, **facts), server)
+        amount = money_pb2.Money(currency_code="INR", units=source.randint(20, 500))
+        return Sale("Accrue", points_pb2.AccrueRequest(amount=amount, **facts), server)
+
+    def incidents(self) -> list[str]:
+        """What the servers logged that is nobody's refusal but a fault of theirs."""
+        logs = [path.read_text() for path in self.folder.glob("server-*.log")]
+        return [
+            line for log in logs for line in log.splitlines() if "incident" in line or "Traceback" in line
+        ]
+
+    async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """What the database itself says."""
+        connection = await asyncpg.connect(self.postgres.url())
+        try:
+            return await connection.fetch(query, *arguments)
+        finally:
+            await connection.close()
+
+    async def furnish(self) -> None:
+        """A program and a key, straight in the database: nobody may make these over gRPC."""
+        await migrate(self.postgres.url())
+        database = await Database.open(self.postgres.url(), connections=2)
+        try:
+            program = await new_program(database)
+            self.key = await new_key(database, program, CallerKind.SERVICE)
+        finally:
+            await database.close()
+
+    async def open(self) -> None:
+        """Put rules in force and register members."""
+        async with grpc.aio.insecure_channel(self.addresses[0], interceptors=[WithKey(self.key)]) as channel:
+            rules, members = (
+                rules_pb2_grpc.RulesServiceStub(channel),
+                member_pb2_grpc.MemberServiceStub(channel),
+            )
+            publish = []
+            for rule in RULES:
+                draft = await rules.CreateRule(
+                    rules_pb2.CreateRuleRequest(definition=ParseDict(rule, Struct()))
+                )
+                publish.append(rules_pb2.RuleVersion(name=draft.rule.name, version=draft.rule.version))
+            await rules.PublishRules(rules_pb2.PublishRulesRequest(publish=publish))
+            for _ in range(MEMBERS):
+                member = member_pb2.Member(email=f"{uuid4().hex}@example.com")
+                request = member_pb2.RegisterMemberRequest(request_id=uuid4().hex, member=member)
+                self.members.append((await members.RegisterMember(request)).member.member_id)
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Shop]:
+    """The shop for as long as the block lasts; every process ends with it."""
+    folder.mkdir()
+    shop = Shop(
+        folder,
+        EmbeddedPostgres(folder / "postgres", notify=lambda line: None),
+        EmbeddedRedis(folder / "redis"),
+    )
+    with contextlib.ExitStack() as running:
+        running.callback(shop.postgres.stop)
+        shop.postgres.start()
+        running.callback(shop.redis.stop)
+        shop.redis.start()
+        secrets.generate(folder / "secrets.json")
+        asyncio.run(shop.furnish())
+        shop.settings = {
+            "LAUREL_DATABASE_URL": shop.postgres.url(),
+            "LAUREL_REDIS_URL": shop.redis.url,
+            "LAUREL_SECRETS_FILE": str(folder / "secrets.json"),
+        }
+        for number in range(SERVERS):
+            port = running.enter_context(reserve("127.0.0.1", 0))
+            _add_server(shop, number, port, running)
+        asyncio.run(shop.open())
+        yield shop
+
+
+def _add_server(shop: Shop, number: int, port: socket.socket, running: contextlib.ExitStack) -> None:
+    port_number = port.getsockname()[1]
+    server = ServerProcess(
+        environment(**shop.settings, LAUREL_PORT=str(port_number)),
+        shop.folder / f"server-{number}.log",
+        drain_seconds=10.0,
+    )
+    shop.servers.append(server)
+    shop.addresses.append(f"127.0.0.1:{port_number}")
+    running.callback(server.stop)
+    server.start()
+    server.wait_until_serving(shop.addresses[number])

@@ -16,6 +16,7 @@ COMMANDS = {
     "members": "laurel.commands.members:members",
     "points": "laurel.commands.points:points",
     "rules": "laurel.commands.rules:rules",
+    "replay": "laurel.commands.replay:replay",
     "verify": "laurel.commands.verify:verify",
 }
 

@@ -43,7 +43,7 @@ def explain(error: BaseException) -> str:
 
 
 def _explain_call(error: grpc.RpcError) -> Iterator[str]:
-    if not isinstance(error, grpc.Call):
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         yield f"the call failed: {type(error).__name__}"
         return
     code, message = error.code(), error.details() or ""

@@ -1,0 +1,234 @@
+"""Terminals of a shop: they send recorded invoices through the public API, several at a time.
+
+Whatever is sent has a request_id made from the invoice's number, so that a retry, or the
+whole replay again, is the same request and changes nothing.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, TypeVar
+
+import grpc
+from google.rpc import error_details_pb2
+from google.type.money_pb2 import Money
+from grpc_status import rpc_status
+from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2, points_pb2_grpc
+
+from laurel.client import CALL_SECONDS
+from laurel.retail import CURRENCY, Invoice, Line
+
+SYSTEM = "online-retail"
+MAX_LINES = 1000
+ATTEMPTS = 8
+FIRST_WAIT_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 5.0
+PASSING = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+# What concerns one purchase; anything else would befall all the others too.
+OF_ONE = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+)
+
+Item = TypeVar("Item")
+Reply = TypeVar("Reply")
+
+
+@dataclass
+class Customer:
+    """A member as found before the first invoice is sent."""
+
+    member_id: str
+    version: int
+    new: bool
+
+
+@dataclass
+class Tally:
+    """What a replay came to. ``refused`` counts by reason; ``seconds`` is one latency per purchase.
+
+    ``recorded`` counts purchases, ``points`` what they earned; ``already`` those the
+    server knew before. ``changed``: customers whose version is not what it was.
+    """
+
+    customers: dict[str, Customer] = field(default_factory=dict)
+    recorded: int = 0
+    already: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    points: int = 0
+    balance: int = 0
+    changed: int = 0
+    retries: int = 0
+    seconds: list[float] = field(default_factory=list)
+    sending_seconds: float = 0.0
+
+
+def requests(invoice: Invoice, member_id: str) -> list[points_pb2.AccrueRequest]:
+    """The purchase as the API takes it; in parts, if it has too many lines for one."""
+    chunks = [invoice.lines[i : i + MAX_LINES] for i in range(0, len(invoice.lines), MAX_LINES)]
+    made = []
+    for place, chunk in enumerate(chunks, 1):
+        part = str(place) if len(chunks) > 1 else ""
+        request = points_pb2.AccrueRequest(
+            request_id=f"{SYSTEM}-{invoice.number}" + (f"-{part}" if part else ""),
+            member_id=member_id,
+            order_reference=invoice.number,
+            part=part,
+            channel="web",
+            lines=[_line(line) for line in chunk],
+            attributes={"country": invoice.country} if invoice.country else {},
+        )
+        request.occur_time.FromDatetime(invoice.at)
+        made.append(request)
+    return made
+
+
+class Terminals:
+    """``number`` terminals on one connection, all with the same key."""
+
+    def __init__(self, channel: grpc.aio.Channel, key: str, number: int) -> None:
+        self._members: Any = member_pb2_grpc.MemberServiceStub(channel)
+        self._points: Any = points_pb2_grpc.PointsServiceStub(channel)
+        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._number = number
+        self.tally = Tally()
+
+    async def enrol(self, customers: Iterable[str], done: Callable[[], None]) -> None:
+        """Find or register each customer, by the number the data set gives. Raises grpc.RpcError."""
+
+        async def one(number: str) -> None:
+            self.tally.customers[number] = await self._customer(number)
+            done()
+
+        await self._each(list(customers), one)
+
+    async def send(self, invoices: Iterable[Invoice], done: Callable[[], None]) -> None:
+        """Send purchases of enrolled customers, each customer's in order of date. Raises grpc.RpcError."""
+        ordered = sorted(invoices, key=lambda invoice: (invoice.customer, invoice.at, invoice.number))
+        of_customers = [list(own) for _, own in groupby(ordered, key=lambda invoice: invoice.customer)]
+        # Whoever bought most goes first, or one terminal would still work when the others are done.
+        of_customers.sort(key=len, reverse=True)
+
+        async def one(own: list[Invoice]) -> None:
+            for invoice in own:
+                customer = self.tally.customers[invoice.customer]
+                for request in requests(invoice, customer.member_id):
+                    await self._purchase(request, customer)
+                done()
+
+        started = time.monotonic()
+        await self._each(of_customers, one)
+        self.tally.sending_seconds = time.monotonic() - started
+
+    async def take_stock(self) -> None:
+        """Read what the customers hold now, and whether that changed. Raises grpc.RpcError."""
+
+        async def one(customer: Customer) -> None:
+            request = points_pb2.GetBalanceRequest(member_id=customer.member_id)
+            reply = await self._call(self._points.GetBalance, request)
+            self.tally.balance += reply.wallets[0].balance
+            self.tally.changed += customer.new or reply.version != customer.version
+
+        await self._each(list(self.tally.customers.values()), one)
+
+    async def _customer(self, number: str) -> Customer:
+        external_id = member_pb2.ExternalId(system=SYSTEM, id=number)
+        find = member_pb2.FindMemberRequest(identifier=member_pb2.Identifier(external_id=external_id))
+        register = member_pb2.RegisterMemberRequest(
+            request_id=f"{SYSTEM}-customer-{number}", member=member_pb2.Member(external_ids=[external_id])
+        )
+        try:
+            known = (await self._call(self._members.FindMember, find)).member
+            return Customer(known.member_id, known.version, new=False)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+        try:
+            added = (await self._call(self._members.RegisterMember, register)).member
+            return Customer(added.member_id, added.version, new=True)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+        # Another replay was faster.
+        known = (await self._call(self._members.FindMember, find)).member
+        return Customer(known.member_id, known.version, new=False)
+
+    async def _purchase(self, request: points_pb2.AccrueRequest, customer: Customer) -> None:
+        tally = self.tally
+        started = time.monotonic()
+        try:
+            reply = await self._call(self._points.Accrue, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in OF_ONE:
+                raise
+            reason = reason_of(error)
+            if reason == "ORDER_ALREADY_RECORDED":
+                tally.already += 1
+            else:
+                tally.refused[reason] += 1
+            return
+        tally.seconds.append(time.monotonic() - started)
+        # The reply is that of the first time. If the member had got as far before this
+        # replay began, that was before.
+        if reply.version <= customer.version:
+            tally.already += 1
+        else:
+            tally.recorded += 1
+            tally.points += reply.points
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        wait = FIRST_WAIT_SECONDS
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await method(request, timeout=CALL_SECONDS, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in PASSING:
+                    raise
+            self.tally.retries += 1
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come back at once
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+        return await method(request, timeout=CALL_SECONDS, metadata=self._metadata)
+
+    async def _each(self, items: Sequence[Item], work: Callable[[Item], Awaitable[None]]) -> None:
+        waiting = iter(items)
+
+        async def terminal() -> None:
+            for item in waiting:
+                await work(item)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._number):
+                    group.create_task(terminal())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """Why the server refused, such as MEMBER_NOT_ACTIVE; the code, if it didn't say."""
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details if status else ():
+        if detail.Unpack(info):
+            return str(info.reason)
+    return str(error.code().name)
+
+
+def _line(line: Line) -> points_pb2.LineItem:
+    units = int(line.amount)
+    return points_pb2.LineItem(
+        line_id=str(line.number),
+        sku=line.sku,
+        quantity=line.quantity,
+        amount=Money(currency_code=CURRENCY, units=units, nanos=int((line.amount - units) * 10**9)),
+    )

@@ -1,0 +1,156 @@
+"""`laurel replay`: real invoices in, and what every customer holds counted again by hand."""
+
+import asyncio
+import csv
+import gzip
+import re
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from loyalty.v1 import member_pb2, rules_pb2
+from uuid_utils.compat import uuid7
+
+from laurel import demo
+from server.domain.actor import CallerKind
+from tests.support import processes
+from tests.support.programs import new_key, new_program
+from tests.support.servers import Caller, Laurel
+
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "online-retail"
+MONTHS = [FOLDER / f"{month}.csv.gz" for month in ("2010-12", "2011-01", "2011-02")]
+
+needs_data = pytest.mark.skipif(
+    not all(path.exists() for path in MONTHS),
+    reason=f"the Online Retail data set is not in {FOLDER}",
+)
+
+
+class Shop:
+    """A program in pounds with the demo's rule, and `laurel replay` into it."""
+
+    def __init__(self, laurel: Laurel, key: str, terminal: Caller) -> None:
+        self._settings = {"LAUREL_ADDRESS": laurel.address, "LAUREL_API_KEY": key}
+        self._terminal = terminal
+
+    async def replay(self, paths: Sequence[Path]) -> CompletedProcess[str]:
+        arguments = ["replay", "online-retail", *map(str, paths), "--terminals", "8"]
+        return await asyncio.to_thread(partial(processes.run, *arguments, cwd=Path("/"), **self._settings))
+
+    async def balances(self, customers: Sequence[str]) -> dict[str, int]:
+        """What the API says that each customer of the data set holds."""
+        found = {}
+        for customer in customers:
+            external_id = member_pb2.ExternalId(system="online-retail", id=customer)
+            request = member_pb2.FindMemberRequest(identifier=member_pb2.Identifier(external_id=external_id))
+            member = (await self._terminal.members.FindMember(request)).member
+            found[customer] = member.wallets[0].balance
+        return found
+
+
+async def open_shop(laurel: Laurel) -> Shop:
+    (terms,) = (each for each in demo.programs() if each["name"] == "online-retail")
+    program = await new_program(
+        laurel.database,
+        program_id=uuid7(),
+        currency=terms["currency"],
+        time_zone=terms["time_zone"],
+        past_limit_days=terms["past_limit_days"],
+    )
+    service = await laurel.caller(await new_key(laurel.database, program, CallerKind.SERVICE))
+    versions = []
+    for rule in terms["rules"]:
+        definition = Struct()
+        definition.update(rule)
+        made = (await service.rules.CreateRule(rules_pb2.CreateRuleRequest(definition=definition))).rule
+        versions.append(rules_pb2.RuleVersion(name=made.name, version=made.version))
+    await service.rules.PublishRules(rules_pb2.PublishRulesRequest(publish=versions))
+    key = await new_key(laurel.database, program, CallerKind.TERMINAL)
+    return Shop(laurel, key, await laurel.caller(key))
+
+
+def rows_of(paths: Sequence[Path]) -> list[dict[str, str]]:
+    rows = []
+    for path in paths:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            rows += list(csv.DictReader(file))
+    return rows
+
+
+def by_hand(rows: Sequence[dict[str, str]]) -> dict[str, int]:
+    """A point for each whole pound of a line, by customer; arithmetic and nothing else."""
+    points: Counter[str] = Counter()
+    for row in rows:
+        if row["CustomerID"] and not row["InvoiceNo"].startswith("C"):
+            total = int(row["Quantity"]) * Decimal(row["UnitPrice"])
+            points[row["CustomerID"].split(".")[0]] += int(total // 1)
+    return dict(points)
+
+
+def purchases(rows: Sequence[dict[str, str]]) -> int:
+    """How many invoices known customers have."""
+    return len({r["InvoiceNo"] for r in rows if r["CustomerID"] and not r["InvoiceNo"].startswith("C")})
+
+
+def count(output: str, what: str) -> int:
+    found = re.search(rf"^{re.escape(what)} +([\d,]+) *$", output, re.MULTILINE)
+    assert found, output
+    return int(found[1].replace(",", ""))
+
+
+async def check(shop: Shop, paths: Sequence[Path], rows: Sequence[dict[str, str]]) -> None:
+    expected = by_hand(rows)
+
+    first = await shop.replay(paths)
+    assert first.returncode == 0, first.stderr
+    assert await shop.balances(list(expected)) == expected
+    assert count(first.stdout, "purchases recorded") == purchases(rows)
+    assert count(first.stdout, "members new") == len(expected)
+    assert count(first.stdout, "points earned") == sum(expected.values())
+    assert "Nothing changed" not in first.stdout
+
+    second = await shop.replay(paths)
+    assert second.returncode == 0, second.stderr
+    assert await shop.balances(list(expected)) == expected
+    assert count(second.stdout, "purchases recorded") == 0
+    assert count(second.stdout, "purchases already there") == purchases(rows)
+    assert count(second.stdout, "points earned") == 0
+    assert f"Nothing changed: all {len(expected):,} customers" in second.stdout
+
+
+@needs_data
+async def test_every_customer_of_the_first_days_holds_what_arithmetic_says(
+    laurel: Laurel, tmp_path: Path
+) -> None:
+    rows = rows_of(MONTHS[:1])
+    chosen = set(list(dict.fromkeys(row["InvoiceNo"] for row in rows))[:400])
+    rows = [row for row in rows if row["InvoiceNo"] in chosen]
+    path = tmp_path / "first-days.csv.gz"
+    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    await check(await open_shop(laurel), [path], rows)
+
+
+@needs_data
+async def test_every_customer_of_three_months_holds_what_arithmetic_says(laurel: Laurel) -> None:
+    await check(await open_shop(laurel), MONTHS, rows_of(MONTHS))
+
+
+async def test_without_a_server_it_says_so_and_fails(tmp_path: Path) -> None:
+    path = tmp_path / "sales.csv"
+    path.write_text(
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+        "1,A,x,1,2010-12-01 08:26:00,1.00,5,UK\n"
+    )
+    settings = {"LAUREL_ADDRESS": "127.0.0.1:1", "LAUREL_API_KEY": "lk_x_y"}
+    arguments = ["replay", "online-retail", str(path), "--terminals", "1"]
+    done = await asyncio.to_thread(partial(processes.run, *arguments, **settings))
+    assert done.returncode == 1
+    assert "UNAVAILABLE" in done.stderr

@@ -76,7 +76,7 @@ async def _saturate(
 ) -> list[float]:
     path = f"/loyalty.v1.PointsService/{order['method']}"
     metadata = (("authorization", f"Bearer {order['key']}"),)
-    stubs = [channel.unary_unary(path) for channel in channels]
+    stubs: list[Any] = [channel.unary_unary(path) for channel in channels]
     end = time.perf_counter() + seconds
     latencies: list[float] = []
 

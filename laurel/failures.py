@@ -1,6 +1,7 @@
 """From what went wrong to one clear line; never a traceback for what an operator can mend."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import asyncpg
 import click
@@ -47,7 +48,8 @@ def _explain_call(error: grpc.RpcError) -> Iterator[str]:
         yield f"the call failed: {type(error).__name__}"
         return
     code, message = error.code(), error.details() or ""
-    status = rpc_status.from_call(error)
+    # What an aio call raises has all that is asked of a call, but not the type.
+    status = rpc_status.from_call(cast(grpc.Call, error))
     if status is None:
         yield _without_details(code, message)
         return

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.rpc import error_details_pb2
@@ -216,7 +216,8 @@ class Terminals:
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
     """Why the server refused, such as MEMBER_NOT_ACTIVE; the code, if it didn't say."""
-    status = rpc_status.from_call(error)
+    # It has all that is asked of a call, but not the type.
+    status = rpc_status.from_call(cast(grpc.Call, error))
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status else ():
         if detail.Unpack(info):

@@ -40,7 +40,9 @@ class Shop:
 
     async def replay(self, paths: Sequence[Path]) -> CompletedProcess[str]:
         arguments = ["replay", "online-retail", *map(str, paths), "--terminals", "8"]
-        return await asyncio.to_thread(partial(processes.run, *arguments, cwd=Path("/"), **self._settings))
+        return await asyncio.to_thread(
+            partial(processes.run, *arguments, cwd=Path("/"), seconds=300, **self._settings)
+        )
 
     async def balances(self, customers: Sequence[str]) -> dict[str, int]:
         """What the API says that each customer of the data set holds."""
@@ -108,6 +110,7 @@ async def check(shop: Shop, paths: Sequence[Path], rows: Sequence[dict[str, str]
 
     first = await shop.replay(paths)
     assert first.returncode == 0, first.stderr
+    print(first.stdout)  # `pytest -s` shows rate and latencies
     assert await shop.balances(list(expected)) == expected
     assert count(first.stdout, "purchases recorded") == purchases(rows)
     assert count(first.stdout, "members new") == len(expected)

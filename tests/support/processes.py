@@ -19,7 +19,9 @@ def environment(**settings: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("LAUREL_")} | settings
 
 
-def run(*arguments: str, cwd: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path | None = None, seconds: float = 60, **settings: str
+) -> subprocess.CompletedProcess[str]:
     """`laurel` with these arguments, its output and exit code."""
     return subprocess.run(
         [LAUREL, *arguments],
@@ -27,7 +29,7 @@ def run(*arguments: str, cwd: Path | None = None, **settings: str) -> subprocess
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=seconds,
         check=False,
     )
 

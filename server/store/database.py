@@ -56,6 +56,7 @@ class Database:
             max_size=connections,
             command_timeout=30,
             timeout=5,
+            reset=_keep_session,
             server_settings={
                 "application_name": "laurel",
                 # A session that hangs would hold back every reader of the event log.
@@ -89,3 +90,9 @@ class Database:
         """A connection in a READ COMMITTED transaction, committed on a normal exit."""
         async with self.connection() as connection, connection.transaction():
             yield connection
+
+
+async def _keep_session(connection: asyncpg.Connection) -> None:
+    """Hand the connection on as it is; asyncpg has rolled back what was left open."""
+    # No session here sets, listens or locks beyond its transaction. Resetting all that
+    # would be a round trip, as much again as a small read costs.

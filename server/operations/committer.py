@@ -62,8 +62,8 @@ class Waiting:
 class Committer:
     """Gathers commands and commits them in batches, ``lanes`` transactions at a time.
 
-    One lane makes batches twice as large as two do, and a batch's price hardly grows with its
-    size; with one, a batch that waits for another transaction's lock holds up the next.
+    One lane makes batches about twice as large as two do, so a command costs less CPU; the price
+    is that a batch that waits for another transaction's lock holds up the next.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ run: $(READY) ## Set up and run the local stack in the foreground; Ctrl-C stops 
 	@exec $(BIN)/laurel up $(ARGS)
 
 test: $(READY) ## Set up and run the tests against a real PostgreSQL and Redis.
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 faults: $(READY) ## Kill servers and PostgreSQL under load, again and again; a few minutes.
 	@$(BIN)/python -m pytest -m faults $(ARGS)

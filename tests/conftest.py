@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
 
 from laurel.stack.postgres import EmbeddedPostgres
@@ -26,6 +27,12 @@ from tests.support.programs import settings_for
 
 if TYPE_CHECKING:
     from tests.support.servers import Laurel
+
+# How long an example takes says how busy the machine is, nothing about Laurel.
+hypothesis.settings.register_profile(
+    "laurel", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("laurel")
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,8 @@ class Programs:
         return found
 
     async def _load(self, connection: Connection, program_id: UUID, revision: int) -> Snapshot:
-        # Compiling thousands of rules takes a while: once per revision, not once per batch.
+        # Compiling thousands of rules takes a while: once per revision, not once per batch,
+        # and beside the event loop.
         async with self._loading.setdefault(program_id, asyncio.Lock()):
             snapshot = self._snapshots.get(program_id)
             if snapshot is not None and snapshot.revision == revision:
@@ -66,6 +67,7 @@ class Programs:
             if program is None:
                 raise NotFound("PROGRAM_NOT_FOUND", "no such program")
             definitions = await rule_store.active(connection, program_id)
-            snapshot = Snapshot(program, RuleSet.compile(program, definitions), revision)
+            rules = await asyncio.to_thread(RuleSet.compile, program, definitions)
+            snapshot = Snapshot(program, rules, revision)
             self._snapshots[program_id] = snapshot
             return snapshot

@@ -143,7 +143,7 @@ async def found(database: Database, program: Program) -> None:
             )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(some.lists(commands(), min_size=1, max_size=40), some.data())
 def test_the_domain_and_the_database_agree(
     database_url: str, secrets_file: Path, history: list[Command], data: some.DataObject

@@ -28,7 +28,7 @@ from server.operations.points import Points
 from server.operations.programs import Programs
 from server.operations.rules import Rules
 from server.rpc.access import SERVICES
-from server.rpc.gate import Gate, UnknownMethods, guarded
+from server.rpc.gate import Gate, Method, UnknownMethods, guarded, methods
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
@@ -81,11 +81,13 @@ def build_services(
 class Server:
     """The parts of a server and the order in which they start and stop.
 
-    ``port`` is where it listens once started.
+    Once started, ``port`` is where it listens, and ``methods`` are the same methods by
+    their gRPC paths (``/loyalty.v1.PointsService/Accrue``), for callers in this process.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.port = 0
+        self.methods: dict[str, Method] = {}
         self._settings = settings
         self._closing = contextlib.AsyncExitStack()
 
@@ -141,9 +143,10 @@ class Server:
                 ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
             )
         )
-        server.add_generic_rpc_handlers(
-            [guarded(service, servicer, gate) for service, servicer in services.items()]
-        )
+        for service, servicer in services.items():
+            behind = methods(service, servicer, gate)
+            server.add_generic_rpc_handlers([guarded(service, behind)])
+            self.methods |= {f"/{service.full_name}/{name}": method for name, method in behind.items()}
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         names = [service.full_name for service in services]

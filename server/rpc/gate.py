@@ -6,7 +6,7 @@ nobody learns anything, not even whether something is there, without being admit
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 from uuid import UUID
@@ -73,7 +73,30 @@ class Recorder(Protocol):
         """Written durably on return."""
 
 
+class Incoming(Protocol):
+    """What is known of a call before its bytes are read. gRPC's own context is one."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Names in lower case, and values."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None if it set none."""
+
+    def peer(self) -> str:
+        """Where the call comes from, as gRPC writes it: ``ipv4:127.0.0.1:4711``."""
+
+
+class Failed(Exception):  # noqa: N818 - reads as the sentence it is
+    """The call's answer is a status instead of a reply."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.code)
+        self.status = status
+
+
 Handler = Callable[[Any, Call], Awaitable[Message]]
+# A whole method behind the gate: the request's bytes in, the reply's out. Raises Failed.
+Method = Callable[[bytes, Incoming], Awaitable[bytes]]
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -119,10 +142,10 @@ class Gate:
         decode: Callable[[bytes], Message],
         handler: Handler,
         raw: bytes,
-        context: Context,
+        incoming: Incoming,
     ) -> bytes:
         """The reply's bytes. Raises Refused, or whatever went wrong."""
-        left = context.time_remaining()
+        left = incoming.time_remaining()
         if left is not None and left <= 0:
             raise _too_late()
         if len(raw) > self._max_message_bytes:
@@ -136,7 +159,7 @@ class Gate:
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
-                actor = await self._admit(declaration, context)
+                actor = await self._admit(declaration, incoming)
                 request = _decode(decode, raw)
                 _bind(declaration, actor, request)
                 call = Call(actor, deadline, declaration.method)
@@ -148,8 +171,8 @@ class Gate:
                 raise _too_late() from None
             raise
 
-    async def _admit(self, declaration: Declaration, context: Context) -> Actor:
-        key = _credential(context)
+    async def _admit(self, declaration: Declaration, incoming: Incoming) -> Actor:
+        key = _credential(incoming)
         if key is None:
             if declaration.public:
                 return ANONYMOUS
@@ -194,19 +217,24 @@ class Gate:
             await self._recorder.record(call.actor, declaration.method, member_ids)
 
 
-def guarded(service: ServiceDescriptor, servicer: object, gate: Gate) -> grpc.GenericRpcHandler:
-    """The handler of a whole service behind the gate.
+def methods(service: ServiceDescriptor, servicer: object, gate: Gate) -> dict[str, Method]:
+    """Each RPC of a service behind the gate, by its name, for whatever brings the bytes.
 
     ``servicer`` has one ``async def Name(self, request, call)`` for each RPC. Raises
     AccessNotDeclared for a contract that leaves access open, TypeError for an RPC that
     the servicer lacks or that streams.
     """
     declared = declarations(service)
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            _method(gate, declared[method.name], method, _handler(servicer, method))
-        )
+    return {
+        method.name: _method(gate, declared[method.name], method, _handler(servicer, method))
         for method in service.methods
+    }
+
+
+def guarded(service: ServiceDescriptor, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
+    """The gRPC handler of a service whose methods are behind the gate."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        name: grpc.unary_unary_rpc_method_handler(_over_grpc(method)) for name, method in methods.items()
     }
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
@@ -221,19 +249,27 @@ def _handler(servicer: object, method: MethodDescriptor) -> Handler:
     return found
 
 
-def _method(
-    gate: Gate, declaration: Declaration, method: MethodDescriptor, handler: Handler
-) -> Callable[[bytes, Context], Awaitable[bytes]]:
+def _method(gate: Gate, declaration: Declaration, method: MethodDescriptor, handler: Handler) -> Method:
     decode = GetMessageClass(method.input_type).FromString
 
-    async def answer(raw: bytes, context: Context) -> bytes:
+    async def answer(raw: bytes, incoming: Incoming) -> bytes:
         gate.enter()
         try:
-            return await gate.answer(declaration, decode, handler, raw, context)
-        except Exception as error:  # noqa: BLE001 - the one place where everything becomes a status
-            status = status_of(error)
+            return await gate.answer(declaration, decode, handler, raw, incoming)
+        except Exception as error:
+            raise Failed(status_of(error)) from error
         finally:
             gate.leave()
+
+    return answer
+
+
+def _over_grpc(method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def answer(raw: bytes, context: Context) -> bytes:
+        try:
+            return await method(raw, context)
+        except Failed as failed:
+            status = failed.status
         await _abort(context, status)
 
     return answer
@@ -257,10 +293,10 @@ async def _abort(context: Context, status: status_pb2.Status) -> NoReturn:
     await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
-def _credential(context: Context) -> str | None:
+def _credential(incoming: Incoming) -> str | None:
     """The key that the caller sent. Two different ones, or another scheme, are as good as a wrong one."""
     found: str | None = None
-    for name, value in context.invocation_metadata() or ():
+    for name, value in incoming.invocation_metadata() or ():
         if name == "authorization":
             text = value if isinstance(value, str) else ""
             scheme, _, key = text.partition(" ")

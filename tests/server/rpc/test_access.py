@@ -9,7 +9,7 @@ from loyalty.v1 import access_pb2, member_pb2
 
 from server.domain.actor import CallerKind
 from server.rpc.access import SERVICES, AccessNotDeclared, declarations, declared_scopes
-from server.rpc.gate import Gate, guarded
+from server.rpc.gate import Gate, methods
 
 Change = Callable[[access_pb2.Access], object]
 
@@ -113,4 +113,4 @@ async def test_the_server_refuses_to_start_on_an_rpc_that_leaves_its_access_open
     change: Change | None,
 ) -> None:
     with pytest.raises(AccessNotDeclared, match=r"made\.Shop\.Open"):
-        guarded(contract(change), Shop(), Gate(None, None))  # type: ignore[arg-type]
+        methods(contract(change), Shop(), Gate(None, None))  # type: ignore[arg-type]

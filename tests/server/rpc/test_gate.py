@@ -22,7 +22,7 @@ from server.domain.program import Program
 from server.operations import credentials
 from server.operations.audit import Audit
 from server.operations.credentials import Credentials
-from server.rpc.gate import Call, Gate, UnknownMethods, guarded
+from server.rpc.gate import Call, Gate, UnknownMethods, guarded, methods
 from server.store.database import Database, unavailable
 from tests.support.programs import new_key, new_program
 from tests.support.refusals import Refusal, refusal
@@ -103,7 +103,7 @@ async def door(database: Database, verifier: Any = None, recorder: Any = None) -
         )
         server = grpc.aio.server(options=(("grpc.max_receive_message_length", 4 * MAX_BYTES),))
         points = Points()
-        server.add_generic_rpc_handlers([guarded(POINTS, points, gate), UnknownMethods()])
+        server.add_generic_rpc_handlers([guarded(POINTS, methods(POINTS, points, gate)), UnknownMethods()])
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         opened.push_async_callback(server.stop, None)
@@ -411,7 +411,7 @@ async def test_a_thousand_calls_are_counted_in_and_out(gate: Door) -> None:
 async def test_the_gate_refuses_a_servicer_that_lacks_a_method(database: Database) -> None:
     gate = Gate(MembersToken(), NoRecord())
     with pytest.raises(TypeError, match="Accrue"):
-        guarded(POINTS, object(), gate)
+        methods(POINTS, object(), gate)
 
 
 async def forever(_request: Message, _call: Call) -> Message:

@@ -5,6 +5,9 @@ protos/ says. The baseline, protos/baseline.binpb, is the contract as it was las
 generated: `make lint` compares with it, needs no history for that and so works in any
 clone, and it moves on only after the comparison found nothing broken. `--allow-breaking`
 moves it on regardless, for a deliberate break before a release.
+
+laurel/contracts.binpb holds the same contract with its comments, which stubs leave out:
+the OpenAPI document takes its words from there.
 """
 
 import argparse
@@ -16,11 +19,16 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
 ROOT = Path(__file__).resolve().parents[1]
 PROTOS = ROOT / "protos"
 STUBS = ROOT / "sdk" / "python"
 GOOGLEAPIS = ROOT / "build" / "googleapis"
 BASELINE = PROTOS / "baseline.binpb"
+CONTRACTS = ROOT / "laurel" / "contracts.binpb"
+# Their comments explain protobuf to authors of contracts, nothing to callers.
+NOT_FOR_CALLERS = ("google/api/", "google/protobuf/")
 PROGRAMS = Path(sys.executable).parent
 IMPORT = re.compile(r'^import (?:public )?"(google/(?!protobuf/)[^"]+)";', re.MULTILINE)
 SERVICE = re.compile(r"^service \w+ \{", re.MULTILINE)
@@ -73,7 +81,7 @@ def lay_out_googleapis() -> None:
 
 
 def generate(folder: Path) -> None:
-    """Write stubs and baseline into ``folder``, laid out as in the checkout."""
+    """Write stubs, baseline and commented contracts into ``folder``, laid out as in the checkout."""
     stubs = folder / STUBS.relative_to(ROOT)
     stubs.mkdir(parents=True)
     files = sorted(PROTOS.rglob("*.proto"))
@@ -83,6 +91,26 @@ def generate(folder: Path) -> None:
     baseline = folder / BASELINE.relative_to(ROOT)
     baseline.parent.mkdir(parents=True)
     _run(PROGRAMS / "buf", "build", "protos", "--exclude-source-info", "--output", baseline)
+    contracts = folder / CONTRACTS.relative_to(ROOT)
+    contracts.parent.mkdir(parents=True)
+    _run(PROGRAMS / "buf", "build", "protos", "--as-file-descriptor-set", "--output", contracts)
+    contracts.write_bytes(_comments_only(contracts.read_bytes()))
+
+
+def _comments_only(raw: bytes) -> bytes:
+    """The same contract without source information that no caller reads: it is most of the bytes."""
+    files = FileDescriptorSet.FromString(raw)
+    for file in files.file:
+        told = [
+            place
+            for place in file.source_code_info.location
+            if not file.name.startswith(NOT_FOR_CALLERS)
+            and (place.leading_comments or place.trailing_comments)
+        ]
+        file.ClearField("source_code_info")
+        if told:
+            file.source_code_info.location.extend(told)
+    return files.SerializeToString(deterministic=True)
 
 
 def _protoc(files: Iterable[Path], *outputs: str) -> None:

@@ -16,7 +16,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("protos", "sdk"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "laurel").mkdir()
-    for name in ("buf.yaml", "laurel/protos.py"):
+    for name in ("buf.yaml", "laurel/protos.py", "laurel/contracts.binpb"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 

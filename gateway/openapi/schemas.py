@@ -66,7 +66,6 @@ WELL_KNOWN: Mapping[str, Schema] = {
         "type": "object",
         "description": "A message of any type, with its type beside its fields.",
         "properties": {"@type": {"type": "string", "description": "What type it is, as a URL."}},
-        "required": ["@type"],
     },
     "google.protobuf.Duration": {
         "type": "string",
@@ -77,7 +76,11 @@ WELL_KNOWN: Mapping[str, Schema] = {
     "google.protobuf.FieldMask": {"type": "string", "examples": ["givenName,address.lines"]},
     "google.protobuf.ListValue": {"type": "array", "items": {}},
     "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
-    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.protobuf.Timestamp": {
+        "type": "string",
+        "format": "date-time",
+        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$",
+    },
     "google.protobuf.Value": {},
 }
 NULL_VALUE = "google.protobuf.NullValue"

@@ -110,6 +110,7 @@ async def _program(database: Database, description: Mapping[str, Any], say: Say)
             tiers=tuple(Tier(tier, points) for tier, points in description["tiers"].items()),
             rates={currency: Decimal(rate) for currency, rate in description.get("rates", {}).items()},
             past_limit_days=description.get("past_limit_days", 30),
+            step_up_redeem_points=description.get("step_up_redeem_points", 0),
         )
         if await program_store.create(connection, program):
             say(f"  program {name} made")

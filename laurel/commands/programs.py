@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from laurel.client import database_url
 from laurel.failures import Failure
 from laurel.output import show_fields, show_json, show_table
+from server.domain.ledger import MAX_POINTS
 from server.domain.program import Program, Tier
 from server.store import programs as store
 from server.store.database import Database
@@ -133,6 +134,13 @@ def _rates(_ctx: click.Context, _option: click.Parameter, value: tuple[str, ...]
     show_default=True,
     help="Older events are refused.",
 )
+@click.option(
+    "--step-up-redeem-points",
+    type=click.IntRange(0, MAX_POINTS),
+    default=0,
+    show_default=True,
+    help="Members who redeem more at once must have logged in strongly and of late; 0 for always.",
+)
 def create(
     *,
     name: str,
@@ -142,6 +150,7 @@ def create(
     tiers: tuple[Tier, ...],
     rates: Mapping[str, Decimal],
     past_limit_days: int,
+    step_up_redeem_points: int,
 ) -> None:
     """Make a program.
 
@@ -149,7 +158,17 @@ def create(
     laurel programs create cafe --currency EUR --time-zone Europe/Paris \\
         --tiers bronze:0,silver:1000,gold:5000 --rate CHF=1.05
     """
-    program = Program(uuid7(), name, currency, time_zone, point_types, tiers, rates, {}, past_limit_days)
+    program = Program(
+        uuid7(),
+        name,
+        currency,
+        time_zone,
+        point_types,
+        tiers,
+        rates,
+        past_limit_days=past_limit_days,
+        step_up_redeem_points=step_up_redeem_points,
+    )
 
     async def work(database: Database) -> bool:
         async with database.connection() as connection:
@@ -160,6 +179,26 @@ def create(
     click.echo(
         f"program {name} made; give its tills a key: laurel keys create --program {name} --name till-1"
     )
+
+
+@programs.command()
+@click.argument("name")
+@click.option(
+    "--step-up-redeem-points",
+    type=click.IntRange(0, MAX_POINTS),
+    required=True,
+    help="Members who redeem more at once must have logged in strongly and of late; 0 for always.",
+)
+def change(name: str, step_up_redeem_points: int) -> None:
+    """Change a program. Servers act on it within a minute."""
+
+    async def work(database: Database) -> bool:
+        async with database.connection() as connection:
+            return await store.set_step_up(connection, name, step_up_redeem_points)
+
+    if not on_database(work):
+        raise Failure(f"no program {name}; `laurel programs list` shows which there are")
+    click.echo(f"program {name}: more than {step_up_redeem_points:,} points at once take a stronger login")
 
 
 @programs.command("list")
@@ -205,6 +244,7 @@ def show(name: str, as_json: bool) -> None:
             ("event types", ", ".join(sorted(program.event_types))),
             ("past limit", f"{program.past_limit_days} days"),
             ("clock skew", f"{program.clock_skew_seconds} seconds"),
+            ("step-up", f"for more than {program.step_up_redeem_points:,} points at once"),
         )
     )
 
@@ -220,4 +260,5 @@ def _as_dict(program: Program) -> dict[str, Any]:
         "rates": {currency: str(rate) for currency, rate in program.rates.items()},
         "pastLimitDays": program.past_limit_days,
         "clockSkewSeconds": program.clock_skew_seconds,
+        "stepUpRedeemPoints": program.step_up_redeem_points,
     }

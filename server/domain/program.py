@@ -27,7 +27,8 @@ class Program:
     lifetime decides the tier. ``tiers``: ascending, the first from 0. ``rates``: how
     much of the program's currency one unit of another currency is worth.
     ``event_types``: for each registered type its attributes, name -> ``string``,
-    ``number`` or ``boolean``.
+    ``number`` or ``boolean``. ``step_up_redeem_points``: a member who redeems more at
+    once needs a recent, stronger login; 0 for always.
     """
 
     program_id: UUID
@@ -40,6 +41,7 @@ class Program:
     event_types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     past_limit_days: int = 30
     clock_skew_seconds: int = 300
+    step_up_redeem_points: int = 0
 
     @property
     def main_point_type(self) -> str:

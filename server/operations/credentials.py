@@ -281,4 +281,4 @@ def _expand(patterns: Iterable[str], declared: Collection[str]) -> tuple[frozens
 
 
 def _refusal() -> Unauthenticated:
-    return Unauthenticated("CREDENTIAL_INVALID", "the credential is not valid")
+    return Unauthenticated("CREDENTIAL_INVALID", "the credential is not valid", {"error": "invalid_token"})

@@ -4,14 +4,15 @@ An RPC without a complete declaration stops the server from starting: nothing is
 reachable by omission.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
+from types import MappingProxyType
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from loyalty.v1 import access_pb2, member_pb2, points_pb2, rules_pb2
 
-from server.domain.actor import CallerKind
+from server.domain.actor import CallerKind, StepUp
 
 # Every service that Laurel has. The keys of one installation may hold the scopes of all.
 SERVICES: tuple[ServiceDescriptor, ...] = (
@@ -28,6 +29,21 @@ KINDS = {
     access_pb2.CALLER_STAFF: CallerKind.STAFF,
 }
 
+# Who can be asked to log in again.
+PERSONS = frozenset({CallerKind.MEMBER, CallerKind.STAFF})
+# The settings of a program that a contract may name as the limit of a step-up.
+STEP_UP_SETTINGS: Mapping[str, Callable[[StepUp], int]] = MappingProxyType(
+    {"step_up_redeem_points": attrgetter("redeem_points")}
+)
+WHOLE_NUMBERS = frozenset(
+    {
+        FieldDescriptor.TYPE_INT32,
+        FieldDescriptor.TYPE_INT64,
+        FieldDescriptor.TYPE_UINT32,
+        FieldDescriptor.TYPE_UINT64,
+    }
+)
+
 
 class AccessNotDeclared(Exception):  # noqa: N818 - reads as the sentence it is
     """A contract leaves open who may call an RPC; the message names the RPC and what is missing."""
@@ -38,7 +54,8 @@ class Declaration:
     """The access of one RPC, ready to be applied.
 
     ``member_of`` and ``store_of`` read the declared field from a request; None where
-    the request has none.
+    the request has none. ``step_up`` tells whether a request is one for which a person
+    must have logged in strongly and of late; None where none is.
     """
 
     method: str
@@ -47,6 +64,7 @@ class Declaration:
     rate_class: "access_pb2.RateClass.ValueType"
     member_of: Callable[[object], str] | None
     store_of: Callable[[object], str] | None
+    step_up: Callable[[object, StepUp], bool] | None = None
 
     @property
     def public(self) -> bool:
@@ -83,21 +101,61 @@ def _read(method: MethodDescriptor) -> Declaration:
         raise AccessNotDeclared(f"{method.full_name} admits the public, who hold no scope, and names one")
     if access.rate_class not in access_pb2.RateClass.values() or not access.rate_class:
         raise AccessNotDeclared(f"{method.full_name} must name a rate class")
-    if access.step_up:
-        raise AccessNotDeclared(f"{method.full_name} asks for a step-up, which no credential can give yet")
     return Declaration(
         method=method.full_name,
         callers=callers,
         scope=access.scope,
         rate_class=access.rate_class,
-        member_of=_getter(method, "member_field", access.member_field),
-        store_of=_getter(method, "store_field", access.store_field),
+        member_of=_text(method, "member_field", access.member_field),
+        store_of=_text(method, "store_field", access.store_field),
+        step_up=_step_up(method, access, callers),
     )
 
 
-def _getter(method: MethodDescriptor, option: str, path: str) -> Callable[[object], str] | None:
+def _step_up(
+    method: MethodDescriptor, access: access_pb2.Access, callers: frozenset[CallerKind]
+) -> Callable[[object, StepUp], bool] | None:
+    limited = access.HasField("step_up_above")
+    if not access.step_up and not limited:
+        if access.rate_class == access_pb2.RATE_CLASS_REDEEM and CallerKind.MEMBER in callers:
+            raise AccessNotDeclared(
+                f"{method.full_name} lets members spend, and must name step_up or step_up_above"
+            )
+        return None
+    if access.step_up and limited:
+        raise AccessNotDeclared(f"{method.full_name} names both step_up and step_up_above")
+    if not callers & PERSONS:
+        raise AccessNotDeclared(f"{method.full_name} asks for a step-up and admits nobody who can log in")
+    if not limited:
+        return lambda _request, _terms: True
+    setting = access.step_up_above.setting
+    if setting not in STEP_UP_SETTINGS:
+        raise AccessNotDeclared(
+            f"{method.full_name}: step_up_above.setting {setting!r} must be one of "
+            f"{', '.join(STEP_UP_SETTINGS)}"
+        )
+    path = access.step_up_above.field
+    if _field(method, path, WHOLE_NUMBERS) is None:
+        raise AccessNotDeclared(
+            f"{method.full_name}: step_up_above.field {path!r} is no whole number of "
+            f"{method.input_type.full_name}"
+        )
+    asked, limit_of = attrgetter(path), STEP_UP_SETTINGS[setting]
+    return lambda request, terms: bool(asked(request) > limit_of(terms))
+
+
+def _text(method: MethodDescriptor, option: str, path: str) -> Callable[[object], str] | None:
     if not path:
         return None
+    if _field(method, path, frozenset({FieldDescriptor.TYPE_STRING})) is None:
+        raise AccessNotDeclared(
+            f"{method.full_name}: {option} {path!r} is no text field of {method.input_type.full_name}"
+        )
+    return attrgetter(path)
+
+
+def _field(method: MethodDescriptor, path: str, types: frozenset[int]) -> FieldDescriptor | None:
+    """The field that the path leads to, if it is a single one of these types."""
     message: Descriptor | None = method.input_type
     field: FieldDescriptor | None = None
     for name in path.split("."):
@@ -105,8 +163,4 @@ def _getter(method: MethodDescriptor, option: str, path: str) -> Callable[[objec
         if field is None or field.is_repeated:
             break
         message = field.message_type
-    if field is None or field.is_repeated or field.type != FieldDescriptor.TYPE_STRING:
-        raise AccessNotDeclared(
-            f"{method.full_name}: {option} {path!r} is no text field of {method.input_type.full_name}"
-        )
-    return attrgetter(path)
+    return None if field is None or field.is_repeated or field.type not in types else field

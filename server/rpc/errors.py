@@ -35,6 +35,10 @@ MAX_MESSAGE = 1000
 MAX_DETAILS = 3000
 MAX_VALUE = 256
 
+REALM = 'Bearer realm="laurel"'
+# What of an ErrorInfo's metadata belongs into a challenge (RFC 6750, RFC 9470).
+CHALLENGE = ("error", "acr_values", "max_age")
+
 
 def status_of(error: BaseException) -> status_pb2.Status:
     """The status, with details, for any exception; what isn't a refusal is logged as an incident."""
@@ -51,6 +55,19 @@ def status_of(error: BaseException) -> status_pb2.Status:
     if isinstance(error, errors.InvalidArgument) and error.violations:
         _add(status, _bad_request(error, MAX_DETAILS - status.ByteSize()))
     return status
+
+
+def challenge(status: status_pb2.Status) -> str | None:
+    """What `www-authenticate` says with this status; None for any but UNAUTHENTICATED."""
+    if status.code != code_pb2.UNAUTHENTICATED:
+        return None
+    info = error_details_pb2.ErrorInfo()
+    if not status.details or not status.details[0].Unpack(info):
+        return REALM
+    # No quotes to escape: every value is a word of ours or of the settings, which bar them.
+    return ", ".join(
+        [REALM, *(f'{name}="{info.metadata[name]}"' for name in CHALLENGE if name in info.metadata)]
+    )
 
 
 def unknown_method(method: str) -> status_pb2.Status:

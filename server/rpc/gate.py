@@ -1,11 +1,13 @@
 """The one door: every call passes it before a handler sees anything of it.
 
 In this order: deadline, size, credential, kind of caller, scope; only then are the
-bytes read and the store and the member they name compared with the credential's. So
+bytes read, the store and the member they name compared with the credential's, and what
+they ask for with how the person logged in. So
 nobody learns anything, not even whether something is there, without being admitted.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
@@ -17,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
-from server.domain.actor import Actor, CallerKind
+from server.domain.actor import Actor, CallerKind, StepUp
 from server.domain.errors import (
     Aborted,
     AlreadyExists,
@@ -28,10 +30,11 @@ from server.domain.errors import (
     ResourceExhausted,
     Unauthenticated,
 )
-from server.rpc.access import Declaration, declarations
-from server.rpc.errors import status_of, unknown_method
+from server.rpc.access import PERSONS, Declaration, declarations
+from server.rpc.errors import challenge, status_of, unknown_method
 
 DETAILS_KEY = "grpc-status-details-bin"
+CHALLENGE_KEY = "www-authenticate"
 STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 ANONYMOUS = Actor(
     kind=CallerKind.PUBLIC,
@@ -162,6 +165,8 @@ class Gate:
                 actor = await self._admit(declaration, incoming)
                 request = _decode(decode, raw)
                 _bind(declaration, actor, request)
+                if declaration.step_up is not None and actor.kind in PERSONS:
+                    _step_up(declaration, declaration.step_up, actor, request)
                 call = Call(actor, deadline, declaration.method)
                 if actor.kind is CallerKind.STAFF:
                     return await self._answer_staff(declaration, handler, request, call)
@@ -177,7 +182,8 @@ class Gate:
             if declaration.public:
                 return ANONYMOUS
             raise Unauthenticated(
-                "CREDENTIAL_INVALID", "send an API key as `authorization: Bearer KEY` or as `x-api-key: KEY`"
+                "CREDENTIAL_INVALID",
+                "send a token or key as `authorization: Bearer ...`, or a key as `x-api-key: ...`",
             )
         actor = await self._verifier.verify(key)
         if declaration.public:
@@ -290,7 +296,10 @@ class UnknownMethods(grpc.GenericRpcHandler):
 
 async def _abort(context: Context, status: status_pb2.Status) -> NoReturn:
     code = STATUS_CODES.get(status.code, grpc.StatusCode.INTERNAL)
-    await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    trailing: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
+    if asked := challenge(status):
+        trailing += ((CHALLENGE_KEY, asked),)
+    await context.abort(code, status.message, trailing)
 
 
 def _credential(incoming: Incoming) -> str | None:
@@ -334,8 +343,30 @@ def _bind(declaration: Declaration, actor: Actor, request: Message) -> None:
         and declaration.member_of
         and declaration.member_of(request).lower() != str(actor.member_id)
     ):
+        raise PermissionDenied("OUT_OF_REACH", "a member reaches only itself", {"method": declaration.method})
+
+
+def _step_up(
+    declaration: Declaration, needed: Callable[[object, StepUp], bool], actor: Actor, request: Message
+) -> None:
+    """Ask a person to log in again if the request needs a better login than theirs (RFC 9470)."""
+    login = actor.login
+    if login is None:
         raise PermissionDenied(
-            "CALLER_NOT_ADMITTED", "a member reaches only itself", {"method": declaration.method}
+            "CALLER_NOT_ADMITTED",
+            "this takes a person's login, which a key can't show",
+            {"method": declaration.method, "caller": str(actor.kind)},
+        )
+    if needed(request, login.step_up) and not login.suffices(time.time()):
+        terms = login.step_up
+        raise Unauthenticated(
+            "STEP_UP_REQUIRED",
+            "this takes a more recent or stronger login",
+            {
+                "error": "insufficient_user_authentication",
+                "acr_values": " ".join(terms.acr_values),
+                "max_age": str(terms.max_age_seconds),
+            },
         )
 
 

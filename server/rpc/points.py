@@ -10,7 +10,9 @@ from uuid import UUID
 from google.type import money_pb2
 from loyalty.v1 import points_pb2 as pb
 
+from server.domain.actor import CallerKind
 from server.domain.commands import Outcome, Redeem
+from server.domain.errors import PermissionDenied
 from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction
 from server.domain.members import Identifier
 from server.domain.points_in_words import told
@@ -70,6 +72,8 @@ class PointsService:
 
     async def Redeem(self, request: pb.RedeemRequest, call: Call) -> pb.RedeemResponse:
         """Spend points."""
+        if call.actor.kind is CallerKind.MEMBER:
+            _here_and_now(request, call)
         fields = Fields()
         request_id = fields.token("request_id", request.request_id)
         named = activities.member(fields, "", request)
@@ -163,6 +167,21 @@ class PointsService:
             rules=[result_message(result) for result in trace.load(row.trace)],
             lots=[_lot_share(lot, points) for lot, points in found.lots],
         )
+
+
+def _here_and_now(request: pb.RedeemRequest, call: Call) -> None:
+    """Rules look at store and time, so a member can't choose them: there is no till to vouch for it."""
+    chosen = [name for name in ("store", "occur_time", "business_date") if _given(request, name)]
+    if chosen:
+        raise PermissionDenied(
+            "CALLER_NOT_ADMITTED",
+            "a member redeems now and in no store",
+            {"method": call.method, "fields": ",".join(chosen)},
+        )
+
+
+def _given(request: pb.RedeemRequest, name: str) -> bool:
+    return any(field.name == name for field, _ in request.ListFields())
 
 
 def _earned(outcome: Outcome) -> dict[str, Any]:

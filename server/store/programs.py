@@ -11,14 +11,15 @@ from server.store.database import Connection
 from server.store.rules import event_types
 
 COLUMNS = """program_id, name, currency, time_zone, point_types, tiers, rates,
-             past_limit_days, clock_skew_seconds"""
+             past_limit_days, clock_skew_seconds, step_up_redeem_points"""
 
 
 async def create(connection: Connection, program: Program) -> bool:
     """Add the program; False if one of that name exists, which is left as it is."""
     row = await connection.fetchrow(
         f"""INSERT INTO program ({COLUMNS})
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO NOTHING RETURNING program_id""",
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            ON CONFLICT (name) DO NOTHING RETURNING program_id""",
         program.program_id,
         program.name,
         program.currency,
@@ -28,6 +29,7 @@ async def create(connection: Connection, program: Program) -> bool:
         json.dumps({currency: str(rate) for currency, rate in program.rates.items()}),
         program.past_limit_days,
         program.clock_skew_seconds,
+        program.step_up_redeem_points,
     )
     return row is not None
 
@@ -47,6 +49,14 @@ async def find(connection: Connection, name: str) -> Program | None:
 async def every(connection: Connection) -> list[Program]:
     """All programs by name, without their event types."""
     return [_program(r, {}) for r in await connection.fetch(f"SELECT {COLUMNS} FROM program ORDER BY name")]
+
+
+async def set_step_up(connection: Connection, name: str, redeem_points: int) -> bool:
+    """Change from where on members need a stronger login; False if there is no such program."""
+    done = await connection.execute(
+        "UPDATE program SET step_up_redeem_points = $2 WHERE name = $1", name, redeem_points
+    )
+    return bool(done != "UPDATE 0")
 
 
 async def revisions(connection: Connection, program_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -69,4 +79,5 @@ def _program(row: Any, registered: dict[str, dict[str, str]]) -> Program:
         event_types=registered,
         past_limit_days=row["past_limit_days"],
         clock_skew_seconds=row["clock_skew_seconds"],
+        step_up_redeem_points=row["step_up_redeem_points"],
     )

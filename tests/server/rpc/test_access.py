@@ -7,7 +7,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 from loyalty.v1 import access_pb2, member_pb2
 
-from server.domain.actor import CallerKind
+from server.domain.actor import CallerKind, StepUp
 from server.rpc.access import SERVICES, AccessNotDeclared, declarations, declared_scopes
 from server.rpc.gate import Gate, methods
 
@@ -89,6 +89,40 @@ def test_what_is_public_needs_no_scope() -> None:
     assert declarations(contract(public))["Open"].public
 
 
+def stepping_up(
+    access: access_pb2.Access, field: str = "member.version", setting: str = "step_up_redeem_points"
+) -> None:
+    access.callers.append(access_pb2.CALLER_MEMBER)
+    access.step_up_above.SetInParent()
+    access.step_up_above.field = field
+    access.step_up_above.setting = setting
+
+
+def lets_members_spend(access: access_pb2.Access) -> None:
+    access.callers.append(access_pb2.CALLER_MEMBER)
+    access.rate_class = access_pb2.RATE_CLASS_REDEEM
+
+
+def test_a_step_up_is_needed_above_the_limit_of_the_program_and_not_at_it() -> None:
+    needed = declarations(contract(stepping_up))["Open"].step_up
+    assert needed is not None
+    terms = StepUp(("2",), 300, redeem_points=500)
+    asked = [
+        member_pb2.UpdateMemberRequest(member=member_pb2.Member(version=points)) for points in (0, 500, 501)
+    ]
+    assert [needed(request, terms) for request in asked] == [False, False, True]
+
+
+def test_a_step_up_that_is_always_needed_looks_at_no_field() -> None:
+    def change(access: access_pb2.Access) -> None:
+        access.callers[:] = [access_pb2.CALLER_STAFF]
+        access.step_up = True
+
+    needed = declarations(contract(change))["Open"].step_up
+    assert needed is not None
+    assert needed(member_pb2.UpdateMemberRequest(), StepUp(("2",), 300, redeem_points=10**9))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -106,6 +140,14 @@ def test_what_is_public_needs_no_scope() -> None:
         lambda a: setattr(a, "member_field", "request_id.member_id"),
         lambda a: setattr(a, "store_field", "store"),
         lambda a: setattr(a, "step_up", True),
+        lets_members_spend,
+        lambda a: stepping_up(a, field="", setting="step_up_redeem_points"),
+        lambda a: stepping_up(a, field="request_id", setting="step_up_redeem_points"),
+        lambda a: stepping_up(a, field="member.tags", setting="step_up_redeem_points"),
+        lambda a: stepping_up(a, field="member.version", setting=""),
+        lambda a: stepping_up(a, field="member.version", setting="step_up_transfer_points"),
+        lambda a: (stepping_up(a), setattr(a, "step_up", True)),
+        lambda a: (stepping_up(a), a.callers.remove(access_pb2.CALLER_MEMBER)),
         lambda a: a.callers.append(access_pb2.CALLER_PUBLIC),
     ],
 )

@@ -14,9 +14,9 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from grpc import StatusCode
-from loyalty.v1 import points_pb2
+from loyalty.v1 import member_pb2, points_pb2
 
-from server.domain.actor import Actor, CallerKind
+from server.domain.actor import Actor, CallerKind, Login, StepUp
 from server.domain.errors import FailedPrecondition, NotFound
 from server.domain.program import Program
 from server.operations import credentials
@@ -25,7 +25,7 @@ from server.operations.credentials import Credentials
 from server.rpc.gate import Call, Gate, UnknownMethods, guarded, methods
 from server.store.database import Database, unavailable
 from tests.support.programs import new_key, new_program
-from tests.support.refusals import Refusal, refusal
+from tests.support.refusals import Refusal, read, refusal
 
 POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"]
 MEMBER = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -364,11 +364,23 @@ async def test_staff_get_no_answer_that_can_not_be_recorded(database: Database) 
 
 
 class MembersToken:
-    """Takes everybody for the member MEMBER."""
+    """Takes everybody for the member MEMBER, logged in as said."""
+
+    def __init__(self, acr: str = "1", auth_time: float | None = None) -> None:
+        self.login = Login(acr, auth_time, StepUp(("3", "2"), max_age_seconds=300, redeem_points=500))
 
     async def verify(self, _key: str) -> Actor:
-        scopes = frozenset({"points.read"})
-        return Actor(CallerKind.MEMBER, UUID(int=1), UUID(int=2), "m", "app", scopes, member_id=UUID(MEMBER))
+        scopes = frozenset({"points.read", "points.redeem"})
+        return Actor(
+            CallerKind.MEMBER,
+            UUID(int=1),
+            UUID(int=2),
+            "m",
+            "app",
+            scopes,
+            member_id=UUID(MEMBER),
+            login=self.login,
+        )
 
 
 async def test_a_member_reaches_only_itself_and_all_else_gets_one_answer(database: Database) -> None:
@@ -379,9 +391,77 @@ async def test_a_member_reaches_only_itself_and_all_else_gets_one_answer(databas
             await refusal(opened.send("GetBalance", points_pb2.GetBalanceRequest(member_id=other), "token"))
             for other in (OTHER, "not-an-id", "", "a\0")
         ]
-        assert answers[0].code is StatusCode.PERMISSION_DENIED
+        assert (answers[0].code, answers[0].reason) == (StatusCode.PERMISSION_DENIED, "OUT_OF_REACH")
         assert all(answer == answers[0] for answer in answers)
         assert len(opened.points.calls) == 2
+
+
+async def test_a_member_spends_only_its_own_and_is_meant_by_its_id_alone(database: Database) -> None:
+    async with door(database, verifier=MembersToken()) as opened:
+        await opened.send("Redeem", points_pb2.RedeemRequest(member_id=MEMBER, points=1), "token")
+        card = member_pb2.Identifier(card_number="1234")
+        for request in (
+            points_pb2.RedeemRequest(member_id=OTHER, points=1),
+            points_pb2.RedeemRequest(identifier=card, points=1),
+            points_pb2.RedeemRequest(points=1),
+        ):
+            assert (await refusal(opened.send("Redeem", request, "token"))).reason == "OUT_OF_REACH"
+        assert len(opened.points.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("acr", "age", "points", "admitted"),
+    [
+        ("1", 1, 500, True),
+        ("1", None, 500, True),
+        ("1", 1, 501, False),
+        ("2", 1, 501, True),
+        ("3", 200, 10**12, True),
+        ("2", 301, 501, False),
+        ("2", None, 501, False),
+        ("", 1, 501, False),
+    ],
+)
+async def test_spending_much_takes_a_login_that_is_both_strong_and_recent(
+    database: Database, acr: str, age: float | None, points: int, admitted: bool
+) -> None:
+    auth_time = None if age is None else time.time() - age
+    async with door(database, verifier=MembersToken(acr, auth_time)) as opened:
+        call = opened.send("Redeem", points_pb2.RedeemRequest(member_id=MEMBER, points=points), "token")
+        if admitted:
+            await call
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        refused = read(caught.value)
+        assert (refused.code, refused.reason) == (StatusCode.UNAUTHENTICATED, "STEP_UP_REQUIRED")
+        assert refused.metadata == {
+            "error": "insufficient_user_authentication",
+            "acr_values": "3 2",
+            "max_age": "300",
+        }
+        trailing = dict(caught.value.trailing_metadata())
+        assert trailing["www-authenticate"] == (
+            'Bearer realm="laurel", error="insufficient_user_authentication", acr_values="3 2", max_age="300"'
+        )
+        assert not opened.points.calls
+
+
+async def test_a_till_is_asked_for_no_login(gate: Door) -> None:
+    await gate.send("Redeem", points_pb2.RedeemRequest(points=10**12), CallerKind.TERMINAL)
+    assert len(gate.points.calls) == 1
+
+
+async def test_who_is_not_let_in_is_told_what_to_come_with(gate: Door) -> None:
+    told = []
+    for key in (None, "garbage"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gate.balance(key)
+        told.append(dict(caught.value.trailing_metadata())["www-authenticate"])
+    assert told == ['Bearer realm="laurel"', 'Bearer realm="laurel", error="invalid_token"']
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await gate.send("Accrue", points_pb2.AccrueRequest(), CallerKind.STAFF)
+    assert "www-authenticate" not in dict(caught.value.trailing_metadata())
 
 
 async def test_abandoned_calls_leave_nothing_behind(gate: Door) -> None:

@@ -92,6 +92,34 @@ RATE_CLASS_ADMIN: RateClass.ValueType  # 4
 Global___RateClass: _TypeAlias = RateClass  # noqa: Y015
 
 @_typing.final
+class StepUpAbove(_message.Message):
+    """StepUpAbove asks for a step-up only where a request goes beyond a limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    SETTING_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The whole-number field of the request that is compared. Required."""
+    setting: _builtins.str
+    """The setting of the program that holds the limit: `step_up_redeem_points`. A
+    request at the limit is not above it. Required.
+    """
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        setting: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "setting", b"setting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepUpAbove: _TypeAlias = StepUpAbove  # noqa: Y015
+
+@_typing.final
 class Access(_message.Message):
     """Access is the declaration of one RPC."""
 
@@ -103,6 +131,7 @@ class Access(_message.Message):
     STORE_FIELD_FIELD_NUMBER: _builtins.int
     RATE_CLASS_FIELD_NUMBER: _builtins.int
     STEP_UP_FIELD_NUMBER: _builtins.int
+    STEP_UP_ABOVE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """The scope that the credential must hold, such as `points.write`. Empty only
     for CALLER_PUBLIC.
@@ -119,10 +148,18 @@ class Access(_message.Message):
     rate_class: Global___RateClass.ValueType
     """The limit that the call counts against."""
     step_up: _builtins.bool
-    """Whether the call needs a recent, stronger login of a person."""
+    """Whether the call always needs a recent, stronger login of a person: of the
+    members and staff among the callers. Terminals and services have none to give.
+    """
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___Caller.ValueType]:
         """The kinds of caller admitted. At least one."""
+
+    @_builtins.property
+    def step_up_above(self) -> Global___StepUpAbove:
+        """The same, only above a limit. An RPC that spends points and admits members
+        declares this or `step_up`; none declares both.
+        """
 
     def __init__(
         self,
@@ -133,10 +170,11 @@ class Access(_message.Message):
         store_field: _builtins.str = ...,
         rate_class: Global___RateClass.ValueType = ...,
         step_up: _builtins.bool = ...,
+        step_up_above: Global___StepUpAbove | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["step_up_above", b"step_up_above"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers", "member_field", b"member_field", "rate_class", b"rate_class", "scope", b"scope", "step_up", b"step_up", "store_field", b"store_field"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers", "member_field", b"member_field", "rate_class", b"rate_class", "scope", b"scope", "step_up", b"step_up", "step_up_above", b"step_up_above", "store_field", b"store_field"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

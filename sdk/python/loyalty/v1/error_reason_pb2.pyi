@@ -37,7 +37,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RULE_INVALID: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT: a rule definition is wrong; BadRequest names the path to each mistake."""
     ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 6
-    """UNAUTHENTICATED: no credential, or one that isn't known, has expired or was revoked."""
+    """UNAUTHENTICATED: no credential, or one that isn't known, has expired or was revoked; a token that
+    isn't of an issuer of this server, for it, or whole. One answer for all. Metadata: error.
+    """
     ERROR_REASON_CALLER_NOT_ADMITTED: _ErrorReason.ValueType  # 7
     """PERMISSION_DENIED: the kind of caller is not admitted. Metadata: method."""
     ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 8
@@ -92,6 +94,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: the credential's program is gone."""
     ERROR_REASON_WALLET_LIMIT: _ErrorReason.ValueType  # 31
     """FAILED_PRECONDITION: the wallet would leave the range of what it can hold. Metadata: point_type."""
+    ERROR_REASON_OUT_OF_REACH: _ErrorReason.ValueType  # 33
+    """PERMISSION_DENIED: a member reaches only itself. The same answer whether what was named is somebody
+    else's, nobody's or no id at all. Metadata: method.
+    """
+    ERROR_REASON_STEP_UP_REQUIRED: _ErrorReason.ValueType  # 34
+    """UNAUTHENTICATED: the call needs a more recent or stronger login (RFC 9470): log in again with
+    acr_values and max_age as the metadata say, and call again. Metadata: error, acr_values, max_age.
+    """
+    ERROR_REASON_LOGIN_WITHOUT_MEMBER: _ErrorReason.ValueType  # 35
+    """PERMISSION_DENIED: the login is good, and belongs to no member of the program, or to one who left."""
+    ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 36
+    """UNAVAILABLE: the issuer of the token can't be asked for its keys; RetryInfo says when to try again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why a call was refused, for programs to act on."""
@@ -109,7 +123,9 @@ ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 4
 ERROR_REASON_RULE_INVALID: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT: a rule definition is wrong; BadRequest names the path to each mistake."""
 ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 6
-"""UNAUTHENTICATED: no credential, or one that isn't known, has expired or was revoked."""
+"""UNAUTHENTICATED: no credential, or one that isn't known, has expired or was revoked; a token that
+isn't of an issuer of this server, for it, or whole. One answer for all. Metadata: error.
+"""
 ERROR_REASON_CALLER_NOT_ADMITTED: ErrorReason.ValueType  # 7
 """PERMISSION_DENIED: the kind of caller is not admitted. Metadata: method."""
 ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 8
@@ -164,4 +180,16 @@ ERROR_REASON_PROGRAM_NOT_FOUND: ErrorReason.ValueType  # 32
 """NOT_FOUND: the credential's program is gone."""
 ERROR_REASON_WALLET_LIMIT: ErrorReason.ValueType  # 31
 """FAILED_PRECONDITION: the wallet would leave the range of what it can hold. Metadata: point_type."""
+ERROR_REASON_OUT_OF_REACH: ErrorReason.ValueType  # 33
+"""PERMISSION_DENIED: a member reaches only itself. The same answer whether what was named is somebody
+else's, nobody's or no id at all. Metadata: method.
+"""
+ERROR_REASON_STEP_UP_REQUIRED: ErrorReason.ValueType  # 34
+"""UNAUTHENTICATED: the call needs a more recent or stronger login (RFC 9470): log in again with
+acr_values and max_age as the metadata say, and call again. Metadata: error, acr_values, max_age.
+"""
+ERROR_REASON_LOGIN_WITHOUT_MEMBER: ErrorReason.ValueType  # 35
+"""PERMISSION_DENIED: the login is good, and belongs to no member of the program, or to one who left."""
+ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 36
+"""UNAVAILABLE: the issuer of the token can't be asked for its keys; RetryInfo says when to try again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

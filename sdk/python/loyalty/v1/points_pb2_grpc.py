@@ -115,6 +115,10 @@ class PointsServiceServicer:
 
         FAILED_PRECONDITION (INSUFFICIENT_POINTS) says in its metadata how many are
         missing; the balance never falls below zero.
+
+        Members redeem for themselves, by their member_id, now and in no store: they leave
+        store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
+        program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

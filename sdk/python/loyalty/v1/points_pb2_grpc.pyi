@@ -58,6 +58,10 @@ class PointsServiceStub:
 
     FAILED_PRECONDITION (INSUFFICIENT_POINTS) says in its metadata how many are
     missing; the balance never falls below zero.
+
+    Members redeem for themselves, by their member_id, now and in no store: they leave
+    store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
+    program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]
     """GetBalance returns the wallets and the tier of a member."""
@@ -100,6 +104,10 @@ class PointsServiceAsyncStub(PointsServiceStub):
 
     FAILED_PRECONDITION (INSUFFICIENT_POINTS) says in its metadata how many are
     missing; the balance never falls below zero.
+
+    Members redeem for themselves, by their member_id, now and in no store: they leave
+    store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
+    program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """GetBalance returns the wallets and the tier of a member."""
@@ -157,6 +165,10 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
 
         FAILED_PRECONDITION (INSUFFICIENT_POINTS) says in its metadata how many are
         missing; the balance never falls below zero.
+
+        Members redeem for themselves, by their member_id, now and in no store: they leave
+        store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
+        program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
         """
 
     @_abc_1.abstractmethod

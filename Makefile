@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint faults protos lock clean
+.PHONY: help run test lint faults toolchains protos clients lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ test: $(READY) ## Set up and run the tests against a real PostgreSQL and Redis.
 faults: $(READY) ## Kill servers and PostgreSQL under load, again and again; a few minutes.
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
+toolchains: $(READY) ## Test what needs Go: the Go till, load by ghz; what is absent is skipped and named.
+	@$(BIN)/python -m pytest -m toolchains -rs $(ARGS)
+
 # The first also compares with the contract as last generated: nothing that callers use may go.
 lint: $(READY) ## Check contracts, stubs, style, types and the direction of imports.
 	$(BIN)/python -m laurel.protos --check
@@ -50,6 +53,9 @@ lint: $(READY) ## Check contracts, stubs, style, types and the direction of impo
 protos: $(READY) ## Generate stubs and baseline from protos/; ARGS=--allow-breaking for a deliberate break.
 	@$(BIN)/buf format --write protos
 	@$(BIN)/python -m laurel.protos $(ARGS)
+
+clients: $(READY) ## Generate clients for Python, TypeScript, Go and Java as buf.gen.yaml says; ARGS="go java" for some.
+	@$(BIN)/python -m laurel.clients $(ARGS)
 
 lock: $(READY) ## Pin the newest dependencies that pyproject.toml allows, with hashes.
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -1,0 +1,222 @@
+"""A till that speaks to Laurel. Needs grpcio, googleapis-common-protos and the stubs in sdk/python.
+
+    export LAUREL_ADDRESS=127.0.0.1:50051 LAUREL_API_KEY=...
+    python terminal.py join    CARD NAME             a member joins
+    python terminal.py sell    CARD AMOUNT RECEIPT   a purchase earns points
+    python terminal.py redeem  CARD POINTS RECEIPT   points pay for something
+    python terminal.py balance CARD                  what the member holds
+    python terminal.py deliver                       send what could not be sent
+
+A sale is written to the outbox before it is sent and leaves it once the server has
+answered. So it survives a dead connection and a dead till, and since it keeps its
+request_id it counts once however often it is sent. Nothing is redeemed without an answer:
+only the server knows what a member may spend.
+
+Exit codes: 0 done, or kept for later; 1 refused; 3 the server can't be reached.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from google.type.money_pb2 import Money
+from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2, points_pb2_grpc
+
+CALL_SECONDS = 5.0
+ATTEMPTS = 4
+FIRST_WAIT_SECONDS = 0.1
+# The call may have happened or not: sending it again, with the same request_id, is safe.
+PASSING = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED,
+)
+
+
+# What the server has against this one sale. Anything else, such as a revoked key, is no fault of the sale.
+OF_THE_SALE = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+)
+
+
+class RefusedError(Exception):
+    """The server said no; asking again won't help."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
+        super().__init__(f"{message} ({reason})")
+        self.code = code
+
+
+class UnreachableError(Exception):
+    """No answer, or none that says whether the call happened."""
+
+
+class Till:
+    """One till. ``outbox`` is a folder that survives a restart."""
+
+    def __init__(self, channel: grpc.Channel, key: str, outbox: Path) -> None:
+        self._members: Any = member_pb2_grpc.MemberServiceStub(channel)
+        self._points: Any = points_pb2_grpc.PointsServiceStub(channel)
+        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._outbox = outbox
+        self.set_aside = 0
+
+    def join(self, card: str, name: str) -> str:
+        """Register a member with a card; the new id."""
+        member = member_pb2.Member(given_name=name, card_numbers=[card])
+        request = member_pb2.RegisterMemberRequest(request_id=str(uuid.uuid4()), member=member)
+        reply = self._call(self._members.RegisterMember, request)
+        return f"{name} joined as {reply.member.member_id}"
+
+    def sell(self, card: str, amount: str, receipt: str) -> Iterator[str]:
+        """Record a purchase in rupees, now or as soon as there is a connection."""
+        units = Decimal(amount)
+        request = points_pb2.AccrueRequest(
+            request_id=str(uuid.uuid4()),
+            identifier=member_pb2.Identifier(card_number=card),
+            order_reference=receipt,
+            channel="pos",
+            amount=Money(currency_code="INR", units=int(units), nanos=int(units % 1 * 10**9)),
+        )
+        # Rules see when it was sold, not when it arrived.
+        request.occur_time.FromDatetime(datetime.now(UTC))
+        self._keep(request)
+        return self.deliver()
+
+    def redeem(self, card: str, points: int, receipt: str) -> str:
+        """Spend points. The request_id comes from the receipt: the same command is the same call."""
+        request = points_pb2.RedeemRequest(
+            request_id=f"redeem-{receipt}",
+            identifier=member_pb2.Identifier(card_number=card),
+            points=points,
+            order_reference=receipt,
+            channel="pos",
+        )
+        reply = self._call(self._points.Redeem, request)
+        return f"receipt {receipt}: {reply.points} points redeemed, balance {reply.balance}"
+
+    def balance(self, card: str) -> str:
+        """What a member may spend."""
+        identifier = member_pb2.Identifier(card_number=card)
+        found = self._call(self._members.FindMember, member_pb2.FindMemberRequest(identifier=identifier))
+        request = points_pb2.GetBalanceRequest(member_id=found.member.member_id)
+        reply = self._call(self._points.GetBalance, request)
+        return f"balance {reply.wallets[0].balance}, tier {reply.tier}"
+
+    def deliver(self) -> Iterator[str]:
+        """Send what is in the outbox, oldest first. Raises UnreachableError where there is no answer."""
+        for path in sorted(self._outbox.glob("*.sale")):
+            request = points_pb2.AccrueRequest.FromString(path.read_bytes())
+            receipt = request.order_reference
+            try:
+                reply = self._call(self._points.Accrue, request)
+            except RefusedError as refusal:
+                if refusal.code not in OF_THE_SALE:
+                    raise
+                # It must not block those behind it.
+                path.rename(path.with_suffix(".refused"))
+                self.set_aside += 1
+                yield f"receipt {receipt}: refused, {refusal}"
+            else:
+                path.unlink()
+                yield f"receipt {receipt}: {reply.points} points, balance {reply.balance}"
+
+    def _keep(self, request: points_pb2.AccrueRequest) -> None:
+        """Durably, or not at all: a till may lose power at any moment."""
+        self._outbox.mkdir(parents=True, exist_ok=True)
+        path = self._outbox / f"{time.time_ns()}-{request.request_id}.sale"
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("wb") as file:
+            file.write(request.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+
+    def _call(self, method: Any, request: Message) -> Any:
+        """The reply; the same request again where that may help. Raises RefusedError, UnreachableError."""
+        wait = FIRST_WAIT_SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return method(request, timeout=CALL_SECONDS, metadata=self._metadata)
+            except grpc.RpcError as error:
+                details = _details(error)
+                if error.code() not in PASSING:
+                    raise RefusedError(error.code(), details["reason"], error.details() or "") from None
+                if attempt == ATTEMPTS:
+                    raise UnreachableError(f"{error.code().name}: {error.details()}") from None
+            # Tills that lost the server together should not come back together.
+            time.sleep(max(wait, details["retry_seconds"]) * random.uniform(0.5, 1.0))
+            wait *= 2
+        raise AssertionError("a loop that returns or raises")
+
+
+def _details(error: Any) -> dict[str, Any]:
+    """The reason, from ErrorInfo, and for how long to wait, from RetryInfo."""
+    found = {"reason": error.code().name, "retry_seconds": 0.0}
+    for name, value in error.trailing_metadata() or ():
+        if name != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                found["reason"] = info.reason
+            elif detail.Unpack(retry):
+                found["retry_seconds"] = retry.retry_delay.ToMilliseconds() / 1000
+    return found
+
+
+def main() -> int:
+    """Do what the command line says; the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--outbox", type=Path, default=Path("outbox"), help="folder of unsent sales")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, arguments in (
+        ("join", ("card", "name")),
+        ("sell", ("card", "amount", "receipt")),
+        ("redeem", ("card", "points", "receipt")),
+        ("balance", ("card",)),
+        ("deliver", ()),
+    ):
+        command = commands.add_parser(name)
+        for argument in arguments:
+            command.add_argument(argument, type=int if argument == "points" else str)
+    options = vars(parser.parse_args())
+    address = os.environ.get("LAUREL_ADDRESS", "127.0.0.1:50051")
+    with grpc.insecure_channel(address) as channel:
+        till = Till(channel, os.environ["LAUREL_API_KEY"], options.pop("outbox"))
+        chosen = options.pop("command")
+        try:
+            said = getattr(till, chosen)(**options)
+            for line in [said] if isinstance(said, str) else said:
+                print(line)
+        except RefusedError as refusal:
+            print(f"refused: {refusal}", file=sys.stderr)
+            return 1
+        except UnreachableError as outage:
+            print(f"no answer: {outage}", file=sys.stderr)
+            if chosen == "sell":
+                print("the sale is in the outbox; `deliver` sends it")
+                return 0
+            return 3
+    return 1 if till.set_aside else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

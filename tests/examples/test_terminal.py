@@ -1,0 +1,154 @@
+"""The example tills against a real server: the same story in every language."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from google.protobuf import json_format
+from loyalty.v1 import rules_pb2
+
+from laurel import clients
+from tests.support.processes import ROOT, environment
+from tests.support.servers import Laurel
+from tests.support.shop import BASE
+
+NOWHERE = "127.0.0.1:1"
+EXAMPLES = ROOT / "examples" / "terminal"
+Command = list[str]
+
+
+@pytest.fixture(
+    scope="module", params=["python", pytest.param("go", marks=pytest.mark.toolchains)], ids=lambda name: name
+)
+def terminal(request: pytest.FixtureRequest) -> Command:
+    """The command line of a till."""
+    build: Callable[[], Command] = {"python": in_python, "go": in_go}[request.param]
+    return build()
+
+
+def in_python() -> Command:
+    return [sys.executable, str(EXAMPLES / "python" / "terminal.py")]
+
+
+def in_go() -> Command:
+    try:
+        clients.generate("go")
+    except clients.Missing as reason:
+        pytest.skip(str(reason))
+    program = ROOT / "build" / "bin" / "terminal"
+    subprocess.run(["go", "build", "-o", program, "."], cwd=EXAMPLES / "go", check=True)
+    return [str(program)]
+
+
+class Till:
+    """Runs the commands of one till in its own folder."""
+
+    def __init__(self, command: Command, laurel: Laurel, folder: Path) -> None:
+        self.command = command
+        self.folder = folder
+        self.address = laurel.address
+        self.key = laurel.terminal.key
+
+    async def __call__(self, *arguments: str, code: int = 0) -> str:
+        """What it printed; it must have ended with ``code``."""
+
+        def run() -> "subprocess.CompletedProcess[str]":
+            return subprocess.run(
+                [*self.command, *arguments],
+                env=environment(LAUREL_ADDRESS=self.address, LAUREL_API_KEY=self.key),
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                timeout=90,
+                check=False,
+            )
+
+        done = await asyncio.to_thread(run)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def outbox(self, ending: str) -> list[Path]:
+        return sorted((self.folder / "outbox").glob(f"*.{ending}"))
+
+
+@pytest.fixture
+def till(terminal: Command, laurel: Laurel, tmp_path: Path) -> Till:
+    return Till(terminal, laurel, tmp_path)
+
+
+@pytest.fixture
+async def card(till: Till) -> str:
+    """Of a member who has joined."""
+    number = f"{uuid4().int % 10**12:012}"
+    said = await till("join", number, "Asha")
+    assert re.fullmatch(r"Asha joined as [0-9a-f-]{36}\n", said)
+    return number
+
+
+@pytest.fixture(scope="module")
+async def earning(laurel: Laurel) -> None:
+    """20 points for every 100 rupees."""
+    create = rules_pb2.CreateRuleRequest()
+    json_format.ParseDict(BASE, create.definition)
+    rule = (await laurel.service.rules.CreateRule(create)).rule
+    version = rules_pb2.RuleVersion(name=rule.name, version=rule.version)
+    await laurel.service.rules.PublishRules(rules_pb2.PublishRulesRequest(publish=[version]))
+
+
+async def points(till: Till, card: str) -> int:
+    found = re.match(r"balance (\d+), tier ", await till("balance", card))
+    assert found
+    return int(found[1])
+
+
+async def test_a_member_earns_and_spends(till: Till, card: str, earning: None) -> None:
+    assert await till("sell", card, "500.50", "R-1" + card) == f"receipt R-1{card}: 100 points, balance 100\n"
+    first = await till("redeem", card, "40", "R-2" + card)
+    assert first == f"receipt R-2{card}: 40 points redeemed, balance 60\n"
+    assert await till("redeem", card, "40", "R-2" + card) == first
+    assert await points(till, card) == 60
+    assert till.outbox("sale") == []
+
+
+async def test_a_sale_without_a_server_is_kept_and_counts_once(till: Till, card: str, earning: None) -> None:
+    online, till.address = till.address, NOWHERE
+    assert "in the outbox" in await till("sell", card, "500.00", "R-1" + card)
+    assert "no answer" in await till("deliver", code=3)
+    [kept] = till.outbox("sale")
+    # The answer may get lost, or the till die before it has crossed the sale off.
+    shutil.copy(kept, kept.with_name(f"{kept.stem}-again.sale"))
+    till.address = online
+    assert await till("deliver") == 2 * f"receipt R-1{card}: 100 points, balance 100\n"
+    assert await points(till, card) == 100
+    assert till.outbox("sale") == []
+
+
+async def test_refusals_name_their_reason(till: Till, card: str) -> None:
+    assert "INSUFFICIENT_POINTS" in await till("redeem", card, "40", "R-1" + card, code=1)
+    assert "MEMBER_NOT_FOUND" in await till("balance", "99990000", code=1)
+
+
+async def test_a_sale_that_can_not_be_is_set_aside_for_a_person(till: Till, card: str) -> None:
+    assert "MEMBER_NOT_FOUND" in await till("sell", "99990000", "500.00", "R-1" + card, code=1)
+    assert till.outbox("sale") == []
+    assert len(till.outbox("refused")) == 1
+
+
+async def test_a_wrong_key_costs_no_sale(till: Till, card: str) -> None:
+    key, till.key = till.key, "lrl_wrong"
+    assert "CREDENTIAL_INVALID" in await till("sell", card, "500.00", "R-1" + card, code=1)
+    assert len(till.outbox("sale")) == 1
+    till.key = key
+    assert "receipt R-1" in await till("deliver")
+
+
+async def test_wrong_usage_ends_with_2(till: Till) -> None:
+    assert "usage" in await till("sell", "4711", code=2)
+    assert os.listdir(till.folder) == []

@@ -123,7 +123,7 @@ class Schemas:
             return self.message(message)
         whole = {path[0] for path in dropped if len(path) == 1}
         inner = {path[0]: [rest[1:] for rest in dropped if rest[0] == path[0]] for path in dropped}
-        schema = self._object(message, without=whole)
+        schema = self._object(message, without=whole, closed=True)
         for name in inner.keys() - whole:
             field = message.fields_by_name[name]
             assert field.message_type is not None
@@ -155,18 +155,19 @@ class Schemas:
             self.components[enum.full_name] = schema
         return {"$ref": COMPONENTS + enum.full_name}
 
-    def _object(self, message: Descriptor, without: Iterable[str] = ()) -> Schema:
+    def _object(self, message: Descriptor, *, without: Iterable[str] = (), closed: bool = False) -> Schema:
+        closed = closed or message.full_name not in self._answers
         fields = [field for field in message.fields if field.name not in without]
         schema: Schema = {"title": message.name, "type": "object"}
         oneofs = [_members(oneof, fields) for oneof in message.oneofs]
         _describe(schema, self._comments.of(message.full_name), *(self._choice(o) for o in message.oneofs))
         schema["properties"] = {field.json_name: self.field(field) for field in fields}
-        if len(oneofs) == 1 and len(oneofs[0]) == len(fields) and message.full_name not in self._answers:
+        if len(oneofs) == 1 and len(oneofs[0]) == len(fields) and closed:
             schema["maxProperties"] = 1
         elif any(len(names) > 1 for names in oneofs):
             pairs = [pair for names in oneofs for pair in combinations(names, 2)]
             schema["allOf"] = [{"not": {"required": list(pair)}} for pair in pairs]
-        if message.full_name not in self._answers:
+        if closed:
             required = [field.json_name for field in fields if _required(field)]
             schema |= {"required": required} if required else {}
             schema["additionalProperties"] = False

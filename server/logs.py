@@ -12,8 +12,10 @@ from typing import Any
 
 import asyncpg
 import structlog
+from structlog.typing import EventDict
 
 from server.domain.errors import Refused
+from telemetry.traces import current
 
 MAX_FRAMES = 30
 # The messages of this class quote the value that didn't fit ("invalid input syntax ...").
@@ -26,6 +28,7 @@ def configure(level: str = "INFO") -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _add_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
@@ -50,6 +53,14 @@ def describe(error: BaseException) -> dict[str, Any]:
     if cause is not None:
         described["cause"] = describe(cause)
     return described
+
+
+def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Name the trace of the call that a line belongs to, sampled or not."""
+    trace = current.get()
+    if trace is not None:
+        event["trace_id"], event["span_id"] = trace.ids()
+    return event
 
 
 def _harmless(error: BaseException) -> str:

@@ -27,16 +27,20 @@ from server.operations.members import Members
 from server.operations.points import Points
 from server.operations.programs import Programs
 from server.operations.rules import Rules
+from server.operations.watch import Commits
 from server.rpc.access import SERVICES
 from server.rpc.gate import Gate, Method, UnknownMethods, guarded, methods
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
 from server.rpc.rules import RulesService
+from server.rpc.watch import Calls
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
 from server.store.database import Database
 from server.store.sealing import Sealer
+from server.watch import describe
+from telemetry.setup import Telemetry, TelemetryError
 
 # gRPC refuses by itself, without our details, what is larger than this many times the
 # limit; up to there the gate does, with details.
@@ -83,10 +87,12 @@ class Server:
 
     Once started, ``port`` is where it listens, and ``methods`` are the same methods by
     their gRPC paths (``/loyalty.v1.PointsService/Accrue``), for callers in this process.
+    ``telemetry`` is what it counts and traces with, its own unless one is given.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry | None = None) -> None:
         self.port = 0
+        self.telemetry = telemetry
         self.methods: dict[str, Method] = {}
         self._settings = settings
         self._closing = contextlib.AsyncExitStack()
@@ -107,13 +113,24 @@ class Server:
             keys = secrets.load(settings.secrets_file)
         except SecretsError as error:
             raise StartError(str(error)) from None
+        if self.telemetry is None:
+            self.telemetry = await _open_telemetry()
+            opened.push_async_callback(self.telemetry.close)
+        metrics = self.telemetry.metrics
         database = await _open_database(settings)
         opened.push_async_callback(_close_database, database)
         hints = await self._open_redis(opened)
 
         programs = Programs()
         committer = Committer(
-            database, programs, keys.ledger, now, uuid7, settings.batch_size, settings.queue_size
+            database,
+            programs,
+            keys.ledger,
+            now,
+            uuid7,
+            settings.batch_size,
+            settings.queue_size,
+            watch=Commits(metrics),
         )
         opened.push_async_callback(committer.close)
         opened.push_async_callback(_cancel, asyncio.create_task(follow(hints, database, programs)))
@@ -127,12 +144,15 @@ class Server:
             max_message_bytes=settings.max_message_bytes,
         )
         services = build_services(database, hints, keys, programs, committer)
-        await self._listen(opened, gate, services)
+        calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
+        describe(metrics, database, credentials)
+        await self._listen(opened, gate, calls, services)
 
     async def _listen(
         self,
         opened: contextlib.AsyncExitStack,
         gate: Gate,
+        calls: Calls,
         services: dict[ServiceDescriptor, object],
     ) -> None:
         settings = self._settings
@@ -144,7 +164,7 @@ class Server:
             )
         )
         for service, servicer in services.items():
-            behind = methods(service, servicer, gate)
+            behind = calls.methods(service.full_name, methods(service, servicer, gate))
             server.add_generic_rpc_handlers([guarded(service, behind)])
             self.methods |= {f"/{service.full_name}/{name}": method for name, method in behind.items()}
         status = health.aio.HealthServicer()
@@ -200,6 +220,13 @@ async def _open_database(settings: Settings) -> Database:
             f"the database of LAUREL_DATABASE_URL can't be opened ({type(error).__name__}); "
             "is it running, and do address, user and password fit?"
         ) from None
+
+
+async def _open_telemetry() -> Telemetry:
+    try:
+        return await Telemetry.start()
+    except TelemetryError as error:
+        raise StartError(str(error)) from None
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

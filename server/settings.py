@@ -3,10 +3,20 @@
 Nothing here is printed: secrets live in files or in ``SecretStr``.
 """
 
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class AccessLog(StrEnum):
+    """Which calls get a line in the log."""
+
+    NONE = "none"
+    FAULTS = "faults"  # those that failed by a fault of ours, and the slow
+    SAMPLED = "sampled"  # and those whose trace is sampled
+    ALL = "all"
 
 
 class Settings(BaseSettings):
@@ -37,4 +47,9 @@ class Settings(BaseSettings):
     credential_cache_seconds: float = Field(
         default=20.0, ge=0, le=60, description="a revoked key is refused at the latest after this"
     )
+    access_log: AccessLog = Field(
+        default=AccessLog.FAULTS,
+        description="calls that get a line in the log: none, faults (and slow ones), sampled (too), all",
+    )
+    slow_call_seconds: float = Field(default=1.0, gt=0, description="a call that takes longer is slow")
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")

@@ -30,8 +30,10 @@ from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted, U
 from server.domain.points import decide
 from server.operations.batch import load, lock, save
 from server.operations.programs import Programs
+from server.operations.watch import Commit, Commits, begun
 from server.secrets import Keyring
 from server.store.database import COLLISION, Database, unavailable
+from telemetry.metrics import Metrics
 
 COLLISION_ATTEMPTS = 6
 OUTAGE_PATIENCE_SECONDS = 2.0
@@ -48,6 +50,7 @@ class Waiting:
     command: Command
     deadline: float
     reply: asyncio.Future[Outcome]
+    trace: Commit | None = None
 
     def settle(self, result: Outcome | BaseException) -> None:
         """Tell the caller, if there still is one."""
@@ -76,6 +79,7 @@ class Committer:
         batch_size: int = 128,
         queue_size: int = 4096,
         lanes: int = 1,
+        watch: Commits | None = None,
     ) -> None:
         self._database = database
         self._programs = programs
@@ -87,6 +91,8 @@ class Committer:
         self._queue: deque[Waiting] = deque()
         self._wake = asyncio.Semaphore(0)
         self._closing = False
+        self._watch = watch or Commits(Metrics())
+        self._watch.queue(self._queue.__len__)
         self._lanes = [asyncio.create_task(self._lane(), name=f"committer-{n}") for n in range(lanes)]
 
     async def submit(self, command: Command, deadline: float) -> Outcome:
@@ -103,6 +109,7 @@ class Committer:
         if len(self._queue) >= self._queue_size:
             raise ResourceExhausted("OVERLOADED", "too many commands are waiting", None, RETRY_AFTER_SECONDS)
         waiting = Waiting(command, deadline, asyncio.get_running_loop().create_future())
+        waiting.trace = begun(waiting.reply)
         self._queue.append(waiting)
         self._wake.release()
         return await waiting.reply
@@ -141,7 +148,8 @@ class Committer:
     async def _run(self, batch: Sequence[Waiting]) -> None:
         """Commit the batch, or find out which command it is that can't be."""
         try:
-            results = await self._persist([w.command for w in batch])
+            with self._watch.batch([w.trace for w in batch]):
+                results = await self._persist([w.command for w in batch])
         except Refused as refusal:
             for waiting in batch:
                 waiting.settle(refusal)
@@ -150,6 +158,7 @@ class Committer:
                 batch[0].settle(fault)
                 return
             log.warning("batch_split", commands=len(batch), fault=type(fault).__name__)
+            self._watch.splits.add()
             half = len(batch) // 2
             await self._run(batch[:half])
             await self._run(batch[half:])
@@ -169,10 +178,12 @@ class Committer:
                 collisions += 1
                 if collisions == COLLISION_ATTEMPTS:
                     raise
+                self._watch.retries.add("collision")
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**collisions))  # noqa: S311 - jitter
             except Unavailable:
                 if loop.time() >= patience:
                     raise unavailable() from None
+                self._watch.retries.add("outage")
                 await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
 
     async def _commit(self, commands: Sequence[Command]) -> list[Outcome | BaseException]:
@@ -198,4 +209,5 @@ class Committer:
                     results.append(decided)
             if decisions:
                 await save(connection, decisions, now)
+        self._watch.committed(decisions, self._programs)
         return results

@@ -146,7 +146,8 @@ class Credentials:
 
     A key found good is trusted for ``cache_seconds`` and never beyond its expiry, also
     while the database is away; one found bad is refused for a few seconds without asking
-    again. ``monotonic`` counts seconds; ``clock`` is UTC.
+    again. ``monotonic`` counts seconds; ``clock`` is UTC. ``hits`` counts the calls that
+    were let in from memory, ``lookups`` the keys that were looked up.
     """
 
     def __init__(
@@ -165,6 +166,8 @@ class Credentials:
         self._looking: dict[bytes, asyncio.Task[Actor]] = {}
         self._strangers = asyncio.Semaphore(STRANGERS_AT_ONCE)
         self._strangers_waiting = 0
+        self.hits = 0
+        self.lookups = 0
 
     async def verify(self, key: str) -> Actor:
         """Whose key it is.
@@ -176,6 +179,7 @@ class Credentials:
         known = self._known.get(digest)
         now = self._monotonic()
         if known is not None and now < known.until:
+            self.hits += 1
             return known.actor
         if now < self._refused.get(digest, now):
             raise _refusal()
@@ -184,11 +188,16 @@ class Credentials:
             credential_id = _credential_id(key)
             if credential_id is None:
                 raise _refusal()
+            self.lookups += 1
             task = asyncio.create_task(self._look(digest, key, credential_id, known is not None))
             self._looking[digest] = task
             task.add_done_callback(lambda done: self._looked(digest, done))
         # Others wait for the same look-up: who gives up doesn't end it.
         return await asyncio.shield(task)
+
+    def count(self) -> tuple[int, int]:
+        """How many keys are remembered as good, and as bad."""
+        return len(self._known), len(self._refused)
 
     async def close(self) -> None:
         """End look-ups that nobody waits for any more."""

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from server.domain.errors import Unavailable
+from server.store.watch import statements
+from telemetry.traces import current
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
@@ -42,10 +44,14 @@ def unavailable() -> Unavailable:
 
 
 class Database:
-    """Connections to PostgreSQL, made when first needed and again after they broke."""
+    """Connections to PostgreSQL, made when first needed and again after they broke.
+
+    ``waiting`` counts those who wait for one.
+    """
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self.waiting = 0
 
     @classmethod
     async def open(cls, url: str, connections: int = 6) -> "Database":
@@ -68,6 +74,11 @@ class Database:
         )
         return cls(pool)
 
+    def count(self) -> tuple[int, int, int]:
+        """How many connections are in use, idle, and may be at most."""
+        idle = self._pool.get_idle_size()
+        return self._pool.get_size() - idle, idle, self._pool.get_max_size()
+
     async def close(self) -> None:
         """Wait for what is under way, then close every connection."""
         await self._pool.close()
@@ -80,8 +91,20 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection; raises Unavailable if there is none, or if it breaks meanwhile."""
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-                yield connection
+            self.waiting += 1
+            try:
+                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+            finally:
+                self.waiting -= 1
+            try:
+                trace = current.get()
+                if trace is None or trace.span is None:
+                    yield connection
+                else:
+                    with statements(connection, trace):
+                        yield connection
+            finally:
+                await self._pool.release(connection)
         except UNREACHABLE:
             raise unavailable() from None
 

@@ -1,0 +1,102 @@
+"""What is told of batches: how many commands, how long, what went wrong, and their traces.
+
+One batch serves commands of many traces, and its SQL runs once. A sampled command has a
+span ``commit`` from when it begins to wait until it is answered. The batch is a span
+within the first of these, so that one trace leads from the request to the statements;
+the others and the batch link to each other.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from uuid import UUID
+
+from server.domain.books import Decision
+from server.domain.commands import Outcome, Redeem
+from server.operations.programs import Programs
+from telemetry.metrics import SIZES, Metrics
+from telemetry.traces import Trace, current
+
+Commit = Trace
+
+
+class Commits:
+    """Watches the batches of a committer."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._sizes = metrics.histogram(
+            "laurel.committer.batch.size", "{command}", "Commands in a batch.", bounds=SIZES
+        ).of()
+        self._seconds = metrics.histogram(
+            "laurel.committer.commit.duration", "s", "Time of a batch, its retries included."
+        ).of()
+        self.retries = metrics.counter(
+            "laurel.committer.retries", "{attempt}", "Batches run again, by why.", ("cause",)
+        )
+        self.splits = metrics.counter(
+            "laurel.committer.splits", "{batch}", "Batches split to find the command that fails."
+        )
+        self._points = metrics.counter(
+            "laurel.points", "{point}", "Points committed, by program and movement.", ("program", "movement")
+        )
+
+    def queue(self, length: Callable[[], int]) -> None:
+        """``length`` tells how many commands wait."""
+        self._metrics.gauge(
+            "laurel.committer.queue", "{command}", "Commands that wait for a batch.", lambda: {(): length()}
+        )
+
+    @contextmanager
+    def batch(self, commits: Sequence[Commit | None]) -> Iterator[None]:
+        """While a batch of so many commands is under way; ``commits`` as ``begun`` made them."""
+        sampled = [commit for commit in commits if commit is not None]
+        trace = _batch(sampled, len(commits)) if sampled else None
+        token = current.set(trace)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds.observe(time.perf_counter() - began)
+            self._sizes.observe(len(commits))
+            current.reset(token)
+            if trace is not None and trace.span is not None:
+                trace.span.end()
+
+    def committed(self, decisions: Sequence[tuple[UUID, Decision]], programs: Programs) -> None:
+        """These are in the books."""
+        sums: dict[tuple[UUID, bool], int] = {}
+        for program_id, decision in decisions:
+            key = program_id, isinstance(decision.command, Redeem)
+            sums[key] = sums.get(key, 0) + decision.outcome.points
+        for (program_id, redeemed), points in sums.items():
+            snapshot = programs.known(program_id)
+            name = "" if snapshot is None else snapshot.program.name
+            self._points.add(name, "redeemed" if redeemed else "earned", amount=abs(points))
+
+
+def begun(reply: "asyncio.Future[Outcome]") -> Commit | None:
+    """The span of a command that begins to wait for its reply, None if its call isn't sampled."""
+    trace = current.get()
+    if trace is None or trace.span is None:
+        return None
+    commit = trace.child("commit")
+    span = commit.span
+    assert span is not None
+    reply.add_done_callback(lambda _: span.end())
+    return commit
+
+
+def _batch(sampled: Sequence[Commit], size: int) -> Trace:
+    first, *others = sampled
+    trace = first.child("batch", {"laurel.batch.size": size})
+    assert trace.span is not None
+    for commit in sampled:
+        assert commit.span is not None
+        commit.span.set_attribute("laurel.batch.size", size)
+    for commit in others:
+        assert commit.span is not None
+        commit.span.add_link(trace.span.get_span_context())
+        trace.span.add_link(commit.span.get_span_context())
+    return trace

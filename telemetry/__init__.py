@@ -1,0 +1,1 @@
+"""Traces and metrics: what server and gateway share. It knows neither of them."""

@@ -1,0 +1,163 @@
+"""What a collector learns of calls, and what they cost that nobody traces."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from google.protobuf import json_format
+from google.type.money_pb2 import Money
+from loyalty.v1 import points_pb2 as pb
+from loyalty.v1 import rules_pb2
+
+from server.settings import Settings
+from server.store.database import Database
+from tests.support.otlp import Collector, collecting, values
+from tests.support.refusals import refusal
+from tests.support.servers import Laurel, started
+
+ACCRUE = "loyalty.v1.PointsService/Accrue"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+BASE = {
+    "rule": "base",
+    "type": "earn",
+    "when": {"event": "PURCHASE"},
+    "then": [{"earn": {"points": 20, "per": "100.00"}}],
+}
+
+
+def asks(sampled: bool, trace_id: str = TRACE) -> tuple[tuple[str, str], ...]:
+    """Metadata of a caller who traces, or doesn't."""
+    return (("traceparent", f"00-{trace_id}-{PARENT}-{'01' if sampled else '00'}"),)
+
+
+@pytest.fixture
+async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
+    async with collecting() as opened:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", opened.endpoint)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "laurel-test")
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        yield opened
+
+
+@pytest.fixture
+async def traced(collector: Collector, settings: Settings, database: Database) -> AsyncIterator[Laurel]:
+    async with started(settings, database) as laurel:
+        request = rules_pb2.CreateRuleRequest()
+        json_format.ParseDict(BASE, request.definition)
+        rule = (await laurel.service.rules.CreateRule(request)).rule
+        version = rules_pb2.RuleVersion(name=rule.name, version=rule.version)
+        await laurel.service.rules.PublishRules(rules_pb2.PublishRulesRequest(publish=[version]))
+        yield laurel
+
+
+def purchase(laurel: Laurel, member_id: str) -> pb.AccrueRequest:
+    return pb.AccrueRequest(
+        request_id=uuid4().hex,
+        member_id=member_id,
+        order_reference=uuid4().hex,
+        amount=Money(currency_code=laurel.program.currency, units=500),
+    )
+
+
+async def test_one_trace_leads_from_the_call_to_the_statements(traced: Laurel, collector: Collector) -> None:
+    member_id = await traced.register()
+    await traced.terminal.points.Accrue(purchase(traced, member_id), metadata=asks(True))
+    call = await collector.named(ACCRUE)
+    await collector.until(lambda: any(s.name == "COMMIT" for s in collector.within(call)))
+    assert (call.trace_id, call.parent_id, call.kind) == (TRACE, PARENT, "SERVER")
+    assert call.attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": ACCRUE,
+        "rpc.response.status_code": "OK",
+    }
+    below = {span.name: span for span in collector.within(call)}
+    commit, batch = below["commit"], below["batch"]
+    assert (commit.parent_id, batch.parent_id) == (call.span_id, commit.span_id)
+    assert batch.attributes == {"laurel.batch.size": 1}
+    statements = list(collector.within(batch))
+    assert {span.parent_id for span in statements} == {batch.span_id}
+    assert {span.trace_id for span in statements} == {TRACE}
+    names = {span.name for span in statements}
+    assert {"BEGIN", "INSERT ledger_transaction", "INSERT wallet", "INSERT event_log", "COMMIT"} <= names
+    for span in statements:
+        assert span.kind == "CLIENT"
+        assert span.attributes["db.system.name"] == "postgresql"
+        assert span.attributes["db.query.summary"] == span.name
+        assert batch.began <= span.began <= span.ended
+    assert member_id not in str(collector.raw)
+
+
+async def test_who_is_not_sampled_leaves_no_span(traced: Laurel, collector: Collector) -> None:
+    member_id = await traced.register()
+    for _ in range(5):
+        await traced.terminal.points.Accrue(purchase(traced, member_id), metadata=asks(False))
+    await traced.terminal.points.Accrue(purchase(traced, member_id), metadata=asks(True, "a" * 32))
+    call = await collector.named(ACCRUE)
+    await collector.until(lambda: any(s.name == "COMMIT" for s in collector.within(call)))
+    assert TRACE not in {span.trace_id for span in collector.spans}
+
+
+async def test_the_commands_of_a_batch_link_to_it(traced: Laurel, collector: Collector) -> None:
+    member_id = await traced.register()
+    ids = [f"{number:032x}" for number in range(1, 41)]
+    calls = [
+        traced.terminal.points.Accrue(purchase(traced, member_id), metadata=asks(True, trace_id))
+        for trace_id in ids
+    ]
+    await asyncio.gather(*calls)
+    await collector.until(lambda: sum(s.name == "commit" for s in collector.spans) == len(ids))
+    await collector.until(lambda: {s.trace_id for s in collector.spans if s.name == ACCRUE} == set(ids))
+    batches = {s.span_id: s for s in collector.spans if s.name == "batch"}
+    commits = {s.span_id: s for s in collector.spans if s.name == "commit"}
+    assert len(batches) < len(commits), "forty at once and no two in one batch"
+    for commit in commits.values():
+        led = [batch for batch in batches.values() if batch.parent_id == commit.span_id]
+        linked = [batches[span_id] for _, span_id in commit.links]
+        [batch] = led + linked
+        assert commit.attributes["laurel.batch.size"] == batch.attributes["laurel.batch.size"]
+        assert commit.began <= batch.began
+        assert bool(led) != ((commit.trace_id, commit.span_id) in batch.links)
+    sizes = [batch.attributes["laurel.batch.size"] for batch in batches.values()]
+    assert sum(sizes) == len(commits)
+
+
+async def test_a_refusal_says_why_and_is_no_fault_of_ours(traced: Laurel, collector: Collector) -> None:
+    request = pb.AccrueRequest(request_id=uuid4().hex, member_id=str(uuid4()), order_reference="R-1")
+    await refusal(traced.terminal.points.Accrue(request, metadata=asks(True)))
+    call = await collector.named(ACCRUE)
+    assert call.attributes["rpc.response.status_code"] == "INVALID_ARGUMENT"
+    assert call.attributes["laurel.reason"] == "INVALID_FIELD"
+    assert not call.failed
+
+
+async def test_figures_arrive_with_who_we_are(traced: Laurel, collector: Collector) -> None:
+    member_id = await traced.register()
+    await traced.terminal.points.Accrue(purchase(traced, member_id))
+
+    def counted() -> bool:
+        found = collector.metrics.get("rpc.server.call.duration")
+        points = found.histogram.data_points if found else []
+        ok = {"rpc_method": ACCRUE, "rpc_response_status_code": "OK"}
+        return any(values(point.attributes) == ok and point.count == 1 for point in points)
+
+    await collector.until(counted)
+    assert collector.metrics["rpc.server.call.duration"].unit == "s"
+    who = collector.resources[-1]
+    assert who["service.name"] == "laurel-test"
+    assert who["deployment.environment.name"] == "test"
+    assert who["service.version"]
+    [earned] = collector.metrics["laurel.points"].sum.data_points
+    assert earned.as_int == 100
+    assert values(earned.attributes) == {"program": traced.program.name, "movement": "earned"}
+
+
+async def test_without_an_endpoint_no_thread_runs_and_no_call_is_sampled(laurel: Laurel) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    assert not {name for name in before if "Otel" in name or name in ("metrics", "telemetry-close")}
+    assert laurel.server.telemetry is not None
+    assert laurel.server.telemetry.tracing.tracer is None

@@ -1,0 +1,19 @@
+"""Everybody who may call: holders of API keys, and people with tokens of an issuer."""
+
+from server.domain.actor import Actor
+from server.operations.credentials import PREFIX, Credentials
+from server.operations.tokens import Tokens
+
+
+class Callers:
+    """Verifies a credential by whom it can be of: keys have a prefix that no token has."""
+
+    def __init__(self, credentials: Credentials, tokens: Tokens) -> None:
+        self._credentials = credentials
+        self._tokens = tokens
+
+    async def verify(self, key: str) -> Actor:
+        """Whose it is; see Credentials and Tokens for what they raise."""
+        if key.startswith(f"{PREFIX}_") or key.count(".") != 2:
+            return await self._credentials.verify(key)
+        return await self._tokens.verify(key)

@@ -18,21 +18,20 @@ from grpc_reflection.v1alpha import reflection
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
-from server import issuers, secrets
-from server.issuers import IssuersError
+from server import secrets
+from server.domain.limits import read_limit, read_limits
 from server.operations.audit import Audit
-from server.operations.callers import Callers
 from server.operations.committer import Committer
 from server.operations.credentials import Credentials
 from server.operations.hints import follow
+from server.operations.limits import Limits
 from server.operations.members import Members
 from server.operations.points import Points
 from server.operations.programs import Programs
 from server.operations.rules import Rules
-from server.operations.tokens import Tokens
 from server.operations.watch import Commits
-from server.rpc.access import SERVICES, declared_scopes
-from server.rpc.gate import Gate, Method, UnknownMethods, Verifier, guarded, methods
+from server.rpc.access import SERVICES
+from server.rpc.gate import Gate, Method, UnknownMethods, guarded, methods
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
@@ -41,6 +40,7 @@ from server.rpc.watch import Calls
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
 from server.store.database import Database
+from server.store.limits import LimitStore
 from server.store.sealing import Sealer
 from server.watch import describe
 from telemetry.setup import Telemetry, TelemetryError
@@ -139,9 +139,17 @@ class Server:
         opened.push_async_callback(_cancel, asyncio.create_task(follow(hints, database, programs)))
         credentials = Credentials(database, now, settings.credential_cache_seconds)
         opened.push_async_callback(credentials.close)
+        limits = Limits(
+            LimitStore(hints),
+            read_limits(settings.credential_limits),
+            read_limits(settings.member_limits),
+            read_limit(settings.failure_limit),
+        )
+        opened.push_async_callback(limits.close)
         gate = Gate(
-            self._callers(opened, database, keys, credentials),
+            credentials,
             Audit(database, now),
+            limits,
             default_deadline=settings.default_deadline_seconds,
             max_deadline=settings.max_deadline_seconds,
             max_message_bytes=settings.max_message_bytes,
@@ -150,21 +158,6 @@ class Server:
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
         describe(metrics, database, credentials)
         await self._listen(opened, gate, calls, services)
-
-    def _callers(
-        self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets, credentials: Credentials
-    ) -> Verifier:
-        """Who is let in: holders of keys and, where issuers are configured, people with their tokens."""
-        try:
-            trusted = issuers.load(self._settings, declared_scopes())
-        except IssuersError as error:
-            raise StartError(str(error)) from None
-        if not trusted:
-            return credentials
-        seconds = self._settings.credential_cache_seconds
-        tokens = Tokens(database, Sealer(keys), trusted, declared_scopes(), seconds)
-        opened.push_async_callback(tokens.close)
-        return Callers(credentials, tokens)
 
     async def _listen(
         self,

@@ -6,8 +6,10 @@ Nothing here is printed: secrets live in files or in ``SecretStr``.
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from server.domain.limits import read_limit, read_limits
 
 
 class AccessLog(StrEnum):
@@ -52,14 +54,28 @@ class Settings(BaseSettings):
         description="calls that get a line in the log: none, faults (and slow ones), sampled (too), all",
     )
     slow_call_seconds: float = Field(default=1.0, gt=0, description="a call that takes longer is slow")
+    credential_limits: str = Field(
+        default="read=20000:20000 write=10000:10000 redeem=5000:5000 admin=1000:10000",
+        description="calls a second, and at once, of one credential by rate class; a class left out has none",
+    )
+    member_limits: str = Field(
+        default="read=50:500 write=20:200 redeem=5:60 admin=20:200",
+        description="calls a second, and at once, about one member by rate class; a class left out has none",
+    )
+    failure_limit: str = Field(
+        default="100:1000",
+        description="wrong credentials a second, and at once, from one address; empty for any number",
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
-    oidc_issuer: str = Field(default="", description="URL of the issuer of members' tokens; empty for none")
-    oidc_audience: str = Field(default="", description="what the tokens' `aud` must hold")
-    oidc_program: str = Field(default="", description="name of the program whose members log in there")
-    oidc_acr_values: str = Field(
-        default="", description="the issuer's `acr` of strong logins, the preferred first, parted by blanks"
-    )
-    oidc_token_type: str = Field(
-        default="at+jwt", description="the header `typ` of access tokens; JWT for issuers that say that"
-    )
-    oidc_file: str = Field(default="", description="YAML with several issuers, or with staff, instead")
+
+    @field_validator("credential_limits", "member_limits")
+    @classmethod
+    def _limits(cls, text: str) -> str:
+        read_limits(text)
+        return text
+
+    @field_validator("failure_limit")
+    @classmethod
+    def _limit(cls, text: str) -> str:
+        read_limit(text)
+        return text

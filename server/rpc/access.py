@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from loyalty.v1 import access_pb2, member_pb2, points_pb2, rules_pb2
 
 from server.domain.actor import CallerKind, StepUp
+from server.domain.limits import RateClass
 
 # Every service that Laurel has. The keys of one installation may hold the scopes of all.
 SERVICES: tuple[ServiceDescriptor, ...] = (
@@ -27,6 +28,13 @@ KINDS = {
     access_pb2.CALLER_TERMINAL: CallerKind.TERMINAL,
     access_pb2.CALLER_SERVICE: CallerKind.SERVICE,
     access_pb2.CALLER_STAFF: CallerKind.STAFF,
+}
+
+RATE_CLASSES = {
+    access_pb2.RATE_CLASS_READ: RateClass.READ,
+    access_pb2.RATE_CLASS_WRITE: RateClass.WRITE,
+    access_pb2.RATE_CLASS_REDEEM: RateClass.REDEEM,
+    access_pb2.RATE_CLASS_ADMIN: RateClass.ADMIN,
 }
 
 # Who can be asked to log in again.
@@ -61,7 +69,7 @@ class Declaration:
     method: str
     callers: frozenset[CallerKind]
     scope: str
-    rate_class: "access_pb2.RateClass.ValueType"
+    rate_class: RateClass
     member_of: Callable[[object], str] | None
     store_of: Callable[[object], str] | None
     step_up: Callable[[object, StepUp], bool] | None = None
@@ -99,13 +107,13 @@ def _read(method: MethodDescriptor) -> Declaration:
         )
     if access.scope and CallerKind.PUBLIC in callers:
         raise AccessNotDeclared(f"{method.full_name} admits the public, who hold no scope, and names one")
-    if access.rate_class not in access_pb2.RateClass.values() or not access.rate_class:
+    if access.rate_class not in RATE_CLASSES:
         raise AccessNotDeclared(f"{method.full_name} must name a rate class")
     return Declaration(
         method=method.full_name,
         callers=callers,
         scope=access.scope,
-        rate_class=access.rate_class,
+        rate_class=RATE_CLASSES[access.rate_class],
         member_of=_text(method, "member_field", access.member_field),
         store_of=_text(method, "store_field", access.store_field),
         step_up=_step_up(method, access, callers),

@@ -1,9 +1,10 @@
 """The one door: every call passes it before a handler sees anything of it.
 
-In this order: deadline, size, credential, kind of caller, scope; only then are the
-bytes read, the store and the member they name compared with the credential's, and what
-they ask for with how the person logged in. So
-nobody learns anything, not even whether something is there, without being admitted.
+In this order: deadline, size, credential, its rate limit, kind of caller, scope; only
+then are the bytes read, the store and the member they name compared with the
+credential's, the member's rate limit applied, and what they ask for compared with how
+the person logged in. So nobody learns anything, not even whether something is there,
+without being admitted.
 """
 
 import asyncio
@@ -30,8 +31,11 @@ from server.domain.errors import (
     ResourceExhausted,
     Unauthenticated,
 )
+from server.domain.limits import RateClass
+from server.operations.limits import Limits
 from server.rpc.access import PERSONS, Declaration, declarations
 from server.rpc.errors import challenge, status_of, unknown_method
+from server.rpc.peers import network_of
 
 DETAILS_KEY = "grpc-status-details-bin"
 CHALLENGE_KEY = "www-authenticate"
@@ -60,6 +64,21 @@ class Call:
     deadline: float
     method: str
     touched: list[UUID] = field(default_factory=list)
+    rate_class: RateClass = RateClass.READ
+    # None once the call has been counted against its member.
+    uncounted: Limits | None = None
+
+    async def count(self, member_id: UUID) -> None:
+        """Apply the rate limit of the member whom the call turns out to be about.
+
+        The gate has done so where the caller or the declared field said it. Raises
+        ResourceExhausted (RATE_LIMITED).
+        """
+        limits, self.uncounted = self.uncounted, None
+        if limits is not None:
+            pending = limits.member(self.actor.program_id, member_id, self.rate_class)
+            if pending is not None:
+                await pending
 
 
 class Verifier(Protocol):
@@ -67,6 +86,9 @@ class Verifier(Protocol):
 
     async def verify(self, key: str) -> Actor:
         """The holder; raises Unauthenticated, or Unavailable if that can't be found out now."""
+
+    def knows(self, key: str) -> bool:
+        """Whether it was verified lately, so that doing so again costs next to nothing."""
 
 
 class Recorder(Protocol):
@@ -110,6 +132,7 @@ class Gate:
         self,
         verifier: Verifier,
         recorder: Recorder,
+        limits: Limits | None = None,
         *,
         default_deadline: float = 10.0,
         max_deadline: float = 60.0,
@@ -118,6 +141,7 @@ class Gate:
         self.under_way = 0
         self._verifier = verifier
         self._recorder = recorder
+        self._limits = limits or Limits()
         self._default_deadline = default_deadline
         self._max_deadline = max_deadline
         self._max_message_bytes = max_message_bytes
@@ -165,9 +189,11 @@ class Gate:
                 actor = await self._admit(declaration, incoming)
                 request = _decode(decode, raw)
                 _bind(declaration, actor, request)
+                call = Call(actor, deadline, declaration.method, [], declaration.rate_class, self._limits)
+                if (member_id := _member(declaration, actor, request)) is not None:
+                    await call.count(member_id)
                 if declaration.step_up is not None and actor.kind in PERSONS:
                     _step_up(declaration, declaration.step_up, actor, request)
-                call = Call(actor, deadline, declaration.method)
                 if actor.kind is CallerKind.STAFF:
                     return await self._answer_staff(declaration, handler, request, call)
                 return (await handler(request, call)).SerializeToString()
@@ -178,14 +204,16 @@ class Gate:
 
     async def _admit(self, declaration: Declaration, incoming: Incoming) -> Actor:
         key = _credential(incoming)
-        if key is None:
-            if declaration.public:
-                return ANONYMOUS
-            raise Unauthenticated(
-                "CREDENTIAL_INVALID",
-                "send a token or key as `authorization: Bearer ...`, or a key as `x-api-key: ...`",
-            )
-        actor = await self._verifier.verify(key)
+        if key is None and declaration.public:
+            return ANONYMOUS
+        try:
+            actor = await self._verify(key, incoming)
+        except Unauthenticated:
+            self._limits.failed(network_of(incoming.peer()))
+            raise
+        pending = self._limits.credential(actor.credential_id, declaration.rate_class)
+        if pending is not None:
+            await pending
         if declaration.public:
             return actor
         if actor.kind not in declaration.callers:
@@ -199,6 +227,16 @@ class Gate:
                 "SCOPE_MISSING", "the credential lacks a scope", {"scope": declaration.scope}
             )
         return actor
+
+    async def _verify(self, key: str | None, incoming: Incoming) -> Actor:
+        if key is None:
+            raise Unauthenticated(
+                "CREDENTIAL_INVALID",
+                "send a token or key as `authorization: Bearer ...`, or a key as `x-api-key: ...`",
+            )
+        if self._limits.wary and not self._verifier.knows(key):
+            self._limits.hear(network_of(incoming.peer()))
+        return await self._verifier.verify(key)
 
     async def _answer_staff(
         self, declaration: Declaration, handler: Handler, request: Message, call: Call
@@ -368,6 +406,13 @@ def _step_up(
                 "max_age": str(terms.max_age_seconds),
             },
         )
+
+
+def _member(declaration: Declaration, actor: Actor, request: Message) -> UUID | None:
+    """The member whom the call is about, if caller or declared field say so."""
+    if actor.kind is CallerKind.MEMBER:
+        return actor.member_id
+    return _uuid(declaration.member_of(request)) if declaration.member_of else None
 
 
 def _uuid(text: str) -> UUID | None:

@@ -67,6 +67,7 @@ class PointsService:
         self, happened: activities.Happened, request_id: str, named: UUID | Identifier, call: Call
     ) -> Outcome:
         member_id, given = await self._points.who(call.actor.program_id, named)
+        await call.count(member_id)
         command = happened.at(call.actor.store).to(call.actor, member_id, self._clock(), request_id, given)
         return await self._points.commit(command, call.deadline)
 
@@ -92,6 +93,7 @@ class PointsService:
         }
         fields.check()
         member_id, given = await self._points.who(call.actor.program_id, named)
+        await call.count(member_id)
         command = Redeem(
             actor=call.actor,
             request_id=request_id,

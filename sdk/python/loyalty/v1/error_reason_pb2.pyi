@@ -106,6 +106,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED: the login is good, and belongs to no member of the program, or to one who left."""
     ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 36
     """UNAVAILABLE: the issuer of the token can't be asked for its keys; RetryInfo says when to try again."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 37
+    """RESOURCE_EXHAUSTED: too many calls of one credential, about one member, or with wrong
+    credentials from one peer. RetryInfo says when to try again. Metadata: limit
+    (credential, member, peer), rate_class.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why a call was refused, for programs to act on."""
@@ -192,4 +197,9 @@ ERROR_REASON_LOGIN_WITHOUT_MEMBER: ErrorReason.ValueType  # 35
 """PERMISSION_DENIED: the login is good, and belongs to no member of the program, or to one who left."""
 ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 36
 """UNAVAILABLE: the issuer of the token can't be asked for its keys; RetryInfo says when to try again."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 37
+"""RESOURCE_EXHAUSTED: too many calls of one credential, about one member, or with wrong
+credentials from one peer. RetryInfo says when to try again. Metadata: limit
+(credential, member, peer), rate_class.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
+from typing import NamedTuple
 
 PURCHASE = "PURCHASE"
 REDEMPTION = "REDEMPTION"
@@ -45,8 +47,7 @@ class Activity:
     points: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class MemberFacts:
+class MemberFacts(NamedTuple):
     """What rules may know about a member. Nothing of it is personal data.
 
     ``lifetime`` is of the main wallet. ``purchases`` counts those recorded before.
@@ -60,4 +61,4 @@ class MemberFacts:
     birth_month: int = 0
     tags: frozenset[str] = frozenset()
     segments: frozenset[str] = frozenset()
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = MappingProxyType({})

@@ -7,10 +7,13 @@ decision in, so that the next command of the batch sees it.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
-from server.domain.activity import MemberFacts
+from server.domain.activity import Activity, MemberFacts
 from server.domain.commands import Command, Outcome
+from server.domain.errors import Refused
 from server.domain.events import Event
 from server.domain.ledger import Lot, Movement, Wallet
 from server.domain.program import Program
@@ -18,31 +21,28 @@ from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluation import CapKey
 
 
-@dataclass(frozen=True, slots=True)
-class MemberState:
+class MemberState(NamedTuple):
     """A member as a decision sees it. ``lots`` are the open ones, loaded only for who spends."""
 
     status: str
     facts: MemberFacts
     version: int
-    wallets: Mapping[str, Wallet] = field(default_factory=dict)
-    lots: Mapping[UUID, Lot] = field(default_factory=dict)
+    wallets: Mapping[str, Wallet] = MappingProxyType({})
+    lots: Mapping[UUID, Lot] = MappingProxyType({})
 
     def wallet(self, point_type: str) -> Wallet:
         """The wallet, empty if it was never touched."""
         return self.wallets.get(point_type) or Wallet(point_type)
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(NamedTuple):
     """A request that succeeded."""
 
     digest: bytes
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class OrderKey:
+class OrderKey(NamedTuple):
     """The business key within a program and source system: permanent, whatever the request_id."""
 
     source_system: str
@@ -53,13 +53,26 @@ class OrderKey:
     part: str
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """What an order was recorded as."""
 
     member_id: UUID
     event_id: UUID
     transaction_ids: tuple[UUID, ...]
+
+
+class Prepared(NamedTuple):
+    """A command with what follows from it and the program alone: the same for every look at it.
+
+    ``key`` is None if it names no order. ``refusal`` is why it can't be done whatever the
+    state is; ``key`` and ``activity`` are None then.
+    """
+
+    command: Command
+    digest: bytes
+    key: OrderKey | None
+    activity: Activity | None
+    refusal: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)

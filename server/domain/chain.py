@@ -10,7 +10,6 @@ row), so whoever owns the database can neither change a row nor forge a new one.
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,10 +19,12 @@ FORMAT = 1  # the first element of every content: how to read the rest
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 
 def content(row: Transaction, created: Sequence[Lot], allocations: Sequence[Allocation]) -> bytes:
     """What is authenticated: the same bytes for the same row, whoever reads it from where."""
-    parts = [
+    before = [
         FORMAT,
         row.program_id.hex,
         row.member_id.hex,
@@ -46,15 +47,17 @@ def content(row: Transaction, created: Sequence[Lot], allocations: Sequence[Allo
         row.actor,
         row.credential_id.hex,
         row.reason,
-        row.trace,
+    ]
+    after = [
         row.key_id,
         [
             [lot.lot_id.hex, lot.points, _microseconds(lot.activates_at), _microseconds(lot.expires_at)]
-            for lot in sorted(created, key=lambda lot: lot.lot_id.int)
+            for lot in sorted(created)
         ],
-        [[a.lot_id.hex, a.points] for a in sorted(allocations, key=lambda a: a.lot_id.int)],
+        [[a.lot_id.hex, a.points] for a in sorted(allocations)],
     ]
-    return json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    # The trace is canonical JSON already: one array, put together from its parts.
+    return f"{_json(before)[:-1]},{row.trace},{_json(after)[1:]}".encode()
 
 
 def link(key: bytes, previous_hash: bytes, authenticated: bytes) -> bytes:
@@ -62,14 +65,12 @@ def link(key: bytes, previous_hash: bytes, authenticated: bytes) -> bytes:
     return hmac.digest(key, previous_hash + authenticated, "sha256")
 
 
-def sealed(movement: Movement, key_id: str, key: bytes, previous_hash: bytes) -> Movement:
+def sealed(movement: Movement, key: bytes) -> Movement:
     """The movement with its row linked to the chain, and the wallet pointing at it."""
-    row = replace(movement.transaction, key_id=key_id, previous_hash=previous_hash)
-    digest = link(key, previous_hash, content(row, movement.created, movement.allocations))
-    return replace(
-        movement,
-        transaction=replace(row, hash=digest),
-        wallet=replace(movement.wallet, head_hash=digest),
+    row = movement.transaction
+    digest = link(key, row.previous_hash, content(row, movement.created, movement.allocations))
+    return movement._replace(
+        transaction=row._replace(hash=digest), wallet=movement.wallet._replace(head_hash=digest)
     )
 
 

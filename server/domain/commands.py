@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from server.domain.activity import REDEMPTION, AttributeValue, Line
 from server.domain.actor import Actor
+
+_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,7 @@ class Command:
             self.part,
             *self._particulars(),
         ]
-        return hashlib.sha256(json.dumps(said, separators=(",", ":"), sort_keys=True).encode()).digest()
+        return hashlib.sha256(_json(said).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +111,7 @@ def plain(attributes: Mapping[str, AttributeValue]) -> dict[str, str | bool]:
     return {name: str(v) if isinstance(v, Decimal) else v for name, v in attributes.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Award:
+class Award(NamedTuple):
     """What a wallet was given, by which row."""
 
     transaction_id: UUID

@@ -1,10 +1,13 @@
-"""Wallets, lots and transactions: what a member owns, and the rows that move it."""
+"""Wallets, lots and transactions: what a member owns, and the rows that move it.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+Named tuples, because every purchase makes several; fields stand in the order of the
+tables' columns.
+"""
+
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 from server.domain.errors import FailedPrecondition
@@ -29,8 +32,7 @@ class Account(StrEnum):
     PROGRAM_REDEMPTION = "program.redemption"
 
 
-@dataclass(frozen=True, slots=True)
-class Wallet:
+class Wallet(NamedTuple):
     """What a member holds of one point type, and the end of its chain."""
 
     point_type: str
@@ -43,8 +45,7 @@ class Wallet:
     head_hash: bytes = GENESIS
 
 
-@dataclass(frozen=True, slots=True)
-class Lot:
+class Lot(NamedTuple):
     """What one earn created: spent in order of expiry, those without expiry last, ties by age."""
 
     lot_id: UUID
@@ -57,16 +58,14 @@ class Lot:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Allocation:
+class Allocation(NamedTuple):
     """How much of a transaction came from one lot."""
 
     lot_id: UUID
     points: int
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """One immutable row: who, what, when, why, and its link in the wallet's chain."""
 
     program_id: UUID
@@ -90,14 +89,13 @@ class Transaction:
     actor: str
     credential_id: UUID
     reason: str
-    trace: Mapping[str, Any] = field(default_factory=dict)
-    key_id: str = ""
-    previous_hash: bytes = GENESIS
+    trace: str  # canonical JSON
+    key_id: str
+    previous_hash: bytes
     hash: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Movement:
+class Movement(NamedTuple):
     """A transaction with the lots it created or drew from, and the wallet after it."""
 
     transaction: Transaction
@@ -113,8 +111,7 @@ def credited(wallet: Wallet, points: int) -> Wallet:
         raise FailedPrecondition(
             "WALLET_LIMIT", "the wallet can't hold that many points", {"point_type": wallet.point_type}
         )
-    return replace(
-        wallet,
+    return wallet._replace(
         balance=wallet.balance + points,
         lifetime=wallet.lifetime + points,
         sequence=wallet.sequence + 1,
@@ -134,7 +131,7 @@ def debited(wallet: Wallet, points: int) -> Wallet:
                 "missing": str(points - wallet.balance),
             },
         )
-    return replace(wallet, balance=wallet.balance - points, sequence=wallet.sequence + 1)
+    return wallet._replace(balance=wallet.balance - points, sequence=wallet.sequence + 1)
 
 
 def spending_order(lot: Lot) -> tuple[bool, float, int]:
@@ -155,7 +152,7 @@ def allocate(lots: Sequence[Lot], points: int) -> tuple[tuple[Allocation, ...], 
             continue
         share = min(lot.remaining, missing)
         allocations.append(Allocation(lot.lot_id, share))
-        drawn.append(replace(lot, remaining=lot.remaining - share))
+        drawn.append(lot._replace(remaining=lot.remaining - share))
         missing -= share
         if missing == 0:
             return tuple(allocations), tuple(drawn)

@@ -12,10 +12,10 @@ from decimal import Context
 from uuid import UUID
 
 from server.domain.activity import PURCHASE, REDEMPTION, Activity, Line
-from server.domain.books import Books, Decision, MemberState, OrderKey, Recorded, Terms
+from server.domain.books import Books, Decision, MemberState, OrderKey, Prepared, Recorded, Terms
 from server.domain.chain import sealed
 from server.domain.commands import Award, Command, Earn, Outcome, Redeem, plain
-from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, invalid
+from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Refused, invalid
 from server.domain.event_types import check_event
 from server.domain.events import Event, PointsEarned, PointsRedeemed, TierChanged
 from server.domain.ledger import (
@@ -54,17 +54,31 @@ def occurred(command: Command, program: Program) -> datetime:
     return command.occurred_at
 
 
-def order_key(command: Command, program: Program) -> OrderKey | None:
-    """The business key, None if the command names no order."""
+def prepare(command: Command, program: Program) -> Prepared:
+    """What follows from the command and the program alone."""
+    digest = command.digest()
+    try:
+        when = occurred(command, program)
+        if isinstance(command, Earn):
+            what = _earning(command, program, when)
+        else:
+            assert isinstance(command, Redeem)
+            what = Activity(REDEMPTION, when, command.store, command.channel, points=command.points)
+    except Refused as refusal:
+        return Prepared(command, digest, None, None, refusal)
+    return Prepared(command, digest, _order_key(command, program, when), what)
+
+
+def _order_key(command: Command, program: Program, when: datetime) -> OrderKey | None:
     if not command.reference:
         return None
-    day = command.business_date or program.business_date(occurred(command, program))
+    day = command.business_date or program.business_date(when)
     return OrderKey(
         command.actor.source_system, command.store, day, command.reference, command.action, command.part
     )
 
 
-def activity(command: Earn, program: Program) -> Activity:
+def _earning(command: Earn, program: Program, when: datetime) -> Activity:
     """The command as rules see it: amounts in the program's currency, at its stated rate.
 
     Refused for a currency without a rate, and for an event that its type doesn't allow.
@@ -81,7 +95,7 @@ def activity(command: Earn, program: Program) -> Activity:
         check_event(program, command.event_type, command.attributes)
     return Activity(
         event_type=command.event_type,
-        occurred_at=occurred(command, program),
+        occurred_at=when,
         store=command.store,
         channel=command.channel,
         currency=program.currency,
@@ -91,25 +105,26 @@ def activity(command: Earn, program: Program) -> Activity:
     )
 
 
-def decide(books: Books, command: Command, terms: Terms) -> Decision | Outcome:
+def decide(books: Books, prepared: Prepared, terms: Terms) -> Decision | Outcome:
     """The decision, or the outcome of the same request decided before.
 
     Raises Refused; a refusal changes nothing, and its neighbours in a batch go on.
     """
-    digest = command.digest()
+    command = prepared.command
     remembered = books.requests.get((command.actor.source_system, command.request_id))
     if remembered is not None:
-        if remembered.digest != digest:
+        if remembered.digest != prepared.digest:
             raise invalid("request_id", "was used with another request", "REQUEST_ID_REUSED")
         return remembered.outcome
     member = _active(books, command)
-    key = order_key(command, terms.program)
-    if key is not None and (first := books.orders.get(key)) is not None:
+    if prepared.refusal is not None:
+        raise prepared.refusal
+    if prepared.key is not None and (first := books.orders.get(prepared.key)) is not None:
         raise _already_recorded(command, first)
     if isinstance(command, Earn):
-        return _earn(books, command, member, terms, digest, key)
+        return _earn(books, command, member, terms, prepared)
     assert isinstance(command, Redeem)
-    return _redeem(command, member, terms, digest, key)
+    return _redeem(command, member, terms, prepared)
 
 
 def _active(books: Books, command: Command) -> MemberState:
@@ -134,11 +149,9 @@ def _already_recorded(command: Command, first: Recorded) -> AlreadyExists:
     )
 
 
-def _earn(
-    books: Books, command: Earn, member: MemberState, terms: Terms, digest: bytes, key: OrderKey | None
-) -> Decision:
-    program = terms.program
-    what = activity(command, program)
+def _earn(books: Books, command: Earn, member: MemberState, terms: Terms, prepared: Prepared) -> Decision:
+    program, what = terms.program, prepared.activity
+    assert what is not None
     given = evaluate(terms.rules, what, member.facts, books.cap_usage.get(command.member_id, {}))
     event_id = terms.new_id()
     wallets, movements, awards = dict(member.wallets), [], []
@@ -148,17 +161,15 @@ def _earn(
         row = _row(command, terms, what.occurred_at, event_id, Kind.EARN, wallet, award.points, why)
         lot = Lot(terms.new_id(), point_type, row.transaction_id, award.points, award.points)
         movement = Movement(row, credited(wallet, award.points), created=(lot,))
-        movement = sealed(movement, terms.key_id, terms.key, wallet.head_hash)
+        movement = sealed(movement, terms.key)
         wallets[point_type] = movement.wallet
         movements.append(movement)
         awards.append(Award(row.transaction_id, point_type, award.points))
 
     main = wallets.get(program.main_point_type) or Wallet(program.main_point_type)
     tier = program.tier_at(main.lifetime).name
-    after = replace(
-        member,
-        facts=replace(
-            member.facts,
+    after = member._replace(
+        facts=member.facts._replace(
             tier=tier,
             lifetime=main.lifetime,
             purchases=member.facts.purchases + (command.event_type == PURCHASE),
@@ -167,10 +178,6 @@ def _earn(
         version=member.version + 1,
         wallets=wallets,
         lots={**member.lots, **{lot.lot_id: lot for m in movements for lot in m.created}},
-    )
-    tiers = [t.name for t in program.tiers]
-    raised = tier != member.facts.tier and (
-        member.facts.tier not in tiers or tiers.index(tier) > tiers.index(member.facts.tier)
     )
     main_award = given.awards.get(program.main_point_type)
     outcome = Outcome(
@@ -181,17 +188,18 @@ def _earn(
         points=0 if main_award is None else main_award.points,
         balance=main.balance,
         tier=tier,
-        tier_raised=raised,
+        tier_raised=tier != member.facts.tier
+        and program.tier_rank(tier) > program.tier_rank(member.facts.tier),
         version=after.version,
     )
     return Decision(
         command=command,
-        digest=digest,
+        digest=prepared.digest,
         outcome=outcome,
         member=after,
         movements=tuple(movements),
         events=_earn_events(command, what, given, member, after, outcome, terms),
-        order_key=key,
+        order_key=prepared.key,
         cap_usage=given.cap_usage,
     )
 
@@ -244,15 +252,12 @@ def _earn_events(
     return earned, changed
 
 
-def _redeem(
-    command: Redeem, member: MemberState, terms: Terms, digest: bytes, key: OrderKey | None
-) -> Decision:
-    program = terms.program
+def _redeem(command: Redeem, member: MemberState, terms: Terms, prepared: Prepared) -> Decision:
+    program, what = terms.program, prepared.activity
+    assert what is not None
     point_type = command.point_type or program.main_point_type
     if point_type not in program.point_types:
         raise invalid("point_type", f"the program has no point type {point_type!r}")
-    when = occurred(command, program)
-    what = Activity(REDEMPTION, when, command.store, command.channel, points=command.points)
     permitted = check_redemption(terms.rules, what, member.facts)
     wallet = member.wallet(point_type)
     after_wallet = debited(wallet, command.points)
@@ -260,11 +265,10 @@ def _redeem(
     allocations, drawn = allocate(own, command.points)
     event_id = terms.new_id()
     why = {**trace.dump_terms(permitted), "revision": terms.revision}
-    row = _row(command, terms, when, event_id, Kind.REDEEM, wallet, command.points, why)
+    row = _row(command, terms, what.occurred_at, event_id, Kind.REDEEM, wallet, command.points, why)
     movement = Movement(row, after_wallet, allocations=allocations, drawn=drawn)
-    movement = sealed(movement, terms.key_id, terms.key, wallet.head_hash)
-    after = replace(
-        member,
+    movement = sealed(movement, terms.key)
+    after = member._replace(
         version=member.version + 1,
         wallets={**member.wallets, point_type: movement.wallet},
         lots={**member.lots, **{lot.lot_id: lot for lot in drawn}},
@@ -285,7 +289,7 @@ def _redeem(
         event_id=event_id,
         program_id=program.program_id,
         member_id=command.member_id,
-        occurred_at=when,
+        occurred_at=what.occurred_at,
         recorded_at=terms.now,
         point_type=point_type,
         points=command.points,
@@ -298,12 +302,12 @@ def _redeem(
     )
     return Decision(
         command=command,
-        digest=digest,
+        digest=prepared.digest,
         outcome=outcome,
         member=after,
         movements=(movement,),
         events=(event,),
-        order_key=key,
+        order_key=prepared.key,
     )
 
 
@@ -340,5 +344,7 @@ def _row(
         actor=command.actor.label,
         credential_id=command.actor.credential_id,
         reason=command.reason if isinstance(command, Redeem) else "",
-        trace=why,
+        trace=trace.canonical(why),
+        key_id=terms.key_id,
+        previous_hash=wallet.head_hash,
     )

@@ -69,6 +69,10 @@ class Program:
                 reached = tier
         return reached
 
+    def tier_rank(self, name: str) -> int:
+        """How many tiers are below it; -1 for one that the program doesn't have any more."""
+        return next((rank for rank, tier in enumerate(self.tiers) if tier.name == name), -1)
+
     def tier_after(self, lifetime: int) -> Tier | None:
         """The next tier still to reach, None at the top."""
         return next((tier for tier in self.tiers if tier.from_points > lifetime), None)

@@ -1,25 +1,32 @@
-"""One batch against the database: lock, load, save. The committer decides in between."""
+"""One batch against the database: lock, load, save. The committer decides in between.
+
+Four round trips, however many commands there are: BEGIN with the locks, one query for
+everything that deciding looks at, one statement for everything that changes, COMMIT.
+"""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
-from server.domain.books import Books, Decision, OrderKey, Terms, recorded
+from server.domain.books import Books, Decision, Prepared, Terms, recorded
 from server.domain.books import Remembered as RememberedOutcome
-from server.domain.commands import Award, Command, Earn, Outcome, Redeem
-from server.domain.errors import Refused
-from server.domain.points import activity, order_key
-from server.domain.program import Program
+from server.domain.commands import Award, Command, Outcome, Redeem
+from server.domain.points import prepare
 from server.domain.rules.evaluate import cap_keys
-from server.domain.rules.evaluation import CapKey
 from server.operations.programs import Programs, Snapshot
 from server.secrets import Keyring
 from server.store import events, keys, ledger, locks
+from server.store import programs as program_store
 from server.store.database import Connection
-from server.store.keys import OrderOf, Remembered, RequestKey
+from server.store.keys import Remembered, RequestKey
+from server.store.ledger import WalletOf
+from server.store.together import Question, ask, write
+
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Ledger = dict[UUID, tuple[Books, Terms]]  # by program
 
@@ -29,46 +36,79 @@ def request_key(command: Command) -> RequestKey:
     return RequestKey(command.actor.program_id, command.actor.source_system, command.request_id)
 
 
-async def lock(
-    connection: Connection, programs: Programs, commands: Sequence[Command]
-) -> dict[UUID, Snapshot]:
-    """Take every lock that the commands need, in the one order; the programs as they are locked."""
-    program_ids = sorted({c.actor.program_id for c in commands})
-    terms = {p: programs.known(p) for p in program_ids}
-    if None in terms.values():
-        terms.update(await programs.all_current(connection, set(program_ids)))
-    members = sorted({locks.member_lock(c.member_id) for c in commands})
-    requests = {locks.request_lock(request_key(c)) for c in commands}
-    orders = set()
-    for command in commands:
-        snapshot = terms[command.actor.program_id]
-        assert snapshot is not None
-        key = _order_key(command, snapshot.program)
+def prepared(commands: Iterable[Command], snapshots: Mapping[UUID, Snapshot]) -> list[Prepared]:
+    """Each command with what follows from it and its program."""
+    return [prepare(c, snapshots[c.actor.program_id].program) for c in commands]
+
+
+def locking(batch: Sequence[Prepared]) -> str:
+    """SQL that takes every lock that the commands need, in the one order."""
+    programs, members, named = set(), set(), set()
+    for command, _, key, *_ in batch:
+        programs.add(locks.program_lock(command.actor.program_id))
+        members.add(locks.member_lock(command.member_id))
+        named.add(locks.request_lock(request_key(command)))
         if key is not None:
-            orders.add(locks.order_lock(command.actor.program_id, key))
-    shared = [locks.program_lock(p) for p in program_ids]
-    await locks.take(connection, [*members, *sorted(requests | orders)], shared)
-    return await programs.all_current(connection, set(program_ids))
+            named.add(locks.order_lock(command.actor.program_id, key))
+    return locks.taking([*sorted(members), *sorted(named)], shared=sorted(programs))
 
 
 async def load(
     connection: Connection,
-    snapshots: dict[UUID, Snapshot],
-    commands: Sequence[Command],
+    programs: Programs,
+    snapshots: Mapping[UUID, Snapshot],
+    batch: list[Prepared],
+    now: datetime,
+    new_id: Callable[[], UUID],
+    ledger_keys: Keyring,
+) -> tuple[list[Prepared], Ledger]:
+    """The batch and everything that deciding it will look at, by the rules in force under its locks."""
+    known = {p: s.revision for p, s in snapshots.items()}
+    revisions, *found = await ask(
+        connection, program_store.revisions_of(list(known)), *_questions(batch, snapshots)
+    )
+    if revisions != known:
+        # Rules were published since: counters and event types may be others.
+        snapshots = await programs.all_current(connection, set(known))
+        batch = prepared([p.command for p in batch], snapshots)
+        found = await ask(connection, *_questions(batch, snapshots))
+    return batch, _ledger(snapshots, found, now, new_id, ledger_keys)
+
+
+def _questions(batch: Sequence[Prepared], snapshots: Mapping[UUID, Snapshot]) -> list[Question[Any]]:
+    members, spent, requests, orders, counters = set(), Counter[WalletOf](), [], [], set()
+    main = {p: s.program.main_point_type for p, s in snapshots.items()}
+    for command, _, key, what, _ in batch:
+        program_id = command.actor.program_id
+        owner = (program_id, command.member_id)
+        members.add(owner)
+        requests.append(request_key(command))
+        if key is not None:
+            orders.append((program_id, key))
+        if what is None:
+            continue
+        if isinstance(command, Redeem):
+            spent[*owner, command.point_type or main[program_id]] += command.points
+        else:
+            for counter in cap_keys(snapshots[program_id].rules, what):
+                counters.add((*owner, counter))
+    return [
+        ledger.members_known(members, main),
+        ledger.lots_to_spend(spent),
+        ledger.cap_usage(counters),
+        keys.requests_known(requests),
+        keys.orders_known(orders),
+    ]
+
+
+def _ledger(
+    snapshots: Mapping[UUID, Snapshot],
+    found: Sequence[Any],
     now: datetime,
     new_id: Callable[[], UUID],
     ledger_keys: Keyring,
 ) -> Ledger:
-    """Everything that deciding the commands will look at."""
-    members = {(c.actor.program_id, c.member_id) for c in commands}
-    spenders = {(c.actor.program_id, c.member_id) for c in commands if isinstance(c, Redeem)}
-    main = {p: s.program.main_point_type for p, s in snapshots.items()}
-    states = await ledger.load_members(connection, list(members), main)
-    lots = await ledger.load_open_lots(connection, list(spenders))
-    remembered = await keys.find_requests(connection, [request_key(c) for c in commands])
-    orders = await keys.find_orders(connection, _orders(commands, snapshots))
-    usage = await ledger.load_cap_usage(connection, _counters(commands, snapshots))
-
+    states, lots, usage, remembered, orders = found
     result: Ledger = {}
     for program_id, snapshot in snapshots.items():
         terms = Terms(
@@ -83,10 +123,10 @@ async def load(
         result[program_id] = (Books(), terms)
     for (program_id, member_id), state in states.items():
         own = lots.get((program_id, member_id))
-        result[program_id][0].members[member_id] = state if own is None else replace(state, lots=own)
-    for request, found in remembered.items():
-        known = RememberedOutcome(found.request_hash, outcome_from(found.reply))
-        result[request.program_id][0].requests[request.source_system, request.request_id] = known
+        result[program_id][0].members[member_id] = state if own is None else state._replace(lots=own)
+    for request, known in remembered.items():
+        outcome = RememberedOutcome(known.request_hash, outcome_from(known.reply))
+        result[request.program_id][0].requests[request.source_system, request.request_id] = outcome
     for (program_id, key), order in orders.items():
         result[program_id][0].orders[key] = order
     for (program_id, member_id), counters in usage.items():
@@ -96,21 +136,20 @@ async def load(
 
 async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]], now: datetime) -> None:
     """Write what was decided."""
-    await ledger.save(connection, decisions)
-    await keys.record_orders(
-        connection, [((p, d.order_key), recorded(d)) for p, d in decisions if d.order_key is not None]
-    )
-    await keys.remember_requests(
+    orders = [((p, d.order_key), recorded(d)) for p, d in decisions if d.order_key is not None]
+    requests = [(request_key(d.command), Remembered(d.digest, outcome_text(d.outcome))) for _, d in decisions]
+    await write(
         connection,
-        [(request_key(d.command), Remembered(d.digest, outcome_text(d.outcome))) for _, d in decisions],
-        now,
+        *ledger.save(decisions),
+        keys.record_orders(orders),
+        keys.remember_requests(requests, now),
+        events.append([event for _, d in decisions for event in d.events]),
     )
-    await events.append(connection, [event for _, d in decisions for event in d.events])
 
 
 def outcome_text(outcome: Outcome) -> str:
     """The outcome as it is remembered: JSON, no personal data."""
-    return json.dumps(
+    return _json(
         {
             "event_id": outcome.event_id.hex,
             "member_id": outcome.member_id.hex,
@@ -123,8 +162,7 @@ def outcome_text(outcome: Outcome) -> str:
             "version": outcome.version,
             "value": None if outcome.value is None else str(outcome.value),
             "currency": outcome.currency,
-        },
-        separators=(",", ":"),
+        }
     )
 
 
@@ -144,36 +182,3 @@ def outcome_from(text: str) -> Outcome:
         value=None if said["value"] is None else Decimal(said["value"]),
         currency=said["currency"],
     )
-
-
-def _order_key(command: Command, program: Program) -> OrderKey | None:
-    # What can't be dated is refused when it is decided; it needs no lock.
-    try:
-        return order_key(command, program)
-    except Refused:
-        return None
-
-
-def _orders(commands: Sequence[Command], snapshots: dict[UUID, Snapshot]) -> list[OrderOf]:
-    return [
-        (c.actor.program_id, key)
-        for c in commands
-        if (key := _order_key(c, snapshots[c.actor.program_id].program)) is not None
-    ]
-
-
-def _counters(
-    commands: Sequence[Command], snapshots: dict[UUID, Snapshot]
-) -> list[tuple[UUID, UUID, CapKey]]:
-    wanted: set[tuple[UUID, UUID, CapKey]] = set()
-    for command in commands:
-        if not isinstance(command, Earn):
-            continue
-        snapshot = snapshots[command.actor.program_id]
-        try:
-            what = activity(command, snapshot.program)
-        except Refused:
-            continue  # refused again, and answered, when it is decided
-        for key in cap_keys(snapshot.rules, what):
-            wanted.add((command.actor.program_id, command.member_id, key))
-    return sorted(wanted)

@@ -24,11 +24,11 @@ from uuid import UUID
 
 import structlog
 
-from server.domain.books import Decision
+from server.domain.books import Decision, Prepared
 from server.domain.commands import Command, Outcome
 from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted, Unavailable
 from server.domain.points import decide
-from server.operations.batch import load, lock, save
+from server.operations.batch import Ledger, load, locking, prepared, save
 from server.operations.programs import Programs
 from server.operations.watch import Commit, Commits, begun
 from server.secrets import Keyring
@@ -187,27 +187,39 @@ class Committer:
                 await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
 
     async def _commit(self, commands: Sequence[Command]) -> list[Outcome | BaseException]:
-        async with self._database.transaction() as connection:
-            snapshots = await lock(connection, self._programs, commands)
+        program_ids = {c.actor.program_id for c in commands}
+        snapshots = await self._programs.at_hand(self._database, program_ids)
+        batch = prepared(commands, snapshots)
+        async with self._database.transaction(locking(batch)) as connection:
             now = self._clock()
-            ledger = await load(connection, snapshots, commands, now, self._new_id, self._keys)
-            results: list[Outcome | BaseException] = []
-            decisions: list[tuple[UUID, Decision]] = []
-            for command in commands:
-                program_id = command.actor.program_id
-                books, terms = ledger[program_id]
-                try:
-                    decided = decide(books, command, terms)
-                except Exception as refusal:  # noqa: BLE001 - a refusal, or a fault of ours in this one command
-                    results.append(refusal)
-                    continue
-                if isinstance(decided, Decision):
-                    books.apply(decided)
-                    decisions.append((program_id, decided))
-                    results.append(decided.outcome)
-                else:
-                    results.append(decided)
+            batch, ledger = await load(
+                connection, self._programs, snapshots, batch, now, self._new_id, self._keys
+            )
+            results, decisions = _decided(batch, ledger)
             if decisions:
                 await save(connection, decisions, now)
         self._watch.committed(decisions, self._programs)
         return results
+
+
+def _decided(
+    batch: Sequence[Prepared], ledger: Ledger
+) -> tuple[list[Outcome | BaseException], list[tuple[UUID, Decision]]]:
+    """What each command is told, and what there is to save."""
+    results: list[Outcome | BaseException] = []
+    decisions: list[tuple[UUID, Decision]] = []
+    for entry in batch:
+        program_id = entry.command.actor.program_id
+        books, terms = ledger[program_id]
+        try:
+            decided = decide(books, entry, terms)
+        except Exception as refusal:  # noqa: BLE001 - a refusal, or a fault of ours in this one command
+            results.append(refusal)
+            continue
+        if isinstance(decided, Decision):
+            books.apply(decided)
+            decisions.append((program_id, decided))
+            results.append(decided.outcome)
+        else:
+            results.append(decided)
+    return results, decisions

@@ -29,6 +29,7 @@ from server.store import events, keys, locks
 from server.store import members as store
 from server.store.database import Connection, Database
 from server.store.sealing import Sealer
+from server.store.together import ask, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +222,8 @@ class Members:
         key = change.key
         members = [] if member_id is None else [locks.member_lock(member_id)]
         await locks.take(connection, [*members, locks.request_lock(key)])
-        remembered = (await keys.find_requests(connection, [key])).get(key)
+        (known,) = await ask(connection, keys.requests_known([key]))
+        remembered = known.get(key)
         if remembered is None:
             return None
         if remembered.request_hash != self._sealer.request_hash(change.command):
@@ -240,10 +242,11 @@ class Members:
         **more: str,
     ) -> None:
         """Log what happened and remember the request, in the transaction of the change."""
-        await events.append(connection, happened)
         reply = json.dumps({"member_id": str(member_id), **more})
         remembered = keys.Remembered(self._sealer.request_hash(change.command), reply)
-        await keys.remember_requests(connection, [(change.key, remembered)], now)
+        await write(
+            connection, events.append(happened), keys.remember_requests([(change.key, remembered)], now)
+        )
 
     async def _claim(self, connection: Connection, member: Member, before: Profile) -> None:
         """Take the identifiers that are new, free those that are gone. Raises AlreadyExists."""

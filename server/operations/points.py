@@ -15,6 +15,7 @@ from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
 from server.store.sealing import Sealer
+from server.store.together import ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Points:
         async with self._database.connection() as connection:
             program = await self._program(connection, program_id)
             main = {program_id: program.main_point_type}
-            found = await store.load_members(connection, [(program_id, member_id)], main)
+            (found,) = await ask(connection, store.members_known([(program_id, member_id)], main))
         member = found.get((program_id, member_id))
         if member is None:
             raise _no_member()

@@ -7,6 +7,7 @@ before a purchase would have to wait for it.
 """
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,7 +16,8 @@ from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
 from server.store import programs as store
 from server.store import rules as rule_store
-from server.store.database import Connection
+from server.store.database import Connection, Database
+from server.store.together import ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,21 @@ class Programs:
         """The snapshot at hand, possibly stale, without asking the database."""
         return self._snapshots.get(program_id)
 
+    async def at_hand(self, database: Database, program_ids: Collection[UUID]) -> dict[UUID, Snapshot]:
+        """Snapshots, possibly stale; asks only for programs never seen. Raises NotFound."""
+        missing = {p for p in program_ids if p not in self._snapshots}
+        if missing:
+            async with database.connection() as connection:
+                await self.all_current(connection, missing)
+        return {p: self._snapshots[p] for p in program_ids}
+
     async def current(self, connection: Connection, program_id: UUID) -> Snapshot:
         """The snapshot of the revision that this connection's next statement sees."""
         return (await self.all_current(connection, {program_id}))[program_id]
 
     async def all_current(self, connection: Connection, program_ids: set[UUID]) -> dict[UUID, Snapshot]:
         """The same for several programs by one query, when none is stale."""
-        revisions = await store.revisions(connection, list(program_ids))
+        (revisions,) = await ask(connection, store.revisions_of(list(program_ids)))
         found = {}
         for program_id in program_ids:
             revision = revisions.get(program_id)

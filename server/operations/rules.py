@@ -30,7 +30,7 @@ from server.domain.errors import (
 )
 from server.domain.event_types import MAX_EVENT_TYPES, declaration_mistakes
 from server.domain.events import EventTypeRegistered, RulesPublished
-from server.domain.points import activity
+from server.domain.points import prepare
 from server.domain.program import Program
 from server.domain.rules.canonical import canonical
 from server.domain.rules.compile import RuleSet
@@ -42,6 +42,7 @@ from server.store import events, hints, ledger, locks
 from server.store import rules as store
 from server.store.database import Connection, Database
 from server.store.rules import EventType, StoredRule
+from server.store.together import ask, write
 
 # What isn't about a member.
 NOBODY = UUID(int=0)
@@ -134,7 +135,7 @@ class Rules:
                 retired=tuple(sorted(set(before) - set(after))),
                 actor=actor.label,
             )
-            await events.append(connection, [published])
+            await write(connection, events.append([published]))
         await self._tell(program_id, revision)
         return revision, True
 
@@ -167,22 +168,26 @@ class Rules:
         async with self._reading() as connection:
             snapshot = await self._programs.current(connection, program_id)
             program = snapshot.program
-            happened = activity(command, program)
+            ready = prepare(command, program)
+            if ready.refusal is not None:
+                raise ready.refusal
+            assert ready.activity is not None
             rules = snapshot.rules
             if drafts or drafts_only:
                 named = _drafts(program, drafts)
                 kept = [] if drafts_only else await store.active(connection, program_id)
                 both = [(v, d) for v, d in kept if d["rule"] not in named]
                 rules = await _check_set(program, [*both, *((DRAFT, d) for d in drafts)])
-            members = await ledger.load_members(
-                connection, [(program_id, member_id)], {program_id: program.main_point_type}
+            wanted = [(program_id, member_id, key) for key in cap_keys(rules, ready.activity)]
+            members, used = await ask(
+                connection,
+                ledger.members_known([(program_id, member_id)], {program_id: program.main_point_type}),
+                ledger.cap_usage(wanted),
             )
             if (program_id, member_id) not in members:
                 raise NotFound("MEMBER_NOT_FOUND", "no such member in this program")
-            wanted = [(program_id, member_id, key) for key in cap_keys(rules, happened)]
-            used = await ledger.load_cap_usage(connection, wanted)
         facts = members[program_id, member_id].facts
-        evaluation = evaluate(rules, happened, facts, used.get((program_id, member_id), {}))
+        evaluation = evaluate(rules, ready.activity, facts, used.get((program_id, member_id), {}))
         return DryRun(evaluation, snapshot.revision)
 
     async def create_event_type(self, actor: Actor, event_type: EventType) -> EventType:
@@ -218,7 +223,7 @@ class Rules:
                 attributes=event_type.attributes,
                 actor=actor.label,
             )
-            await events.append(connection, [registered])
+            await write(connection, events.append([registered]))
         await self._tell(program_id, revision)
         return event_type
 

@@ -1,7 +1,7 @@
 """The pool of connections, and what a broken one means to a caller."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
@@ -109,10 +109,21 @@ class Database:
             raise unavailable() from None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A connection in a READ COMMITTED transaction, committed on a normal exit."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+    async def transaction(self, first: str = "") -> AsyncIterator[Connection]:
+        """A connection in a READ COMMITTED transaction, committed on a normal exit.
+
+        ``first`` is a statement without parameters that travels along with BEGIN.
+        """
+        async with self.connection() as connection:
+            try:
+                await connection.execute(f"BEGIN; {first}")
+                yield connection
+            except BaseException:
+                # A connection that broke has nothing to roll back, and says so.
+                with suppress(*UNREACHABLE):
+                    await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:

@@ -1,16 +1,15 @@
 """The two keys by which everything happens once: request keys and business keys."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from server.domain.books import OrderKey, Recorded
-from server.store.database import Connection
+from server.store.together import Question, Write
 
 
-@dataclass(frozen=True, slots=True)
-class RequestKey:
+class RequestKey(NamedTuple):
     """A caller's own name for one request, unique per program and source system."""
 
     program_id: UUID
@@ -18,82 +17,84 @@ class RequestKey:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(NamedTuple):
     """A request that succeeded. ``reply`` is JSON without personal data."""
 
     request_hash: bytes
     reply: str
 
 
-async def find_requests(connection: Connection, keys: Sequence[RequestKey]) -> dict[RequestKey, Remembered]:
+def requests_known(keys: Sequence[RequestKey]) -> Question[dict[RequestKey, Remembered]]:
     """What is remembered of these requests."""
-    if not keys:
-        return {}
-    rows = await connection.fetch(
-        """SELECT program_id, source_system, request_id, request_hash, reply
+    return Question(
+        """SELECT ROW(program_id, source_system, request_id, request_hash, reply)
              FROM request_key
              JOIN unnest($1::uuid[], $2::text[], $3::text[]) AS wanted(program_id, source_system, request_id)
             USING (program_id, source_system, request_id)""",
-        [k.program_id for k in keys],
-        [k.source_system for k in keys],
-        [k.request_id for k in keys],
+        (
+            [k.program_id for k in keys],
+            [k.source_system for k in keys],
+            [k.request_id for k in keys],
+        ),
+        lambda rows: {RequestKey(r[0], r[1], r[2]): Remembered(r[3], r[4]) for r in rows},
     )
-    return {RequestKey(r[0], r[1], r[2]): Remembered(r[3], r[4]) for r in rows}
 
 
-async def remember_requests(
-    connection: Connection, remembered: Sequence[tuple[RequestKey, Remembered]], recorded_at: datetime
-) -> None:
+def remember_requests(
+    remembered: Sequence[tuple[RequestKey, Remembered]], recorded_at: datetime
+) -> Write | None:
     """Keep the replies. The caller holds the keys' locks, so a clash is a fault."""
     if not remembered:
-        return
-    await connection.execute(
+        return None
+    return Write(
         """INSERT INTO request_key (program_id, source_system, request_id, request_hash, reply, recorded_at)
-           SELECT *, $6 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[])""",
-        [k.program_id for k, _ in remembered],
-        [k.source_system for k, _ in remembered],
-        [k.request_id for k, _ in remembered],
-        [r.request_hash for _, r in remembered],
-        [r.reply for _, r in remembered],
-        recorded_at,
+           SELECT *, $6::timestamptz
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[])""",
+        (
+            [k.program_id for k, _ in remembered],
+            [k.source_system for k, _ in remembered],
+            [k.request_id for k, _ in remembered],
+            [r.request_hash for _, r in remembered],
+            [r.reply for _, r in remembered],
+            recorded_at,
+        ),
     )
 
 
 OrderOf = tuple[UUID, OrderKey]  # the program, and the business key within it
 
 
-async def find_orders(connection: Connection, keys: Sequence[OrderOf]) -> dict[OrderOf, Recorded]:
+def orders_known(keys: Sequence[OrderOf]) -> Question[dict[OrderOf, Recorded]]:
     """What is recorded under these business keys."""
-    if not keys:
-        return {}
-    rows = await connection.fetch(
-        """SELECT program_id, source_system, store, business_date, order_reference, action, part,
-                  member_id, event_id, transaction_ids
+    return Question(
+        """SELECT ROW(program_id, source_system, store, business_date, order_reference, action, part,
+                      member_id, event_id, transaction_ids)
              FROM business_key
              JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::date[], $5::text[], $6::text[], $7::text[])
                   AS wanted(program_id, source_system, store, business_date, order_reference, action, part)
             USING (program_id, source_system, store, business_date, order_reference, action, part)""",
-        *_columns(keys),
+        _columns(keys),
+        lambda rows: {(r[0], OrderKey(*r[1:7])): Recorded(r[7], r[8], tuple(r[9])) for r in rows},
     )
-    return {(r[0], OrderKey(*r[1:7])): Recorded(r[7], r[8], tuple(r[9])) for r in rows}
 
 
-async def record_orders(connection: Connection, orders: Sequence[tuple[OrderOf, Recorded]]) -> None:
+def record_orders(orders: Sequence[tuple[OrderOf, Recorded]]) -> Write | None:
     """Write the business keys. The caller holds their locks, so a clash is a fault."""
     if not orders:
-        return
+        return None
     # Arrays of arrays must be rectangular, so the transaction ids travel as text.
-    await connection.execute(
+    return Write(
         """INSERT INTO business_key (program_id, source_system, store, business_date, order_reference,
                                      action, part, member_id, event_id, transaction_ids)
            SELECT a, b, c, d, e, f, g, h, i, j::uuid[]
              FROM unnest($1::uuid[], $2::text[], $3::text[], $4::date[], $5::text[], $6::text[], $7::text[],
                          $8::uuid[], $9::uuid[], $10::text[]) AS t(a, b, c, d, e, f, g, h, i, j)""",
-        *_columns([key for key, _ in orders]),
-        [r.member_id for _, r in orders],
-        [r.event_id for _, r in orders],
-        ["{" + ",".join(map(str, r.transaction_ids)) + "}" for _, r in orders],
+        (
+            *_columns([key for key, _ in orders]),
+            [r.member_id for _, r in orders],
+            [r.event_id for _, r in orders],
+            ["{" + ",".join(map(str, r.transaction_ids)) + "}" for _, r in orders],
+        ),
     )
 
 

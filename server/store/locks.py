@@ -55,15 +55,21 @@ def identifier_lock(blind: bytes) -> int:
     return int.from_bytes(blind[:8], signed=True)
 
 
-async def take(connection: Connection, locks: Sequence[int], shared: Iterable[int] = ()) -> None:
-    """Take ``shared`` locks, then the others, each in the order given; held until the transaction ends."""
-    shared = list(shared)
-    await connection.execute(
-        """SELECT CASE WHEN shared THEN pg_advisory_xact_lock_shared(key) ELSE pg_advisory_xact_lock(key) END
-             FROM unnest($1::bigint[], $2::boolean[]) AS t(key, shared)""",
-        [*shared, *locks],
-        [True] * len(shared) + [False] * len(locks),
+def taking(locks: Sequence[int], shared: Iterable[int] = ()) -> str:
+    """SQL that takes ``shared`` locks, then the others, in the order given, until the transaction ends."""
+    return (
+        f"SELECT pg_advisory_xact_lock_shared(unnest({_array(shared)})); "
+        f"SELECT pg_advisory_xact_lock(unnest({_array(locks)}))"
     )
+
+
+async def take(connection: Connection, locks: Sequence[int]) -> None:
+    """Take locks in the order given; held until the transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock(unnest($1::bigint[]))", locks)
+
+
+def _array(locks: Iterable[int]) -> str:
+    return f"'{{{','.join(map(str, locks))}}}'::bigint[]"
 
 
 def _digest(*parts: str) -> int:

@@ -9,6 +9,7 @@ from uuid import UUID
 from server.domain.program import Program, Tier
 from server.store.database import Connection
 from server.store.rules import event_types
+from server.store.together import Question
 
 COLUMNS = """program_id, name, currency, time_zone, point_types, tiers, rates,
              past_limit_days, clock_skew_seconds, step_up_redeem_points"""
@@ -59,12 +60,13 @@ async def set_step_up(connection: Connection, name: str, redeem_points: int) -> 
     return bool(done != "UPDATE 0")
 
 
-async def revisions(connection: Connection, program_ids: Sequence[UUID]) -> dict[UUID, int]:
+def revisions_of(program_ids: Sequence[UUID]) -> Question[dict[UUID, int]]:
     """The revision of each program's rules."""
-    rows = await connection.fetch(
-        "SELECT program_id, rules_revision FROM program WHERE program_id = ANY($1::uuid[])", program_ids
+    return Question(
+        "SELECT ROW(program_id, rules_revision) FROM program WHERE program_id = ANY($1::uuid[])",
+        (program_ids,),
+        lambda rows: {r[0]: r[1] for r in rows},
     )
-    return {r[0]: r[1] for r in rows}
 
 
 def _program(row: Any, registered: dict[str, dict[str, str]]) -> Program:

@@ -14,6 +14,7 @@ from telemetry.traces import Trace
 
 NANOSECONDS = 10**9
 MAX_TEXT = 1000
+LITERAL = re.compile(r"'[^']*'")
 TABLE = re.compile(r"\b(?:INTO|FROM|UPDATE|JOIN)\s+(?!unnest\b)([a-z_]+)", re.IGNORECASE)
 
 
@@ -54,7 +55,7 @@ def statements(connection: Any, trace: Trace) -> Iterator[None]:
 @lru_cache(maxsize=512)
 def described(query: str) -> tuple[str, str]:
     """What a statement does in two words, and its text on one line."""
-    text = " ".join(query.split())
+    text = LITERAL.sub("?", " ".join(query.split()))
     operation = text.partition(" ")[0].rstrip(";").upper()
     table = TABLE.search(text)
     return f"{operation} {table[1]}" if table else operation, text[:MAX_TEXT]

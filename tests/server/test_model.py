@@ -23,13 +23,15 @@ from server.domain.actor import Actor, CallerKind
 from server.domain.books import Books, Decision, MemberState, Terms
 from server.domain.commands import Command, Outcome
 from server.domain.errors import Refused
-from server.domain.points import decide
+from server.domain.ledger import MAX_WALLET
+from server.domain.points import decide, prepare
 from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
 from server.operations.committer import Committer
 from server.operations.programs import Programs
 from server.store import ledger, programs
 from server.store.database import Database
+from server.store.together import ask
 from tests.server.domain.test_points import ANN, BEN, PROGRAM, RULES_AS_DATA, SUE, commands
 
 Told = tuple[Any, ...]
@@ -52,7 +54,7 @@ async def in_the_domain(program: Program, history: list[Command]) -> tuple[list[
     for command in history:
         terms = Terms(program, rules, 1, datetime.now(UTC), lambda: UUID(int=next(ids)), "1", bytes(32))
         try:
-            decided = decide(books, command, terms)
+            decided = decide(books, prepare(command, program), terms)
         except Refused as refusal:
             told.append(said(refusal))
             continue
@@ -101,10 +103,13 @@ async def in_the_database(
         members = [(program.program_id, m) for m in (ANN, BEN, SUE)]
         async with database.connection() as connection:
             main = {program.program_id: program.main_point_type}
-            states = await ledger.load_members(connection, members, main)
-            lots = await ledger.load_open_lots(connection, members)
+            states, lots = await ask(
+                connection,
+                ledger.members_known(members, main),
+                ledger.lots_to_spend({(*m, t): MAX_WALLET for m in members for t in program.point_types}),
+            )
         return told, {
-            member_id: wallets(replace(state, lots=lots.get((program.program_id, member_id), {})))
+            member_id: wallets(state._replace(lots=lots.get((program.program_id, member_id), {})))
             for (_, member_id), state in states.items()
         }
     finally:

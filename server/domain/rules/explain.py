@@ -1,7 +1,7 @@
 """A trace in sentences that a support agent can read out."""
 
+import json
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from server.domain.rules.evaluation import EXCLUDED, OUTBID, Note, RuleResult
 from server.domain.rules.money import written
@@ -22,11 +22,11 @@ _ROUNDED: Mapping[str, str] = {
 }
 
 
-def sentences(trace: Mapping[str, Any]) -> list[str]:
+def sentences(trace: str) -> list[str]:
     """A stored trace, sentence by sentence, in the order in which rules were considered."""
     told = [sentence for result in load(trace) for sentence in _told(result)]
-    if "worth" in trace:
-        worth = trace["worth"]
+    worth = json.loads(trace).get("worth")
+    if worth:
         told.append(
             f"Rule {worth['rule']} (version {worth['version']}) made the points worth "
             f"{written(worth['value'], worth['currency'])}: {written(worth['money'], worth['currency'])} "

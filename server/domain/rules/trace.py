@@ -7,11 +7,14 @@
 The trace enters the row's hash, and returns are computed from it: keys are only ever added.
 """
 
-from collections.abc import Mapping
+import json
 from typing import Any
 
 from server.domain.rules.evaluation import Evaluation, RedemptionTerms, RuleResult
 from server.domain.rules.reading import plain
+
+# The one text of a trace, whoever writes it down: it enters the row's hash.
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def dump(evaluation: Evaluation, point_type: str) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def dump_terms(terms: RedemptionTerms) -> dict[str, Any]:
     }
 
 
-def load(trace: Mapping[str, Any]) -> tuple[RuleResult, ...]:
+def load(trace: str) -> tuple[RuleResult, ...]:
     """The rule results of a stored trace; none for a redemption."""
     return tuple(
         RuleResult(
@@ -63,5 +66,5 @@ def load(trace: Mapping[str, Any]) -> tuple[RuleResult, ...]:
             dict(entry["lines"]),
             tuple(entry["notes"]),
         )
-        for entry in trace.get("rules", ())
+        for entry in json.loads(trace).get("rules", ())
     )

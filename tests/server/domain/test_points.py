@@ -19,7 +19,7 @@ from server.domain.chain import fault
 from server.domain.commands import Command, Earn, Outcome, Redeem
 from server.domain.errors import Refused
 from server.domain.ledger import Allocation, Lot, Transaction, allocate
-from server.domain.points import decide
+from server.domain.points import decide, prepare
 from server.domain.program import Program, Tier
 from server.domain.rules.compile import RuleSet
 
@@ -110,7 +110,7 @@ def run(history: list[Command]) -> tuple[Books, list[Decision], list[Outcome | s
     told: list[Outcome | str] = []
     for entry in history:
         try:
-            decided = decide(state, entry, terms(ids))
+            decided = decide(state, prepare(entry, PROGRAM), terms(ids))
         except Refused as refusal:
             told.append(refusal.reason)
             continue
@@ -150,10 +150,10 @@ def test_every_chain_holds_and_every_change_to_a_row_breaks_it(history: list[Com
         created, allocations = movement.created, movement.allocations
         assert fault(row, created, allocations, before, {"1": KEY}) is None
         for forged in (
-            replace(row, points=row.points + 1),
-            replace(row, order_reference=row.order_reference + "x"),
-            replace(row, occurred_at=row.occurred_at + timedelta(microseconds=1)),
-            replace(row, trace={**row.trace, "revision": 2}),
+            row._replace(points=row.points + 1),
+            row._replace(order_reference=row.order_reference + "x"),
+            row._replace(occurred_at=row.occurred_at + timedelta(microseconds=1)),
+            row._replace(trace=row.trace.replace('"revision":1', '"revision":2')),
         ):
             assert fault(forged, created, allocations, before, {"1": KEY}) is not None
         assert fault(row, (), (Allocation(UUID(int=5), 1),), before, {"1": KEY}) is not None
@@ -206,9 +206,10 @@ def due(days: int | None) -> datetime | None:
 
 def test_a_refusal_says_by_how_much() -> None:
     state, ids = books(), count(1)
-    state.apply(decide(state, command(Earn, ANN, "a", amount=Decimal(30)), terms(ids)))  # type: ignore[arg-type]
+    earn, redeem = command(Earn, ANN, "a", amount=Decimal(30)), command(Redeem, ANN, "b", points=37)
+    state.apply(decide(state, prepare(earn, PROGRAM), terms(ids)))  # type: ignore[arg-type]
     with pytest.raises(Refused) as caught:
-        decide(state, command(Redeem, ANN, "b", points=37), terms(ids))
+        decide(state, prepare(redeem, PROGRAM), terms(ids))
     assert caught.value.reason == "INSUFFICIENT_POINTS"
     assert caught.value.metadata == {
         "point_type": "points",
@@ -223,7 +224,7 @@ def test_a_rate_converts_before_rules_see_the_amount() -> None:
     ids = count(1)
     decided = decide(
         books(),
-        command(Earn, ANN, "a", amount=Decimal("10.00"), currency="USD"),
+        prepare(command(Earn, ANN, "a", amount=Decimal("10.00"), currency="USD"), program),
         replace(terms(ids), program=program),
     )
     assert isinstance(decided, Decision)

@@ -13,7 +13,7 @@ CAPPED = {**FESTIVAL, "stacking": GROUP, "caps": {"member": {"points": 1000, "pe
 
 
 def told(definitions: list[dict[str, Any]], *args: Any, **kwargs: Any) -> list[str]:
-    return explain.sentences(trace.dump(given(definitions, *args, **kwargs), "points"))
+    return explain.sentences(trace.canonical(trace.dump(given(definitions, *args, **kwargs), "points")))
 
 
 def test_three_rules_a_cap_and_a_best_of_group_are_explained_to_the_point() -> None:
@@ -71,10 +71,11 @@ def test_one_point_is_one_point() -> None:
 def test_a_redemption_tells_what_its_points_were_worth() -> None:
     worth = {"rule": "worth", "type": "redeem", "then": [{"value": {"points": 4, "money": 1}}]}
     terms = check_redemption(rules(worth), redemption(10), member())
-    assert explain.sentences(trace.dump_terms(terms)) == [
+    assert explain.sentences(trace.canonical(trace.dump_terms(terms))) == [
         "Rule worth (version 1) made the points worth 2.50 INR: 1.00 INR for every 4."
     ]
 
 
 def test_a_redemption_without_a_rule_has_nothing_to_tell() -> None:
-    assert explain.sentences(trace.dump_terms(check_redemption(rules(), redemption(10), member()))) == []
+    nothing = trace.dump_terms(check_redemption(rules(), redemption(10), member()))
+    assert explain.sentences(trace.canonical(nothing)) == []

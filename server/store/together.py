@@ -1,0 +1,77 @@
+"""Several statements in one round trip.
+
+A batch asks many tables and writes to many. Each module says what it asks and writes;
+here it becomes one statement, so that a batch waits for the database twice instead of
+a dozen times.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from server.store.database import Connection
+
+Answer = TypeVar("Answer")
+
+PARAMETER = re.compile(r"\$(\d+)")
+
+
+class Question(NamedTuple, Generic[Answer]):
+    """A query whose rows are each one ``ROW(...)``, its arguments, and how to read the rows."""
+
+    query: str
+    arguments: tuple[Any, ...]
+    read: Callable[[Sequence[Any]], Answer]
+
+
+class Write(NamedTuple):
+    """A statement that changes one table, and its arguments. No two of a batch touch the same row."""
+
+    statement: str
+    arguments: tuple[Any, ...]
+
+
+def columns(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
+    """Rows as `unnest` takes them: one array a column. There must be rows."""
+    return tuple(zip(*rows, strict=True))
+
+
+async def ask(connection: Connection, *questions: Question[Any]) -> list[Any]:
+    """The answers, in order, all of one moment."""
+    statement = _asking(tuple((q.query, len(q.arguments)) for q in questions))
+    row = await connection.fetchrow(statement, *(a for q in questions for a in q.arguments))
+    assert row is not None
+    return [question.read(rows) for question, rows in zip(questions, row, strict=True)]
+
+
+async def write(connection: Connection, *writes: Write | None) -> None:
+    """Do them all, or none; None stands for nothing to do."""
+    due = [w for w in writes if w is not None]
+    if due:
+        statement = _writing(tuple((w.statement, len(w.arguments)) for w in due))
+        await connection.execute(statement, *(a for w in due for a in w.arguments))
+
+
+@cache  # as many as there are combinations of tables
+def _asking(queries: tuple[tuple[str, int], ...]) -> str:
+    return "SELECT " + ", ".join(f"ARRAY({text})" for text in _numbered(queries))
+
+
+@cache
+def _writing(statements: tuple[tuple[str, int], ...]) -> str:
+    parts = [f"w{place} AS ({text})" for place, text in enumerate(_numbered(statements))]
+    return f"WITH {', '.join(parts)} SELECT"
+
+
+def _numbered(parts: tuple[tuple[str, int], ...]) -> list[str]:
+    """Each part with its parameters counted on from those before it."""
+    numbered, before = [], 0
+    for text, arguments in parts:
+        numbered.append(_shifted(text, before))
+        before += arguments
+    return numbered
+
+
+def _shifted(text: str, by: int) -> str:
+    return PARAMETER.sub(lambda found: f"${int(found[1]) + by}", text)

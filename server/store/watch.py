@@ -14,6 +14,7 @@ from telemetry.traces import Trace
 
 NANOSECONDS = 10**9
 MAX_TEXT = 1000
+CHANGE = re.compile(r"\b(INSERT INTO|(?<!DO )UPDATE|DELETE FROM) ([a-z_]+)")
 LITERAL = re.compile(r"'[^']*'")
 TABLE = re.compile(r"\b(?:INTO|FROM|UPDATE|JOIN)\s+(?!unnest\b)([a-z_]+)", re.IGNORECASE)
 
@@ -54,8 +55,10 @@ def statements(connection: Any, trace: Trace) -> Iterator[None]:
 
 @lru_cache(maxsize=512)
 def described(query: str) -> tuple[str, str]:
-    """What a statement does in two words, and its text on one line."""
+    """What a statement does, two words a table, and its text on one line without literals."""
     text = LITERAL.sub("?", " ".join(query.split()))
     operation = text.partition(" ")[0].rstrip(";").upper()
+    if operation == "WITH" and (changes := CHANGE.findall(text)):
+        return " ".join(f"{verb.split()[0]} {table}" for verb, table in changes), text[:MAX_TEXT]
     table = TABLE.search(text)
     return f"{operation} {table[1]}" if table else operation, text[:MAX_TEXT]

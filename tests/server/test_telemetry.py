@@ -83,7 +83,10 @@ async def test_one_trace_leads_from_the_call_to_the_statements(traced: Laurel, c
     assert {span.parent_id for span in statements} == {batch.span_id}
     assert {span.trace_id for span in statements} == {TRACE}
     names = {span.name for span in statements}
-    assert {"BEGIN", "INSERT ledger_transaction", "INSERT wallet", "INSERT event_log", "COMMIT"} <= names
+    assert {"BEGIN", "COMMIT"} <= names
+    (saved,) = [name for name in names if name.startswith("INSERT")]
+    for table in ("ledger_transaction", "wallet", "event_log"):
+        assert f"INSERT {table}" in saved
     for span in statements:
         assert span.kind == "CLIENT"
         assert span.attributes["db.system.name"] == "postgresql"

@@ -18,9 +18,11 @@ from grpc_reflection.v1alpha import reflection
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
-from server import secrets
+from server import issuers, secrets
 from server.domain.limits import read_limit, read_limits
+from server.issuers import IssuersError
 from server.operations.audit import Audit
+from server.operations.callers import Callers
 from server.operations.committer import Committer
 from server.operations.credentials import Credentials
 from server.operations.hints import follow
@@ -29,9 +31,10 @@ from server.operations.members import Members
 from server.operations.points import Points
 from server.operations.programs import Programs
 from server.operations.rules import Rules
+from server.operations.tokens import Tokens
 from server.operations.watch import Commits
-from server.rpc.access import SERVICES
-from server.rpc.gate import Gate, Method, UnknownMethods, guarded, methods
+from server.rpc.access import SERVICES, declared_scopes
+from server.rpc.gate import Gate, Method, UnknownMethods, Verifier, guarded, methods
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
@@ -147,7 +150,7 @@ class Server:
         )
         opened.push_async_callback(limits.close)
         gate = Gate(
-            credentials,
+            self._callers(opened, database, keys, credentials),
             Audit(database, now),
             limits,
             default_deadline=settings.default_deadline_seconds,
@@ -158,6 +161,21 @@ class Server:
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
         describe(metrics, database, credentials)
         await self._listen(opened, gate, calls, services)
+
+    def _callers(
+        self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets, credentials: Credentials
+    ) -> Verifier:
+        """Who is let in: holders of keys and, where issuers are configured, people with their tokens."""
+        try:
+            trusted = issuers.load(self._settings, declared_scopes())
+        except IssuersError as error:
+            raise StartError(str(error)) from None
+        if not trusted:
+            return credentials
+        seconds = self._settings.credential_cache_seconds
+        tokens = Tokens(database, Sealer(keys), trusted, declared_scopes(), seconds)
+        opened.push_async_callback(tokens.close)
+        return Callers(credentials, tokens)
 
     async def _listen(
         self,

@@ -67,6 +67,16 @@ class Settings(BaseSettings):
         description="wrong credentials a second, and at once, from one address; empty for any number",
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    oidc_issuer: str = Field(default="", description="URL of the issuer of members' tokens; empty for none")
+    oidc_audience: str = Field(default="", description="what the tokens' `aud` must hold")
+    oidc_program: str = Field(default="", description="name of the program whose members log in there")
+    oidc_acr_values: str = Field(
+        default="", description="the issuer's `acr` of strong logins, the preferred first, parted by blanks"
+    )
+    oidc_token_type: str = Field(
+        default="at+jwt", description="the header `typ` of access tokens; JWT for issuers that say that"
+    )
+    oidc_file: str = Field(default="", description="YAML with several issuers, or with staff, instead")
 
     @field_validator("credential_limits", "member_limits")
     @classmethod

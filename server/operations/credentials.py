@@ -10,23 +10,22 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import TypeVar
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from server.domain.actor import Actor, CallerKind
 from server.domain.errors import InvalidArgument, ResourceExhausted, Unauthenticated, Violation, invalid
+from server.domain.scopes import expand
+from server.operations.caches import keep
+from server.operations.flights import Flights
 from server.store import credentials as store
 from server.store.credentials import Credential
 from server.store.database import Database
-
-Value = TypeVar("Value")
 
 PREFIX = "lrl"
 ID_LENGTH = 32
@@ -92,7 +91,7 @@ async def create(
     if expires_at is not None and (expires_at.tzinfo is None or expires_at <= now):
         wrong.append(Violation("expires_at", "must be a time to come, with its zone"))
     patterns = DEFAULT_SCOPES.get(kind, ()) if scopes is None else scopes
-    granted, unknown = _expand(patterns, declared_scopes)
+    granted, unknown = expand(patterns, declared_scopes)
     if unknown or not granted:
         wrong.append(
             Violation("scopes", f"must match scopes of the contracts: {', '.join(sorted(declared_scopes))}")
@@ -163,7 +162,7 @@ class Credentials:
         self._monotonic = monotonic
         self._known: dict[bytes, _Known] = {}
         self._refused: dict[bytes, float] = {}
-        self._looking: dict[bytes, asyncio.Task[Actor]] = {}
+        self._looking: Flights[bytes, Actor] = Flights()
         self._strangers = asyncio.Semaphore(STRANGERS_AT_ONCE)
         self._strangers_waiting = 0
         self.hits = 0
@@ -187,17 +186,11 @@ class Credentials:
             return known.actor
         if now < self._refused.get(digest, now):
             raise _refusal()
-        task = self._looking.get(digest)
-        if task is None:
-            credential_id = _credential_id(key)
-            if credential_id is None:
-                raise _refusal()
-            self.lookups += 1
-            task = asyncio.create_task(self._look(digest, key, credential_id, known is not None))
-            self._looking[digest] = task
-            task.add_done_callback(lambda done: self._looked(digest, done))
-        # Others wait for the same look-up: who gives up doesn't end it.
-        return await asyncio.shield(task)
+        credential_id = _credential_id(key)
+        if credential_id is None:
+            raise _refusal()
+        seen_before = known is not None
+        return await self._looking.join(digest, lambda: self._look(digest, key, credential_id, seen_before))
 
     def count(self) -> tuple[int, int]:
         """How many keys are remembered as good, and as bad."""
@@ -205,18 +198,10 @@ class Credentials:
 
     async def close(self) -> None:
         """End look-ups that nobody waits for any more."""
-        tasks = list(self._looking.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _looked(self, digest: bytes, done: asyncio.Task[Actor]) -> None:
-        del self._looking[digest]
-        if not done.cancelled():
-            # Whoever waited has it; asyncio complains of an exception that nobody looked at.
-            done.exception()
+        await self._looking.close()
 
     async def _look(self, digest: bytes, key: str, credential_id: UUID, seen_before: bool) -> Actor:
+        self.lookups += 1
         if seen_before:
             credential = await self._fetch(credential_id)
         else:
@@ -239,13 +224,13 @@ class Credentials:
             or credential.revoked_at is not None
             or (credential.expires_at is not None and credential.expires_at <= instant)
         ):
-            _keep(self._refused, digest, now + REFUSED_SECONDS, MAX_REFUSED)
+            keep(self._refused, digest, now + REFUSED_SECONDS, MAX_REFUSED)
             raise _refusal()
         seconds = self._cache_seconds
         if credential.expires_at is not None:
             seconds = min(seconds, (credential.expires_at - instant).total_seconds())
         actor = _actor(credential)
-        _keep(self._known, digest, _Known(actor, now + seconds), MAX_KNOWN)
+        keep(self._known, digest, _Known(actor, now + seconds), MAX_KNOWN)
         return actor
 
     async def _fetch(self, credential_id: UUID) -> Credential | None:
@@ -255,14 +240,6 @@ class Credentials:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-def _keep(cache: dict[bytes, Value], digest: bytes, value: Value, limit: int) -> None:
-    """Put it in; the oldest entry makes room."""
-    cache.pop(digest, None)
-    while len(cache) >= limit:
-        del cache[next(iter(cache))]
-    cache[digest] = value
 
 
 def _credential_id(key: str) -> UUID | None:
@@ -288,13 +265,6 @@ def _actor(credential: Credential) -> Actor:
         scopes=credential.scopes,
         store=credential.store,
     )
-
-
-def _expand(patterns: Iterable[str], declared: Collection[str]) -> tuple[frozenset[str], list[str]]:
-    """The declared scopes that match, and the patterns that match none."""
-    matches = {pattern: {s for s in declared if fnmatchcase(s, pattern)} for pattern in patterns}
-    unknown = [pattern for pattern, found in matches.items() if not found]
-    return frozenset().union(*matches.values()), unknown
 
 
 def _refusal() -> Unauthenticated:

@@ -256,6 +256,14 @@ async def exists(connection: Connection, program_id: UUID, member_id: UUID) -> b
     return found
 
 
+async def status(connection: Connection, program_id: UUID, member_id: UUID) -> Status | None:
+    """Where the membership stands, None if there is no such member."""
+    found = await connection.fetchval(
+        "SELECT status FROM member WHERE program_id = $1 AND member_id = $2", program_id, member_id
+    )
+    return None if found is None else Status(found)
+
+
 def lookup(sealer: Sealer, program_id: UUID, identifier: Identifier) -> tuple[str, bytes]:
     """What ``resolve`` and ``claim`` know an identifier by."""
     return str(identifier.kind), sealer.blind(program_id, identifier)

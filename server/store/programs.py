@@ -47,6 +47,14 @@ async def find(connection: Connection, name: str) -> Program | None:
     return None if row is None else _program(row, await event_types(connection, row["program_id"]))
 
 
+async def step_up_of(connection: Connection, name: str) -> tuple[UUID, int] | None:
+    """The id of the program of that name and its ``step_up_redeem_points``, None if there is none."""
+    row = await connection.fetchrow(
+        "SELECT program_id, step_up_redeem_points FROM program WHERE name = $1", name
+    )
+    return None if row is None else (row[0], row[1])
+
+
 async def every(connection: Connection) -> list[Program]:
     """All programs by name, without their event types."""
     return [_program(r, {}) for r in await connection.fetch(f"SELECT {COLUMNS} FROM program ORDER BY name")]

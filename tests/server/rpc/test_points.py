@@ -211,6 +211,7 @@ async def server_process(settings: Settings) -> AsyncIterator[str]:
         "LAUREL_REDIS_URL": settings.redis_url.get_secret_value(),
         "LAUREL_SECRETS_FILE": str(settings.secrets_file),
         "LAUREL_PORT": "0",
+        "LAUREL_MEMBER_LIMITS": settings.member_limits,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "server", env=environment, stdout=asyncio.subprocess.PIPE

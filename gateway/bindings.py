@@ -31,7 +31,7 @@ class RuleError(ValueError):
     """An HTTP rule that can't work; the message names the RPC and the rule."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Binding:
     """One way to call an RPC over HTTP.
 

@@ -1,0 +1,154 @@
+"""The HTTP server around the shim: uvicorn with httptools, told when to start and stop."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+App = Callable[..., Awaitable[None]]
+
+# A request's line and headers together, in bytes.
+MAX_HEAD = 64 * 1024
+# For the head of a request to arrive, once its connection is there or its first byte came.
+HEAD_SECONDS = 20.0
+KEEP_ALIVE_SECONDS = 75
+PING_SECONDS = 20.0
+
+
+class ListenError(Exception):
+    """The address can't be listened on; the message says why."""
+
+
+class Bounded(HttpToolsProtocol):
+    """HTTP/1.1 whose heads have a size and a time; uvicorn itself bounds neither."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A silent connection is closed."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._arrived()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._wait()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._arrived()
+        super().on_headers_complete()
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD:
+            raise ValueError("the head is too large")  # the parser answers 400 and closes
+
+    def _wait(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _arrived(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class HttpServer:
+    """Serves an ASGI application on a socket that is bound."""
+
+    def __init__(
+        self,
+        app: App,
+        listening: socket.socket,
+        *,
+        max_message_bytes: int,
+        drain_seconds: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.port: int = listening.getsockname()[1]
+        self._socket = listening
+        config = uvicorn.Config(
+            app,
+            http=Bounded,
+            ws="websockets-sansio",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            # What a client says of where it comes from is not believed.
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(drain_seconds)),
+            ws_max_size=max_message_bytes,
+            # Compression costs an idle WebSocket more memory than all else.
+            ws_per_message_deflate=False,
+            ws_ping_interval=PING_SECONDS,
+            ws_ping_timeout=PING_SECONDS,
+        )
+        config.load()
+        config.ssl = tls
+        self._server = uvicorn.Server(config)
+        self._server.lifespan = config.lifespan_class(config)
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Accept connections on return."""
+        await self._server.startup(sockets=[self._socket])
+        self._ticking = asyncio.create_task(self._server.main_loop())
+
+    async def stop(self) -> None:
+        """Accept no more connections; let requests under way finish, for as long as draining may take."""
+        self._server.should_exit = True
+        if self._ticking is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                self._ticking.cancel()
+                await self._ticking
+        await self._server.shutdown(sockets=[self._socket])
+
+
+def bind(host: str, port: int, *, shared: bool = True) -> socket.socket:
+    """A socket for a server, not listening yet; port 0 picks a free one. Raises ListenError.
+
+    ``shared`` lets several processes listen on the same port, and the kernel divide the
+    connections among them.
+    """
+    try:
+        found: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, place = found[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ListenError(f"{host}:{port}: {error.strerror}") from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(place)
+    except OSError as error:
+        bound.close()
+        raise ListenError(f"{host}:{port}: {error.strerror}") from None
+    bound.setblocking(False)
+    return bound

@@ -13,6 +13,7 @@ COMMANDS = {
     "doctor": "laurel.commands.doctor:doctor",
     "programs": "laurel.commands.programs:programs",
     "keys": "laurel.commands.keys:keys",
+    "login": "laurel.commands.login:login",
     "members": "laurel.commands.members:members",
     "points": "laurel.commands.points:points",
     "rules": "laurel.commands.rules:rules",

@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 import yaml
 from google.protobuf.struct_pb2 import Struct
-from loyalty.v1 import rules_pb2
+from google.type.money_pb2 import Money
+from loyalty.v1 import member_pb2, points_pb2, rules_pb2
 from uuid_utils.compat import uuid7
 
 from laurel.client import ROLES, Client
@@ -26,6 +27,8 @@ from server.store import programs as program_store
 from server.store.database import Database
 
 FILE = Path(__file__).with_name("demo.yaml")
+# In whole units of the program's currency.
+WELCOME_PURCHASE = 10_000
 Say = Callable[[str], None]
 
 
@@ -60,6 +63,43 @@ def seed_rules(address: str, keys: Mapping[str, Mapping[str, str]], say: Say) ->
             added += _add_rules(client, description["rules"])
         if added:
             say(f"  program {description['name']}: added {', '.join(added)}")
+
+
+def seed_people(address: str, keys: Mapping[str, Mapping[str, str]], system: str, say: Say) -> None:
+    """Make those of the people members who are nobody's staff, with some points to spend."""
+    for description in programs():
+        people = [person for person in description.get("people", ()) if "role" not in person]
+        with grpc.insecure_channel(address) as channel:
+            client = Client(channel, keys[description["name"]]["service"])
+            added = [p["login"] for p in people if _add_member(client, p, system, description["currency"])]
+        if added:
+            say(f"  program {description['name']}: added members {', '.join(added)}")
+
+
+def _add_member(client: Client, person: Mapping[str, str], system: str, currency: str) -> bool:
+    external_id = member_pb2.ExternalId(system=system, id=person["login"])
+    identifier = member_pb2.Identifier(external_id=external_id)
+    try:
+        client.call(client.members.FindMember, member_pb2.FindMemberRequest(identifier=identifier))
+    except grpc.RpcError as error:
+        if not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+    else:
+        return False
+    given, _, family = person["name"].partition(" ")
+    member = member_pb2.Member(given_name=given, family_name=family, external_ids=[external_id])
+    once = f"demo-{person['login']}"
+    client.call(
+        client.members.RegisterMember, member_pb2.RegisterMemberRequest(request_id=once, member=member)
+    )
+    purchase = points_pb2.AccrueRequest(
+        request_id=f"{once}-welcome",
+        identifier=identifier,
+        order_reference=f"WELCOME-{person['login']}",
+        amount=Money(currency_code=currency, units=WELCOME_PURCHASE),
+    )
+    client.call(client.points.Accrue, purchase)
+    return True
 
 
 def _add_event_types(client: Client, wanted: list[dict[str, Any]]) -> list[str]:

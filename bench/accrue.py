@@ -114,6 +114,7 @@ def stack(folder: Path) -> Iterator[tuple[str, str, str]]:
             "LAUREL_REDIS_URL": redis.url,
             "LAUREL_SECRETS_FILE": str(folder / "secrets.json"),
             "LAUREL_PORT": str(ports[0]),
+            "LAUREL_OPS_PORT": "",
         }
         server = ServerProcess(environment, folder / "server.log", drain_seconds=5.0)
         opened.callback(server.stop)

@@ -8,9 +8,11 @@ import importlib
 import io
 import os
 import pkgutil
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +21,7 @@ import asyncpg
 # Held while migrations run, so that two `laurel migrate` take turns. Any constant will do.
 LOCK = 0x6C617572656C
 CONNECT_SECONDS = 10.0
+ID = re.compile(r'^ID = "(.+)"$', re.MULTILINE)
 # As Piccolo makes it, so that its own commands understand it.
 RECORDS = """CREATE TABLE IF NOT EXISTS migration (
     id       serial PRIMARY KEY,
@@ -104,6 +107,16 @@ async def _apply(engine: Any, step: Any, report: Callable[[str], None]) -> None:
                 "INSERT INTO migration (name, app_name) VALUES ($1, 'laurel')", step.ID
             )
     report(f"{step.DESCRIPTION} ({(time.monotonic() - started) * 1000:.0f} ms)")
+
+
+def ids() -> list[str]:
+    """The ids of all migrations in their order, without importing what running them takes."""
+    from migrations import steps
+
+    sources = [
+        Path(folder, f"{m.name}.py") for folder in steps.__path__ for m in pkgutil.iter_modules([folder])
+    ]
+    return sorted(found[1] for source in sources if (found := ID.search(source.read_text())))
 
 
 def _steps() -> dict[str, Any]:

@@ -33,6 +33,7 @@ from server.operations.programs import Programs
 from server.operations.rules import Rules
 from server.operations.tokens import Tokens
 from server.operations.watch import Commits
+from server.readiness import Readiness
 from server.rpc.access import SERVICES, declared_scopes
 from server.rpc.gate import Gate, Method, UnknownMethods, Verifier, guarded, methods
 from server.rpc.members import MemberService
@@ -45,7 +46,8 @@ from server.settings import Settings
 from server.store.database import Database
 from server.store.limits import LimitStore
 from server.store.sealing import Sealer
-from server.watch import describe
+from server.watch import RedisState, describe
+from telemetry.listener import Listener
 from telemetry.setup import Telemetry, TelemetryError
 
 # gRPC refuses by itself, without our details, what is larger than this many times the
@@ -93,11 +95,15 @@ class Server:
 
     Once started, ``port`` is where it listens, and ``methods`` are the same methods by
     their gRPC paths (``/loyalty.v1.PointsService/Accrue``), for callers in this process.
-    ``telemetry`` is what it counts and traces with, its own unless one is given.
+    ``telemetry`` is what it counts and traces with, its own unless one is given;
+    ``ops_port`` is where that can be read, None if nowhere. ``readiness`` says whether calls
+    should be sent.
     """
 
     def __init__(self, settings: Settings, telemetry: Telemetry | None = None) -> None:
         self.port = 0
+        self.ops_port: int | None = None
+        self.readiness: Readiness | None = None
         self.telemetry = telemetry
         self.methods: dict[str, Method] = {}
         self._settings = settings
@@ -127,7 +133,11 @@ class Server:
         opened.push_async_callback(_close_database, database)
         hints = await self._open_redis(opened)
 
+        opened.push_async_callback(RedisState(self.telemetry, hints).close)
         programs = Programs()
+        self.readiness = readiness = Readiness(database, programs)
+        opened.push_async_callback(_cancel, asyncio.create_task(readiness.load_rules()))
+        await self._open_ops(opened, Listener(self.telemetry, readiness.checks))
         committer = Committer(
             database,
             programs,
@@ -161,6 +171,7 @@ class Server:
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
         describe(metrics, database, credentials)
         await self._listen(opened, gate, calls, services)
+        readiness.serving = True
 
     def _callers(
         self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets, credentials: Credentials
@@ -214,6 +225,8 @@ class Server:
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def _drain(self, server: grpc.aio.Server, gate: Gate, status: health.aio.HealthServicer) -> None:
+        if self.readiness is not None:
+            self.readiness.draining = True
         await status.enter_graceful_shutdown()
         stopping = asyncio.create_task(server.stop(self._settings.drain_seconds))
         with contextlib.suppress(TimeoutError):
@@ -223,6 +236,20 @@ class Server:
         await asyncio.wait([stopping], timeout=FLUSH_SECONDS)
         await server.stop(None)
         await stopping
+
+    async def _open_ops(self, opened: contextlib.AsyncExitStack, listener: Listener) -> None:
+        settings = self._settings
+        if settings.ops_port is None:
+            return
+        try:
+            await listener.open(settings.ops_host, settings.ops_port)
+        except OSError as error:
+            raise StartError(
+                f"can't listen on {settings.ops_host}:{settings.ops_port} for /readyz and /metrics "
+                f"({error.strerror}); LAUREL_OPS_PORT names another port, 0 for a free one, empty for none"
+            ) from None
+        opened.push_async_callback(listener.close)
+        self.ops_port = listener.port
 
     async def _open_redis(self, opened: contextlib.AsyncExitStack) -> redis.asyncio.Redis:
         """A client of Redis. If that is away, say so; everything works without it, some of it later."""
@@ -290,7 +317,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     async with running(settings) as server:
-        ready = {"event": "ready", "host": settings.host, "port": server.port}
+        ready = {"event": "ready", "host": settings.host, "port": server.port, "ops_port": server.ops_port}
         print(json.dumps(ready), file=sys.stdout, flush=True)
         await asked.wait()
         log.info("stopping", drain_seconds=settings.drain_seconds)

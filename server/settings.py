@@ -66,6 +66,10 @@ class Settings(BaseSettings):
         default="100:1000",
         description="wrong credentials a second, and at once, from one address; empty for any number",
     )
+    ops_host: str = Field(default="127.0.0.1", description="address of /metrics, /livez and /readyz")
+    ops_port: int | None = Field(
+        default=9464, ge=0, le=65535, description="their port; 0 picks a free one, empty: none"
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
     oidc_issuer: str = Field(default="", description="URL of the issuer of members' tokens; empty for none")
     oidc_audience: str = Field(default="", description="what the tokens' `aud` must hold")
@@ -89,3 +93,8 @@ class Settings(BaseSettings):
     def _limit(cls, text: str) -> str:
         read_limit(text)
         return text
+
+    @field_validator("ops_port", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value

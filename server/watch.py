@@ -1,10 +1,45 @@
 """The figures that the parts of a server know anyway, as metrics."""
 
+import asyncio
 from collections.abc import Mapping
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from server.operations.credentials import Credentials
 from server.store.database import Database
 from telemetry.metrics import Labels, Metrics
+from telemetry.setup import Telemetry
+
+
+class RedisState:
+    """Whether Redis answers, asked each time that somebody reads the metrics."""
+
+    def __init__(self, telemetry: Telemetry, redis: Redis) -> None:
+        self._redis = redis
+        self._up = False
+        self._open = True
+        self._asking = asyncio.Lock()
+        telemetry.refreshers.append(self._ask)
+        telemetry.metrics.gauge(
+            "laurel.redis.up", "1", "1 if Redis answers, else 0.", lambda: {(): int(self._up)}
+        )
+
+    async def close(self) -> None:
+        """Ask no more; to be called before the client is closed, which asking would open again."""
+        async with self._asking:
+            self._open = self._up = False
+
+    async def _ask(self) -> None:
+        async with self._asking:
+            if not self._open:
+                return
+            try:
+                await self._redis.ping()
+            except (RedisError, OSError):
+                self._up = False
+            else:
+                self._up = True
 
 
 def describe(metrics: Metrics, database: Database, credentials: Credentials) -> None:

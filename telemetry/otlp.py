@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
@@ -69,10 +69,13 @@ class Spans:
 class Pushes:
     """Sends the metrics every OTEL_METRIC_EXPORT_INTERVAL milliseconds, as totals since the start."""
 
-    def __init__(self, metrics: Metrics, who: Resource, version: str) -> None:
+    def __init__(
+        self, metrics: Metrics, who: Resource, version: str, refresh: Callable[[], Awaitable[None]]
+    ) -> None:
         self._metrics = metrics
         self._resource = who
         self._scope = InstrumentationScope(SCOPE, version)
+        self._refresh = refresh
         self._began = time.time_ns()
         self._exporter = OTLPMetricExporter()
         self._outbox: queue.Queue[MetricsData | None] = queue.Queue(maxsize=2)
@@ -96,6 +99,7 @@ class Pushes:
         milliseconds = float(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") or INTERVAL_MILLISECONDS)
         while True:
             await asyncio.sleep(milliseconds / 1000)
+            await self._refresh()
             self._push()
 
     def _push(self) -> None:

@@ -1,8 +1,9 @@
 """Telemetry of one process, put together from the environment."""
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 
@@ -35,6 +36,8 @@ class Telemetry:
     def __init__(self, tracing: Tracing | None = None) -> None:
         self.metrics = Metrics()
         self.tracing = tracing or Tracing()
+        # What asks others for figures, before somebody reads them; bounded in time by itself.
+        self.refreshers: list[Callable[[], Awaitable[None]]] = []
         self._closing = contextlib.AsyncExitStack()
 
     @classmethod
@@ -58,9 +61,13 @@ class Telemetry:
                 made._closing.push_async_callback(sender.close)
                 made.tracing = Tracing(sender.tracer, sampling)
             if metrics:
-                pushes = otlp.Pushes(made.metrics, who, version)
+                pushes = otlp.Pushes(made.metrics, who, version, made.refresh)
                 made._closing.push_async_callback(pushes.close)
         return made
+
+    async def refresh(self) -> None:
+        """Bring up to date what isn't known by itself."""
+        await asyncio.gather(*(refresh() for refresh in self.refreshers))
 
     async def close(self) -> None:
         """Send what is left, and stop."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 import click
+import httpx
 import redis
 
 import migrations
@@ -164,6 +165,22 @@ def _server() -> Iterator[Finding]:
         )
 
 
+def _readiness() -> Iterator[Finding]:
+    for place in stack().get("ops", []):
+        try:
+            reply = httpx.get(f"http://{place}/readyz", timeout=5.0)
+            checks: dict[str, str] = reply.json()["checks"]
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            told = f"{place} doesn't tell ({type(error).__name__})"
+            yield Finding("readiness", FAIL, told, "see the server's log")
+            continue
+        wrong = "; ".join(f"{name}: {outcome}" for name, outcome in checks.items() if outcome != "ok")
+        if wrong:
+            yield Finding("readiness", FAIL, f"{place}: {wrong}", "it takes no calls until this is mended")
+        else:
+            yield Finding("readiness", OK, f"{place}: {', '.join(checks)}")
+
+
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python,
     _local_stack,
@@ -171,6 +188,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _database,
     _redis,
     _server,
+    _readiness,
 )
 
 

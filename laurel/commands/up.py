@@ -50,6 +50,15 @@ class Stopped(BaseException):
     help="Of gRPC; 0 for a free one.",
 )
 @click.option(
+    "--ops-port",
+    envvar="LAUREL_OPS_PORT",
+    type=click.IntRange(0, 65535),
+    default=9464,
+    show_default=True,
+    show_envvar=True,
+    help="Of /metrics, /livez and /readyz, for the first server; a free one if somebody has it.",
+)
+@click.option(
     "--servers",
     envvar="LAUREL_SERVERS",
     type=click.IntRange(1, 64),
@@ -67,7 +76,7 @@ class Stopped(BaseException):
     show_envvar=True,
     help="Time for calls under way when stopping.",
 )
-def up(data_folder: Path, host: str, port: int, servers: int, drain_seconds: float) -> None:
+def up(data_folder: Path, host: str, port: int, ops_port: int, servers: int, drain_seconds: float) -> None:
     """Run the local stack: PostgreSQL, Redis, the demo programs and the server.
 
     It stays in the foreground; Ctrl-C stops it in order and keeps its data. With
@@ -87,6 +96,7 @@ def up(data_folder: Path, host: str, port: int, servers: int, drain_seconds: flo
         redis_url=os.environ.get("LAUREL_REDIS_URL") or None,
         secrets_file=Path(given) if (given := os.environ.get("LAUREL_SECRETS_FILE")) else None,
         drain_seconds=drain_seconds,
+        ops_port=None if os.environ.get("LAUREL_OPS_PORT") == "" else ops_port,
     )
     progress = Progress()
     stack = Stack(options, progress)
@@ -118,6 +128,8 @@ def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
     card = f"{secrets.randbelow(10**12):012}"
     progress.say()
     progress.say(f"  gRPC           {stack.address}, with health and reflection")
+    for place in stack.ops:
+        progress.say(f"  health         http://{place}/readyz, with /livez and /metrics")
     progress.say(f"  terminal key   {keys[DEFAULT_PROGRAM]['terminal']}")
     progress.say(f"  all keys       {stack.folder.keys}")
     progress.say(f"  server log     {stack.folder.server_log(1)}")

@@ -26,6 +26,8 @@ WATCH_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 10.0
 # Who ran this long starts again at once when it dies.
 STEADY_SECONDS = 30.0
+# They tell anybody who asks, so they listen for this machine only.
+OPS_HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Options:
     redis_url: str | None
     secrets_file: Path | None
     drain_seconds: float
+    # Of the first server's ops listener; the others' follow. None: they have none.
+    ops_port: int | None = None
 
 
 class Part(Protocol):
@@ -100,6 +104,7 @@ class Stack:
         self._secrets = (options.secrets_file or self.folder.secrets).resolve()
         self._parts: list[Watched] = []
         self._servers: list[ServerProcess] = []
+        self.ops: list[str] = []
         # What was started is stopped in the reverse order, however far the start came.
         self._undo = contextlib.ExitStack()
 
@@ -210,7 +215,9 @@ class Stack:
             self._undo.callback(self.folder.runtime.unlink, missing_ok=True)
             for number in range(1, count + 1):
                 server = ServerProcess(
-                    environment, self.folder.server_log(number), self._options.drain_seconds
+                    environment | self._reserve_ops(number),
+                    self.folder.server_log(number),
+                    self._options.drain_seconds,
                 )
                 server.start()
                 self._servers.append(server)
@@ -220,6 +227,20 @@ class Stack:
             for number, server in enumerate(self._servers, start=1):
                 self._parts.append(Watched("the server" if count == 1 else f"server {number}", server))
             step.note = self.address
+
+    def _reserve_ops(self, number: int) -> dict[str, str]:
+        """Where a server tells of itself: on the port wished for, or a free one if somebody has that."""
+        first = self._options.ops_port
+        if first is None:
+            return {"LAUREL_OPS_PORT": ""}
+        try:
+            held = reserve(OPS_HOST, first + number - 1 if first else 0)
+        except StackError:
+            held = reserve(OPS_HOST, 0)
+        self._undo.enter_context(held)
+        port = held.getsockname()[1]
+        self.ops.append(f"{OPS_HOST}:{port}")
+        return {"LAUREL_OPS_HOST": OPS_HOST, "LAUREL_OPS_PORT": str(port)}
 
     def _stop_servers(self) -> None:
         for server in self._servers:
@@ -242,6 +263,7 @@ class Stack:
             {
                 "pid": os.getpid(),
                 "address": self.address,
+                "ops": self.ops,
                 "database_url": self.database_url,
                 "redis_url": self.redis_url,
                 "secrets_file": str(self._secrets),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from laurel.stack.processes import command_of
@@ -23,6 +24,13 @@ def home() -> Iterator[Path]:
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(path) not in listing
     shutil.rmtree(path)
+
+
+def _is_ready(place: str) -> bool:
+    try:
+        return httpx.get(f"http://{place}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def runtime(home: Path, name: str = ".laurel") -> dict[str, object]:
@@ -101,11 +109,11 @@ def test_two_run_side_by_side_but_not_in_one_folder_or_on_one_port(home: Path) -
     with up(home, "--data-folder", "one"), up(home, "--data-folder", "two"):
         addresses = {str(runtime(home, name)["address"]) for name in ("one", "two")}
         assert len(addresses) == 2
-        same_folder = run("up", "--port", "0", "--data-folder", "one", cwd=home)
+        same_folder = run("up", "--port", "0", "--ops-port", "0", "--data-folder", "one", cwd=home)
         assert same_folder.returncode == 1
         assert "another `laurel up`" in same_folder.stderr
         port = addresses.pop().rpartition(":")[2]
-        same_port = run("up", "--port", port, "--data-folder", "three", cwd=home)
+        same_port = run("up", "--port", port, "--ops-port", "0", "--data-folder", "three", cwd=home)
         assert same_port.returncode == 1
         assert f"port {port}" in same_port.stderr
 
@@ -121,6 +129,14 @@ def test_whoever_dies_is_started_again(home: Path) -> None:
         stack.wait_for("PostgreSQL was started again")
         assert wait_until(lambda: run("members", "list", cwd=home).returncode == 0)
         assert runtime(home)["servers"] != first
+        places = runtime(home)["ops"]
+        assert isinstance(places, list)
+        assert len(set(places)) == 2
+        for place in places:
+            assert f"http://{place}/readyz" in stack.text
+            assert wait_until(lambda place=place: _is_ready(place))
+        found = json.loads(run("doctor", "--json", cwd=home).stdout)
+        assert [f["state"] for f in found if f["check"] == "readiness"] == ["ok", "ok"]
 
 
 def test_after_kill_9_of_the_whole_the_next_start_takes_over(home: Path) -> None:
@@ -136,7 +152,7 @@ def test_secrets_that_are_lost_are_not_replaced_over_data_they_seal(home: Path) 
     with up(home):
         pass
     (home / ".laurel" / "secrets.json").unlink()
-    refused = run("up", "--port", "0", cwd=home)
+    refused = run("up", "--port", "0", "--ops-port", "0", cwd=home)
     assert refused.returncode == 1
     assert "secrets.json is missing" in refused.stderr
     assert not (home / ".laurel" / "secrets.json").exists()

@@ -89,6 +89,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "LAUREL_REDIS_URL": settings.redis_url.get_secret_value(),
         "LAUREL_SECRETS_FILE": str(settings.secrets_file),
         "LAUREL_PORT": "0",
+        "LAUREL_OPS_PORT": "0",
     }
 
 

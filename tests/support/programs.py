@@ -53,6 +53,7 @@ def settings_for(database_url: str, redis_url: str, secrets_file: Path, **change
         "redis_url": redis_url,
         "secrets_file": secrets_file,
         "port": 0,
+        "ops_port": 0,
         "credential_cache_seconds": 1.0,
         "drain_seconds": 5.0,
         # Races need more calls about one member than anybody makes in a life.

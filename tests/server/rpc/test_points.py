@@ -212,6 +212,7 @@ async def server_process(settings: Settings) -> AsyncIterator[str]:
         "LAUREL_SECRETS_FILE": str(settings.secrets_file),
         "LAUREL_PORT": "0",
         "LAUREL_MEMBER_LIMITS": settings.member_limits,
+        "LAUREL_OPS_PORT": "0",
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "server", env=environment, stdout=asyncio.subprocess.PIPE

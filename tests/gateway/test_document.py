@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from gateway.bindings import read
+from gateway.contract import Contract
 from gateway.openapi import comments
 from gateway.openapi.document import About, Access, document
 from tests.support.compiled import compiled, pool_of
@@ -284,6 +285,23 @@ def test_descriptors_without_comments_do(files: FileDescriptorSet) -> None:
     validate(bare, cls=OpenAPIV31SpecValidator)
     assert "securitySchemes" not in bare["components"]
     assert "401" not in bare["paths"]["/v1/books:watch"]["get"]["responses"]
+
+
+def test_a_contract_that_uses_everything_has_a_valid_document(contract: Contract) -> None:
+    bindings = contract.routes.bindings
+    whole = document(bindings, About("Everything", "1"), comments.Comments({}))
+    validate(json.loads(json.dumps(whole)), cls=OpenAPIV31SpecValidator)
+    for schema in whole["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    found = [
+        operation["operationId"]
+        for item in whole["paths"].values()
+        for operation in [*item.values(), *item.get("x-oai-additionalOperations", {}).values()]
+        if "operationId" in operation
+    ]
+    assert len(found) == len(set(found))
+    told = {name.split("_")[1] for name in found}
+    assert told == {binding.rpc.name for binding in bindings}
 
 
 def test_ours_is_valid_and_described_throughout() -> None:

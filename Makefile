@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint faults toolchains protos clients lock clean
+.PHONY: help run test lint faults toolchains bench protos clients lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,9 @@ faults: $(READY) ## Kill servers and PostgreSQL under load, again and again; a f
 
 toolchains: $(READY) ## Test what needs Go: the Go till, load by ghz; what is absent is skipped and named.
 	@$(BIN)/python -m pytest -m toolchains -rs $(ARGS)
+
+bench: $(READY) ## Measure Laurel against what its work costs anyway; needs Go. ARGS="--quick", ARGS=--help.
+	@$(BIN)/python -m bench $(ARGS)
 
 # The first also compares with the contract as last generated: nothing that callers use may go.
 lint: $(READY) ## Check contracts, stubs, style, types and the direction of imports.

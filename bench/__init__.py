@@ -1,1 +1,1 @@
-"""Benchmarks: what Laurel costs on top of what gRPC costs anyway. They measure; they are no tests."""
+"""Benchmarks: what Laurel costs on top of what its work costs anyway. They measure; they are no tests."""

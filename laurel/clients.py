@@ -71,7 +71,7 @@ def generate(name: str) -> None:
     language.prepare()
     shutil.rmtree(language.folder, ignore_errors=True)
     template = yaml.safe_dump(part(yaml.safe_load(TEMPLATE.read_text()), language.folder))
-    _demand([PROGRAMS / "buf", "generate", PROTOS, "--template", template])
+    demand([PROGRAMS / "buf", "generate", PROTOS, "--template", template])
     language.build()
 
 
@@ -87,36 +87,36 @@ def _prepare_python() -> None:
 
 def _build_python() -> None:
     code = "import loyalty.v1.member_pb2_grpc, loyalty.v1.points_pb2_grpc, loyalty.v1.rules_pb2_grpc"
-    _demand([sys.executable, "-c", code], PYTHONPATH=str(LANGUAGES["python"].folder))
+    demand([sys.executable, "-c", code], PYTHONPATH=str(LANGUAGES["python"].folder))
 
 
 def _prepare_typescript() -> None:
-    _fetch(["npm", "ci", "--no-fund", "--no-audit"], SDK / "typescript")
+    fetch(["npm", "ci", "--no-fund", "--no-audit"], SDK / "typescript")
 
 
 def _build_typescript() -> None:
-    _demand([SDK / "typescript" / "node_modules" / ".bin" / "tsc", "--noEmit"], SDK / "typescript")
+    demand([SDK / "typescript" / "node_modules" / ".bin" / "tsc", "--noEmit"], SDK / "typescript")
 
 
 def _prepare_go() -> None:
-    _fetch(["go", "install", *GO_GENERATORS], SDK / "go", GOBIN=str(TOOLS))
+    fetch(["go", "install", *GO_GENERATORS], SDK / "go", GOBIN=str(TOOLS))
 
 
 def _build_go() -> None:
-    _demand(["go", "build", "./..."], SDK / "go")
+    demand(["go", "build", "./..."], SDK / "go")
 
 
 def _prepare_java() -> None:
-    _fetch(["mvn", "--quiet", "--batch-mode", "dependency:copy@generators"], SDK / "java")
+    fetch(["mvn", "--quiet", "--batch-mode", "dependency:copy@generators"], SDK / "java")
     for name in JAVA_GENERATORS:
         (TOOLS / name).chmod(0o755)
 
 
 def _build_java() -> None:
-    _demand(["mvn", "--quiet", "--batch-mode", "compile"], SDK / "java")
+    demand(["mvn", "--quiet", "--batch-mode", "compile"], SDK / "java")
 
 
-def _fetch(command: Sequence[str], folder: Path, **variables: str) -> None:
+def fetch(command: Sequence[str], folder: Path, **variables: str) -> None:
     """Run what brings generators; raises Missing if the program isn't there or fails."""
     if shutil.which(command[0]) is None:
         raise Missing(f"{command[0]} isn't installed")
@@ -127,7 +127,7 @@ def _fetch(command: Sequence[str], folder: Path, **variables: str) -> None:
         raise Missing(f"`{' '.join(command[:3])}` failed: {said[-1] if said else finished.returncode}")
 
 
-def _demand(command: Sequence[str | Path], folder: Path = ROOT, **variables: str) -> None:
+def demand(command: Sequence[str | Path], folder: Path = ROOT, **variables: str) -> None:
     """Run what must succeed."""
     finished = _run(command, folder, variables)
     if finished.returncode:

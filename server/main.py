@@ -14,7 +14,6 @@ import redis.asyncio
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
@@ -34,6 +33,7 @@ from server.operations.rules import Rules
 from server.operations.tokens import Tokens
 from server.operations.watch import Commits
 from server.readiness import Readiness
+from server.rpc import reflection
 from server.rpc.access import SERVICES, declared_scopes
 from server.rpc.gate import Gate, Method, UnknownMethods, Verifier, guarded, methods
 from server.rpc.members import MemberService
@@ -46,7 +46,6 @@ from server.settings import Settings
 from server.store.database import Database
 from server.store.limits import LimitStore
 from server.store.sealing import Sealer
-from server.tls import Certificates, Files, TlsError
 from server.watch import RedisState, describe
 from telemetry.listener import Listener
 from telemetry.setup import Telemetry, TelemetryError
@@ -99,7 +98,6 @@ class Server:
     ``telemetry`` is what it counts and traces with, its own unless one is given;
     ``ops_port`` is where that can be read, None if nowhere. ``readiness`` says whether calls
     should be sent.
-    ``certificates`` are what it shows to clients, None in plaintext.
     """
 
     def __init__(self, settings: Settings, telemetry: Telemetry | None = None) -> None:
@@ -107,7 +105,6 @@ class Server:
         self.ops_port: int | None = None
         self.readiness: Readiness | None = None
         self.telemetry = telemetry
-        self.certificates: Certificates | None = None
         self.methods: dict[str, Method] = {}
         self._settings = settings
         self._closing = contextlib.AsyncExitStack()
@@ -128,9 +125,6 @@ class Server:
             keys = secrets.load(settings.secrets_file)
         except SecretsError as error:
             raise StartError(str(error)) from None
-        self.certificates = _open_certificates(settings)
-        if self.certificates is not None:
-            opened.push_async_callback(_cancel, asyncio.create_task(self.certificates.follow()))
         if self.telemetry is None:
             self.telemetry = await _open_telemetry()
             opened.push_async_callback(self.telemetry.close)
@@ -216,14 +210,10 @@ class Server:
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         names = [service.full_name for service in services]
-        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        reflection.enable([*names, health.SERVICE_NAME], server)
         server.add_generic_rpc_handlers([UnknownMethods()])
         try:
-            place = f"{settings.host}:{settings.port}"
-            if self.certificates is None:
-                self.port = server.add_insecure_port(place)
-            else:
-                self.port = server.add_secure_port(place, self.certificates.credentials())
+            self.port = server.add_insecure_port(f"{settings.host}:{settings.port}")
         except RuntimeError:
             raise StartError(
                 f"can't listen on {settings.host}:{settings.port}; is the address this machine's "
@@ -276,14 +266,6 @@ class Server:
         except (RedisError, OSError) as error:
             log.warning("redis_unreachable", error=type(error).__name__)
         return client
-
-
-def _open_certificates(settings: Settings) -> Certificates | None:
-    try:
-        files = Files.of(settings)
-        return None if files is None else Certificates(files)
-    except TlsError as error:
-        raise StartError(str(error)) from None
 
 
 async def _open_database(settings: Settings) -> Database:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -40,6 +41,31 @@ async def test_reflection_lists_every_service_of_the_contracts(laurel: Laurel) -
         listed = {service.name for service in reply.list_services_response.service}
         call.cancel()
     assert {service.full_name for service in SERVICES} <= listed
+
+
+@pytest.mark.parametrize(
+    ("symbol", "file"),
+    [
+        ("loyalty.v1.PointsService", "loyalty/v1/points.proto"),
+        ("loyalty.v1.PointsService.Accrue", "loyalty/v1/points.proto"),
+        ("loyalty.v1.Member", "loyalty/v1/member.proto"),
+        ("loyalty.v1.PointsService.Nothing", None),
+        ("Nothing", None),
+    ],
+)
+async def test_reflection_finds_what_is_declared(laurel: Laurel, symbol: str, file: str | None) -> None:
+    async with grpc.aio.insecure_channel(laurel.address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+        call = stub.ServerReflectionInfo(iter([asked]))
+        reply = await call.read()
+        call.cancel()
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(raw).name
+        for raw in reply.file_descriptor_response.file_descriptor_proto
+    ]
+    assert files[:1] == ([file] if file else [])
+    assert bool(file) != reply.HasField("error_response")
 
 
 async def test_a_server_works_without_redis(

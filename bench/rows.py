@@ -1,0 +1,198 @@
+"""The rows of the benchmark: what is compared with what, and what is to be reached."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import batches, evaluation, footprint, load, tools
+from bench.figures import Figures, middle
+from bench.load import Pace, Target
+from bench.stack import Stack
+
+WITHOUT_TELEMETRY: Mapping[str, str | None] = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": None,
+    "LAUREL_ACCESS_LOG": "none",
+}
+WITHOUT_LIMITS: Mapping[str, str | None] = {
+    "LAUREL_CREDENTIAL_LIMITS": "",
+    "LAUREL_MEMBER_LIMITS": "",
+    "LAUREL_FAILURE_LIMIT": "",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A ratio and the figures behind it: of runs under load, or numbers with their unit in the name."""
+
+    ratio: float
+    figures: Mapping[str, Figures | float]
+
+    @property
+    def cpu_ratio(self) -> float:
+        """What the first spends of its process's CPU per call, by what the second does; 0 if unknown.
+
+        On a busy machine it is steadier than rates are; what other processes do isn't in it.
+        """
+        spent = [figure.server_cpu for figure in self.figures.values() if isinstance(figure, Figures)]
+        return spent[0] / spent[1] if len(spent) == 2 and spent[1] else 0.0
+
+
+@dataclass
+class Bench:
+    """What rows measure with. ``seconds`` of each run, ``rounds`` of runs in turns, ``calls`` in flight."""
+
+    stack: Stack
+    seconds: float
+    warm_up: float
+    rounds: int
+    calls: int
+    show: Callable[[str, Figures], None]
+    half_rate: int = 0
+    _footprint: tuple[float, float] | None = None
+    _data: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def pace(self) -> Pace:
+        """As many calls as can be had from those in flight."""
+        return Pace(self.seconds, self.warm_up, self.calls)
+
+    def calling(self, target: Target, workload: str, pace: Pace | None = None) -> Figures:
+        """One run of a workload of bench/ghz."""
+        if workload not in self._data:
+            self._data[workload] = load.data_for(workload, self.stack.members, self.stack.folder)
+        figures = load.grpc(tools.ghz(), target, workload, self._data[workload], pace or self.pace)
+        self.show(f"{target.name}, {workload}", figures)
+        return figures
+
+    def in_turns(
+        self, first: Callable[[], Figures], second: Callable[[], Figures]
+    ) -> tuple[list[Figures], list[Figures]]:
+        """Both, one after the other, each first as often: what else the machine does meets both."""
+        ours: tuple[list[Figures], list[Figures]] = ([], [])
+        for number in range(self.rounds):
+            turns = [(ours[0], first), (ours[1], second)]
+            for found, run in turns if number % 2 == 0 else reversed(turns):
+                found.append(run())
+        return ours
+
+    def footprint(self) -> tuple[float, float]:
+        """Seconds to start a server and MB it takes, measured once."""
+        if self._footprint is None:
+            self._footprint = footprint.measure(self.stack, self.rounds)
+        return self._footprint
+
+    @contextmanager
+    def beside_echo(self) -> Iterator[tuple[Target, Target]]:
+        """The echo, and a server with everything on."""
+        with ExitStack() as opened:
+            yield opened.enter_context(self.stack.echo()), opened.enter_context(self.stack.server())
+
+
+@dataclass(frozen=True)
+class Row:
+    """``target`` is what to reach: at least, or at most if ``at_most``; None where none is set."""
+
+    what: str
+    target: float | None
+    measure: Callable[[Bench], Measured]
+    at_most: bool = False
+
+    def met(self, ratio: float) -> bool | None:
+        """Whether the target is reached; None where there is none."""
+        if self.target is None:
+            return None
+        return ratio <= self.target if self.at_most else ratio >= self.target
+
+
+def _rates(ones: Sequence[Figures], others: Sequence[Figures]) -> float:
+    """The second's completion rate by the first's, round by round; the median."""
+    return statistics.median(
+        other.completions / one.completions for one, other in zip(ones, others, strict=True)
+    )
+
+
+def _against_echo(workload: str) -> Callable[[Bench], Measured]:
+    def measure(bench: Bench) -> Measured:
+        with bench.beside_echo() as (echo, laurel):
+            bare, ours = bench.in_turns(
+                lambda: bench.calling(echo, workload), lambda: bench.calling(laurel, workload)
+            )
+        if workload == "accrue":
+            bench.half_rate = round(middle(ours).completions / 2)
+        return Measured(_rates(bare, ours), {"echo": middle(bare), "Laurel": middle(ours)})
+
+    return measure
+
+
+def _latency_at_half(bench: Bench) -> Measured:
+    with bench.beside_echo() as (echo, laurel):
+        rate = bench.half_rate or round(bench.calling(laurel, "accrue").completions / 2)
+        pace = Pace(bench.seconds, bench.warm_up, bench.calls, rate)
+        bare, ours = bench.in_turns(
+            lambda: bench.calling(echo, "accrue", pace), lambda: bench.calling(laurel, "accrue", pace)
+        )
+    ratio = statistics.median(mine.p99 / its.p99 for its, mine in zip(bare, ours, strict=True))
+    return Measured(ratio, {"echo": middle(bare), "Laurel": middle(ours)})
+
+
+def _without(name: str, settings: Mapping[str, str | None]) -> Callable[[Bench], Measured]:
+    """What accruals cost more with a part than without it."""
+
+    def measure(bench: Bench) -> Measured:
+        with bench.stack.server(f"without {name}", settings) as bare, bench.stack.server() as full:
+            without, everything = bench.in_turns(
+                lambda: bench.calling(bare, "accrue"), lambda: bench.calling(full, "accrue")
+            )
+        figures = {f"without {name}": middle(without), "everything on": middle(everything)}
+        return Measured(_rates(without, everything), figures)
+
+    return measure
+
+
+def _raw_sql(bench: Bench) -> Measured:
+    stack = bench.stack
+    rates = batches.compare(
+        stack.database_url, stack.secrets_file, stack.members, bench.seconds, bench.rounds
+    )
+    ratio = statistics.median(
+        committed / raw for committed, raw in zip(rates.committed, rates.raw, strict=True)
+    )
+    return Measured(
+        ratio,
+        {
+            "raw SQL, purchases/s": statistics.median(rates.raw),
+            "committer, purchases/s": statistics.median(rates.committed),
+        },
+    )
+
+
+def _rules(bench: Bench) -> Measured:
+    few, many = evaluation.compare(evaluation.rule_set(10), evaluation.rule_set(10_000), bench.seconds)
+    return Measured(many / few, {"10 rules, us": few, "10,000 rules, us": many})
+
+
+def _start(bench: Bench) -> Measured:
+    seconds, _ = bench.footprint()
+    return Measured(seconds / 2.0, {"seconds from start to serving": seconds})
+
+
+def _memory(bench: Bench) -> Measured:
+    _, megabytes = bench.footprint()
+    return Measured(megabytes / 120.0, {"MB resident, idle": megabytes})
+
+
+ROWS: Mapping[str, Row] = {
+    "accrue": Row("Accrue / bare echo, calls per second", 0.60, _against_echo("accrue")),
+    "accrue-p99": Row("Accrue / bare echo, p99 at half that load", 3.0, _latency_at_half, at_most=True),
+    "redeem": Row("Redeem / bare echo", 0.50, _against_echo("redeem")),
+    "get-balance": Row("GetBalance / bare echo", 0.85, _against_echo("get-balance")),
+    "get-member": Row("GetMember / bare echo", 0.85, _against_echo("get-member")),
+    "batches": Row("batches of purchases / raw SQL of the same rows", 0.70, _raw_sql),
+    "rules": Row("evaluation with 10,000 rules / with 10", 2.0, _rules, at_most=True),
+    "telemetry": Row("Accrue with telemetry / without", None, _without("telemetry", WITHOUT_TELEMETRY)),
+    "limits": Row("Accrue with rate limits / without", None, _without("limits", WITHOUT_LIMITS)),
+    "start": Row("start of a server process / 2 s", 1.0, _start, at_most=True),
+    "memory": Row("idle server process / 120 MB", 1.0, _memory, at_most=True),
+}

@@ -1,0 +1,165 @@
+"""Everything that runs while it is measured: each part a process, its data in a temporary folder."""
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+
+from bench import shop, tools
+from bench.load import Target
+from laurel.protos import ROOT
+from laurel.stack.postgres import EmbeddedPostgres
+from laurel.stack.processes import end_child, open_log, spawn
+from laurel.stack.redis import EmbeddedRedis
+from laurel.stack.servers import STOP_SIGNALS, ServerProcess, reserve
+from server import secrets
+
+READY_SECONDS = 20.0
+PAUSE_SECONDS = 0.02
+NOTHING: Mapping[str, str | None] = {}
+
+
+class Stack:
+    """A durable PostgreSQL, Redis, the echo, a collector, and servers as they are asked for."""
+
+    def __init__(self, folder: Path, members: int, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.database_url = ""
+        self.secrets_file = folder / "secrets.json"
+        self.key = ""
+        self.members: Sequence[str] = ()
+        self._wanted = members
+        self._say = say
+        self._redis_url = ""
+        self._collector = ""
+        self._database_pids: Sequence[int] = ()
+        self._opened = ExitStack()
+
+    def start(self) -> None:
+        """Start all but servers, and enrol members. Call it from the main thread."""
+        self._say("starting PostgreSQL (durable) and Redis")
+        postgres = EmbeddedPostgres(self.folder / "postgres", durable=True, notify=lambda line: None)
+        self._opened.callback(postgres.stop)
+        postgres.start()
+        self._database_pids = [postgres.pid]
+        self.database_url = postgres.url("laurel")
+        redis = EmbeddedRedis(self.folder / "redis")
+        self._opened.callback(redis.stop)
+        redis.start()
+        self._redis_url = redis.url
+        secrets.generate(self.secrets_file)
+        self.key = asyncio.run(shop.found(self.database_url))
+        self._collector, _ = self._helper([sys.executable, "-m", "bench.collector"], "collector")
+        self._say(f"enrolling {self._wanted:,} members, each with points to spend")
+        with self.server() as target:
+            shop.publish(target.address, self.key)
+            self.members = asyncio.run(shop.enrol(target.address, self.key, self._wanted))
+
+    def stop(self) -> None:
+        """End what was started, in the reverse order."""
+        self._opened.close()
+
+    @contextmanager
+    def server(self, name: str = "Laurel", settings: Mapping[str, str | None] = NOTHING) -> Iterator[Target]:
+        """A server with everything on, but for these variables; None takes one away."""
+        with reserve("127.0.0.1", 0) as held:
+            address = f"127.0.0.1:{held.getsockname()[1]}"
+            environment = self.environment(address, settings)
+            process = ServerProcess(environment, self.folder / "server.log", drain_seconds=5.0)
+            try:
+                process.start()
+                process.wait_until_serving(address)
+                yield Target(name, address, self.key, [process.pid], self._database_pids)
+            finally:
+                process.stop()
+
+    @contextmanager
+    def echo(self) -> Iterator[Target]:
+        """The bare server."""
+        address, pid = self._helper([sys.executable, "-m", "bench.echo"], "echo")
+        yield Target("echo", address, self.key, [pid])
+
+    def environment(self, address: str, settings: Mapping[str, str | None]) -> dict[str, str]:
+        """What a server process reads: nothing of the caller's own settings."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("LAUREL_", "OTEL_"))}
+        wanted = {
+            **own,
+            "LAUREL_DATABASE_URL": self.database_url,
+            "LAUREL_REDIS_URL": self._redis_url,
+            "LAUREL_SECRETS_FILE": str(self.secrets_file),
+            "LAUREL_PORT": address.rpartition(":")[2],
+            "LAUREL_OPS_PORT": "0",
+            # One call in a hundred is traced, the default.
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{self._collector}",
+            **settings,
+        }
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def _helper(self, command: Sequence[str], name: str) -> tuple[str, int]:
+        """Start a process that takes its port as its last argument; its address and id once it listens."""
+        address = free_address()
+        with open_log(self.folder / f"{name}.log") as log:
+            child = spawn(
+                [*command, address.rpartition(":")[2]], log=log, dies_by=STOP_SIGNALS[0], folder=ROOT
+            )
+        self._opened.callback(end_child, child, STOP_SIGNALS, 5.0)
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(timeout=READY_SECONDS)
+        return address, child.pid
+
+    @contextmanager
+    def gateway(self, server: Target) -> Iterator[Target]:
+        """Go's grpc-gateway in front of a server. Raises clients.Missing."""
+        program, address = tools.gateway(), free_address()
+        with open_log(self.folder / "gateway.log") as log:
+            command = [str(program), "-listen", address, "-server", server.address]
+            child = spawn(command, log=log, dies_by=STOP_SIGNALS[0])
+        try:
+            wait_until_listening(address)
+            yield Target("grpc-gateway", address, self.key, [child.pid, *server.server], server.database)
+        finally:
+            end_child(child, STOP_SIGNALS, 5.0)
+
+
+@contextmanager
+def running(members: int, say: Callable[[str], None]) -> Iterator[Stack]:
+    """A stack for as long as the block lasts; nothing of it stays."""
+    folder = Path(tempfile.mkdtemp(prefix="laurel-bench-"))
+    # PostgreSQL won't run as root, and its account has to get through to its data.
+    folder.chmod(0o711)
+    stack = Stack(folder, members, say)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_address() -> str:
+    """An address that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def wait_until_listening(address: str) -> None:
+    """Until a connection is taken there; raises TimeoutError."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nobody listens on {address}") from None
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return

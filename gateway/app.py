@@ -22,6 +22,7 @@ from gateway.scopes import Scope, callers_of, path_of, peer_of, values_of
 from gateway.sockets import Sockets
 from gateway.statuses import Errors, Headers, Refused, wrong
 from gateway.streams import LINES, Activity, Lines, one, only, pump, sink_for
+from gateway.watch import BINDING
 
 JSON_TYPES = frozenset({"", "application/json"})
 # Nothing of a reply may lie about in caches: it belongs to who asked.
@@ -99,6 +100,7 @@ class Gateway:
             if match is None:
                 await self._options(path, head, shared, send)
                 return
+            scope[BINDING] = match.binding
             exchange = Exchange(scope, receive, send, head, shared, match, self._endpoints[match.binding])
             if match.binding.streams:
                 await self._stream(exchange)

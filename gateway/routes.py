@@ -97,8 +97,13 @@ class Routes:
         if colon and verb:
             shortened = (*raw[:-1], last)
             verb = _decoded(verb)
+            taken = False
             for takers in _walk(self._root, shortened, _all_decoded(shortened), 0, verb):
+                taken = True
                 yield takers, shortened
+            if taken:
+                # A verb that is there is one: what has no such method is not called something else.
+                return
         for takers in _walk(self._root, raw, _all_decoded(raw), 0, ""):
             yield takers, raw
 

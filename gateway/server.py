@@ -138,8 +138,9 @@ def bind(host: str, port: int, *, shared: bool = True) -> socket.socket:
     """
     try:
         found: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, place = found[0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        family, kind, protocol, _, place = found[0]
+        # asyncio sends small writes at once only on sockets that say they are TCP.
+        bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ListenError(f"{host}:{port}: {error.strerror}") from None
     try:

@@ -15,6 +15,7 @@ import click
 import grpc
 from loyalty.v1 import member_pb2_grpc, points_pb2_grpc, rules_pb2_grpc
 
+from laurel import channels
 from laurel.failures import Failure
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -82,7 +83,7 @@ class Client:
 def connect(role: str, program: str | None = None) -> Iterator[Client]:
     """A client with the key of ``role``."""
     key = key_for(role, program or os.environ.get("LAUREL_PROGRAM") or DEFAULT_PROGRAM)
-    with grpc.insecure_channel(address()) as channel:
+    with channels.connect(address()) as channel:
         yield Client(channel, key)
 
 

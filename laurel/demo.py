@@ -17,6 +17,7 @@ from google.type.money_pb2 import Money
 from loyalty.v1 import member_pb2, points_pb2, rules_pb2
 from uuid_utils.compat import uuid7
 
+from laurel import channels
 from laurel.client import ROLES, Client
 from laurel.stack.folder import read_json, write_json
 from server.domain.actor import CallerKind
@@ -57,7 +58,7 @@ async def seed_programs(database_url: str, keys_file: Path, say: Say) -> None:
 def seed_rules(address: str, keys: Mapping[str, Mapping[str, str]], say: Say) -> None:
     """Make the event types and rules that are missing, and put the new rules in force."""
     for description in programs():
-        with grpc.insecure_channel(address) as channel:
+        with channels.connect(address) as channel:
             client = Client(channel, keys[description["name"]]["service"])
             added = _add_event_types(client, description.get("event_types", []))
             added += _add_rules(client, description["rules"])
@@ -69,7 +70,7 @@ def seed_people(address: str, keys: Mapping[str, Mapping[str, str]], system: str
     """Make those of the people members who are nobody's staff, with some points to spend."""
     for description in programs():
         people = [person for person in description.get("people", ()) if "role" not in person]
-        with grpc.insecure_channel(address) as channel:
+        with channels.connect(address) as channel:
             client = Client(channel, keys[description["name"]]["service"])
             added = [p["login"] for p in people if _add_member(client, p, system, description["currency"])]
         if added:

@@ -1,12 +1,15 @@
 """What PostgreSQL and Redis say about themselves."""
 
 import asyncio
+import socket
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import redis
+from cryptography import x509
 
 OLDEST_POSTGRES = 15
 OLDEST_REDIS = (6, 2)
@@ -36,6 +39,23 @@ def redis_version(url: str) -> str:
         return str(facts["redis_version"])
     finally:
         client.close()
+
+
+def certificate_expiry(address: str) -> datetime:
+    """When the certificate expires that a gRPC server shows. Raises OSError; checks nothing else."""
+    host, _, port = address.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS) as connection,
+        context.wrap_socket(connection) as secured,
+    ):
+        shown = secured.getpeercert(binary_form=True)
+    if shown is None:
+        raise OSError("the server shows no certificate")
+    return x509.load_der_x509_certificate(shown).not_valid_after_utc
 
 
 def is_redis_new_enough(version: str) -> bool:

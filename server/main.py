@@ -46,6 +46,7 @@ from server.settings import Settings
 from server.store.database import Database
 from server.store.limits import LimitStore
 from server.store.sealing import Sealer
+from server.tls import Certificates, Files, TlsError
 from server.watch import RedisState, describe
 from telemetry.listener import Listener
 from telemetry.setup import Telemetry, TelemetryError
@@ -98,6 +99,7 @@ class Server:
     ``telemetry`` is what it counts and traces with, its own unless one is given;
     ``ops_port`` is where that can be read, None if nowhere. ``readiness`` says whether calls
     should be sent.
+    ``certificates`` are what it shows to clients, None in plaintext.
     """
 
     def __init__(self, settings: Settings, telemetry: Telemetry | None = None) -> None:
@@ -105,6 +107,7 @@ class Server:
         self.ops_port: int | None = None
         self.readiness: Readiness | None = None
         self.telemetry = telemetry
+        self.certificates: Certificates | None = None
         self.methods: dict[str, Method] = {}
         self._settings = settings
         self._closing = contextlib.AsyncExitStack()
@@ -125,6 +128,9 @@ class Server:
             keys = secrets.load(settings.secrets_file)
         except SecretsError as error:
             raise StartError(str(error)) from None
+        self.certificates = _open_certificates(settings)
+        if self.certificates is not None:
+            opened.push_async_callback(_cancel, asyncio.create_task(self.certificates.follow()))
         if self.telemetry is None:
             self.telemetry = await _open_telemetry()
             opened.push_async_callback(self.telemetry.close)
@@ -213,7 +219,11 @@ class Server:
         reflection.enable([*names, health.SERVICE_NAME], server)
         server.add_generic_rpc_handlers([UnknownMethods()])
         try:
-            self.port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+            place = f"{settings.host}:{settings.port}"
+            if self.certificates is None:
+                self.port = server.add_insecure_port(place)
+            else:
+                self.port = server.add_secure_port(place, self.certificates.credentials())
         except RuntimeError:
             raise StartError(
                 f"can't listen on {settings.host}:{settings.port}; is the address this machine's "
@@ -266,6 +276,14 @@ class Server:
         except (RedisError, OSError) as error:
             log.warning("redis_unreachable", error=type(error).__name__)
         return client
+
+
+def _open_certificates(settings: Settings) -> Certificates | None:
+    try:
+        files = Files.of(settings)
+        return None if files is None else Certificates(files)
+    except TlsError as error:
+        raise StartError(str(error)) from None
 
 
 async def _open_database(settings: Settings) -> Database:

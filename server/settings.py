@@ -70,6 +70,13 @@ class Settings(BaseSettings):
     ops_port: int | None = Field(
         default=9464, ge=0, le=65535, description="their port; 0 picks a free one, empty: none"
     )
+    tls_certificate_file: str = Field(
+        default="", description="PEM of the server's certificate and its chain; plaintext if empty"
+    )
+    tls_key_file: str = Field(default="", description="PEM of the certificate's private key")
+    tls_client_ca_file: str = Field(
+        default="", description="PEM of the authority whose certificates clients must show; none if empty"
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
     oidc_issuer: str = Field(default="", description="URL of the issuer of members' tokens; empty for none")
     oidc_audience: str = Field(default="", description="what the tokens' `aud` must hold")

@@ -6,18 +6,24 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
+from gateway import masks
 from gateway.bindings import ANY_METHOD, WHOLE, Binding
 from gateway.openapi import errors, parameters
 from gateway.openapi.comments import Comments, first_sentence
 from gateway.openapi.paths import Rendered, render
-from gateway.openapi.schemas import Schema, Schemas
+from gateway.openapi.schemas import COMPONENTS, Schema, Schemas
 
 VERSION = "3.1.1"
 JSON = "application/json"
 # The methods that a path item can hold; others stand beside them, where OpenAPI 3.2 has a place for them.
 METHODS = frozenset({"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"})
 OTHER_METHODS = "x-oai-additionalOperations"
-STREAMS = ("application/x-ndjson", "text/event-stream")
+ETAG = {"description": "Names this state of the resource, for If-Match.", "schema": {"type": "string"}}
+NOT_MODIFIED = {"description": "It still is as If-None-Match says.", "headers": {"ETag": ETAG}}
+# A message whose bytes are the body as it stands.
+HTTP_BODY = "google.api.HttpBody"
+NDJSON = "application/x-ndjson"
+EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,8 @@ class _Document:
         operation: Schema = {"tags": [rpc.containing_service.full_name], "operationId": _id(binding, method)}
         if comment:
             operation["summary"] = first_sentence(comment)
-        description = "\n\n".join(text for text in (comment, access.words, *_streaming(rpc)) if text)
+        words = (comment, access.words, *_streaming(rpc), *_mask(binding))
+        description = "\n\n".join(text for text in words if text)
         if description:
             operation["description"] = description
         operation["parameters"] = [
@@ -122,8 +129,12 @@ class _Document:
         if binding.body:
             operation["requestBody"] = {"content": {JSON: {"schema": self._body(binding)}}}
         asks = bool(self._about.security_schemes)
-        found = errors.references(credential=asks, body=bool(binding.body))
+        found = errors.references(
+            credential=asks, body=bool(binding.body), etag=parameters.takes_etag(binding)
+        )
         operation["responses"] = {"200": self._answer(binding)} | found
+        if parameters.gives_etag(binding) and method == "GET":
+            operation["responses"]["304"] = NOT_MODIFIED
         if asks and access.public:
             operation["security"] = [{}, *({name: []} for name in self._about.security_schemes)]
         if rpc.GetOptions().deprecated or rpc.containing_service.GetOptions().deprecated:
@@ -142,26 +153,47 @@ class _Document:
 
     def _answer(self, binding: Binding) -> Schema:
         message = binding.rpc.output_type
-        schema = (
-            self._schemas.field(message.fields_by_name[binding.response_body])
-            if binding.response_body
-            else self._schemas.message(message)
-        )
-        words = first_sentence(self._comments.of(message.full_name)) or "The answer."
+        answer: Schema = {"description": self._comments.of(message.full_name) or "The answer."}
+        if parameters.gives_etag(binding):
+            answer["headers"] = {"ETag": ETAG}
+        if binding.response_body:
+            body = message.fields_by_name[binding.response_body]
+            content = self._content(binding, body.message_type, self._schemas.field(body))
+        else:
+            content = self._content(binding, message, self._schemas.message(message))
+        return answer | {"content": content}
+
+    def _content(self, binding: Binding, message: Descriptor | None, schema: Schema) -> Schema:
+        """The media types of a body and its schema in each of them."""
+        if message is not None and message.full_name == HTTP_BODY:
+            return {"*/*": {}}
         if not binding.rpc.server_streaming:
-            return {"description": words, "content": {JSON: {"schema": schema}}}
-        return {"description": words, "content": {kind: {"schema": schema} for kind in STREAMS}}
+            return {JSON: {"schema": schema}}
+        line = {
+            "type": "object",
+            "properties": {"result": schema, "error": {"$ref": COMPONENTS + errors.STATUS}},
+        }
+        return {NDJSON: {"schema": line | {"maxProperties": 1}}, EVENTS: {"schema": schema}}
 
 
 def _streaming(rpc: MethodDescriptor) -> Iterator[str]:
     """How a stream is read and written, in words: OpenAPI 3.1 has no others."""
     if rpc.client_streaming:
-        yield "A stream of requests: over WebSocket, one JSON message each."
-    elif rpc.server_streaming:
+        yield "Takes a stream of messages: lines of JSON in the body, or over WebSocket."
+    if rpc.server_streaming:
         yield (
-            "A stream: as lines of JSON with `Accept: application/x-ndjson`, as server-sent events with "
-            "`Accept: text/event-stream`, or over WebSocket. The schema is that of one message."
+            "Answers with a stream: lines of JSON, each with a `result` or, at the end, an `error`; "
+            f"server-sent events with `Accept: {EVENTS}`; or messages over WebSocket. The schemas are "
+            "those of one line and of the data of one event."
         )
+
+
+def _mask(binding: Binding) -> Iterator[str]:
+    """What a PATCH changes if nobody says it."""
+    if binding.verb == "PATCH" and binding.body not in {"", WHOLE}:
+        mask = masks.field_of(binding.rpc.input_type)
+        if mask is not None:
+            yield f"Without `{mask.json_name}`, the fields that the body gives are changed."
 
 
 def _id(binding: Binding, method: str) -> str:

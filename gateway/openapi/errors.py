@@ -46,6 +46,9 @@ WITH_BODY: Mapping[int, str] = {
     413: "The body is too large: RESOURCE_EXHAUSTED.",
     415: "The body is not JSON: INVALID_ARGUMENT.",
 }
+WITH_ETAG: Mapping[int, str] = {
+    412: "It has changed since If-Match was read: ABORTED.",
+}
 HEADERS: Mapping[int, Mapping[str, Schema]] = {
     401: {"WWW-Authenticate": CHALLENGE},
     429: {"Retry-After": RETRY_AFTER},
@@ -57,13 +60,18 @@ def responses() -> Schema:
     """The responses that operations refer to, by name."""
     return {
         _name(status): _response(status, words)
-        for status, words in sorted({**ANY_CALL, **WITH_CREDENTIAL, **WITH_BODY}.items())
+        for status, words in sorted({**ANY_CALL, **WITH_CREDENTIAL, **WITH_BODY, **WITH_ETAG}.items())
     }
 
 
-def references(*, credential: bool, body: bool) -> Schema:
-    """The errors of an operation that may ask for a credential and take a body."""
-    statuses = {**ANY_CALL, **(WITH_CREDENTIAL if credential else {}), **(WITH_BODY if body else {})}
+def references(*, credential: bool, body: bool, etag: bool) -> Schema:
+    """The errors of an operation: whether it may ask for a credential, takes a body, heeds If-Match."""
+    statuses = {
+        **ANY_CALL,
+        **(WITH_CREDENTIAL if credential else {}),
+        **(WITH_BODY if body else {}),
+        **(WITH_ETAG if etag else {}),
+    }
     return {str(status): {"$ref": f"#/components/responses/{_name(status)}"} for status in sorted(statuses)}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from gateway import etags
 from gateway.bindings import WHOLE, Binding, field_at, is_scalar
 from gateway.openapi.comments import Comments
 from gateway.openapi.paths import Parameter, Rendered
@@ -18,6 +19,18 @@ HEADERS: Schema = {
         "in": "header",
         "description": "Seconds until the caller gives up. The server stops working then.",
         "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    "IfMatch": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "The ETag of what was read: it is changed only if it still is as it was.",
+        "schema": {"type": "string"},
+    },
+    "IfNoneMatch": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The ETag of what is known: if it still is as it was, the answer is 304 without it.",
+        "schema": {"type": "string"},
     },
     "IdempotencyKey": {
         "name": "Idempotency-Key",
@@ -62,6 +75,20 @@ def of_headers(binding: Binding) -> Iterator[Schema]:
     request_id = binding.rpc.input_type.fields_by_name.get(REQUEST_ID)
     if request_id is not None and request_id.type == FieldDescriptor.TYPE_STRING:
         yield {"$ref": REFERENCE + "IdempotencyKey"}
+    if takes_etag(binding):
+        yield {"$ref": REFERENCE + "IfMatch"}
+    if gives_etag(binding) and binding.verb == "GET":
+        yield {"$ref": REFERENCE + "IfNoneMatch"}
+
+
+def takes_etag(binding: Binding) -> bool:
+    """Whether If-Match has an effect."""
+    return bool(etags.path_in_request(binding.rpc.input_type, binding.body))
+
+
+def gives_etag(binding: Binding) -> bool:
+    """Whether answers have an ETag."""
+    return bool(etags.path_in_reply(binding.rpc.output_type))
 
 
 def _path_value(

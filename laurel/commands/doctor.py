@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,14 +16,16 @@ import httpx
 import redis
 
 import migrations
-from laurel import probes
+from laurel import channels, probes
 from laurel.client import address, data_folder, stack
 from laurel.output import show_json, show_table
 from laurel.stack.servers import is_serving
 from server import secrets
+from server.tls import Files, TlsError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 MOST_SKEW_SECONDS = 2.0
+SOON_DAYS = 21
 # What the hot path stands on; the lock file says the rest.
 PACKAGES = ("asyncpg", "grpcio", "protobuf", "piccolo", "redis", "uvloop")
 
@@ -83,7 +86,8 @@ def _local_stack() -> Iterator[Finding]:
 def _files() -> Iterator[Finding]:
     folder = data_folder()
     sealed = Path(_setting("LAUREL_SECRETS_FILE", "secrets_file") or folder / "secrets.json")
-    for path in (sealed, folder / "keys.json"):
+    private = os.environ.get("LAUREL_TLS_KEY_FILE")
+    for path in (sealed, folder / "keys.json", *([Path(private)] if private else [])):
         if not path.exists():
             continue
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -181,6 +185,34 @@ def _readiness() -> Iterator[Finding]:
             yield Finding("readiness", OK, f"{place}: {', '.join(checks)}")
 
 
+def _certificates() -> Iterator[Finding]:
+    certificate, key = os.environ.get("LAUREL_TLS_CERTIFICATE_FILE"), os.environ.get("LAUREL_TLS_KEY_FILE")
+    if certificate and key:
+        client_ca = os.environ.get("LAUREL_TLS_CLIENT_CA_FILE")
+        try:
+            found = Files(Path(certificate), Path(key), Path(client_ca) if client_ca else None).read()
+        except TlsError as error:
+            yield Finding("certificate file", FAIL, str(error), "put files there that fit together")
+        else:
+            yield _expiry("certificate file", found.expires_at, "renew it; servers notice by themselves")
+    if channels.credentials() is not None:
+        try:
+            expires_at = probes.certificate_expiry(address())
+        except OSError as error:
+            yield Finding("certificate", FAIL, f"{address()} shows none: {error}", "does it speak TLS?")
+        else:
+            yield _expiry("certificate", expires_at, f"renew the one of {address()}")
+
+
+def _expiry(check: str, expires_at: datetime, remedy: str) -> Finding:
+    days = (expires_at - datetime.now(UTC)).days
+    if days < 0:
+        return Finding(check, FAIL, f"expired on {expires_at:%Y-%m-%d}", remedy)
+    if days < SOON_DAYS:
+        return Finding(check, WARN, f"expires on {expires_at:%Y-%m-%d}", remedy)
+    return Finding(check, OK, f"expires on {expires_at:%Y-%m-%d}")
+
+
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python,
     _local_stack,
@@ -189,6 +221,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _redis,
     _server,
     _readiness,
+    _certificates,
 )
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import grpc
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from laurel import retail
+from laurel import channels, retail
 from laurel.client import address, key_for
 from laurel.output import console, show_table
 from laurel.terminals import Tally, Terminals
@@ -84,7 +83,7 @@ async def _send(key: str, purchases: list[retail.Invoice], number: int) -> Tally
         console=console(stderr=True),
         transient=True,
     )
-    async with grpc.aio.insecure_channel(address()) as channel:
+    async with channels.connect_async(address()) as channel:
         terminals = Terminals(channel, key, number)
         with bar:
             await terminals.enrol(customers, _advance(bar, "customers", len(customers)))

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from laurel import channels
 from laurel.stack.processes import POLL_SECONDS, StackError, end_child, last_lines, open_log, spawn
 
 READY_SECONDS = 60.0
@@ -94,7 +95,7 @@ class ServerProcess:
 
 def is_serving(address: str, seconds: float = 1.0) -> bool:
     """Whether the server there reports itself healthy."""
-    with grpc.insecure_channel(address) as channel:
+    with channels.connect(address) as channel:
         try:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=seconds)

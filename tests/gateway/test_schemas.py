@@ -9,16 +9,14 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
-from grpc_tools import protoc
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.openapi import comments
 from gateway.openapi.comments import first_sentence
 from gateway.openapi.schemas import Schemas
-from laurel.protos import _well_known_types
+from tests.support.compiled import compiled, pool_of
 
 CONTRACT = """
 syntax = "proto3";
@@ -91,23 +89,13 @@ message Everything {
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> FileDescriptorSet:
-    folder = tmp_path_factory.mktemp("shapes")
-    (folder / "shapes.proto").write_text(CONTRACT)
-    out = folder / "shapes.binpb"
-    arguments = ["protoc", f"-I{folder}", f"-I{_well_known_types()}", "--include_imports"]
-    assert (
-        protoc.main([*arguments, "--include_source_info", f"--descriptor_set_out={out}", "shapes.proto"]) == 0
-    )
-    return FileDescriptorSet.FromString(out.read_bytes())
+def shapes() -> FileDescriptorSet:
+    return compiled(CONTRACT)
 
 
 @pytest.fixture(scope="module")
 def everything(shapes: FileDescriptorSet) -> Descriptor:
-    pool = DescriptorPool()
-    for file in shapes.file:
-        pool.Add(file)
-    return pool.FindMessageTypeByName("shapes.v1.Everything")
+    return pool_of(shapes).FindMessageTypeByName("shapes.v1.Everything")
 
 
 def validator(schemas: Schemas, message: Descriptor) -> jsonschema.Draft202012Validator:

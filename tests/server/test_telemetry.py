@@ -3,14 +3,22 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import httpx
 import pytest
-from google.protobuf import json_format
+from google.protobuf import descriptor_pb2, json_format
 from google.type.money_pb2 import Money
 from loyalty.v1 import points_pb2 as pb
 from loyalty.v1 import rules_pb2
 
+from gateway.app import Gateway
+from gateway.channel import ChannelBackend
+from gateway.contract import Contract
+from gateway.server import HttpServer, bind
+from gateway.watch import Watched
+from laurel.protos import CONTRACTS
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.otlp import Collector, collecting, values
@@ -55,6 +63,22 @@ async def traced(collector: Collector, settings: Settings, database: Database) -
         yield laurel
 
 
+@asynccontextmanager
+async def over_http(laurel: Laurel) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a shim in front of the server, which traces as the server does."""
+    contract = Contract(descriptor_pb2.FileDescriptorSet.FromString(CONTRACTS.read_bytes()))
+    telemetry = laurel.server.telemetry
+    assert telemetry is not None
+    backend = ChannelBackend(laurel.address, max_message_bytes=2**22, patience=10, domain="loyalty.laurel")
+    app = Watched(Gateway(contract, backend), telemetry.metrics, telemetry.tracing)
+    front = HttpServer(app, bind("127.0.0.1", 0), max_message_bytes=2**22, drain_seconds=1)
+    await front.start()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{front.port}", trust_env=False) as http:
+        yield http
+    await front.stop()
+    await backend.close()
+
+
 def purchase(laurel: Laurel, member_id: str) -> pb.AccrueRequest:
     return pb.AccrueRequest(
         request_id=uuid4().hex,
@@ -93,6 +117,26 @@ async def test_one_trace_leads_from_the_call_to_the_statements(traced: Laurel, c
         assert span.attributes["db.query.summary"] == span.name
         assert batch.began <= span.began <= span.ended
     assert member_id not in str(collector.raw)
+
+
+async def test_one_trace_leads_from_the_http_request_to_the_statements(
+    traced: Laurel, collector: Collector
+) -> None:
+    member_id = await traced.register()
+    async with over_http(traced) as http:
+        reply = await http.post(
+            "/transactions/accrue",
+            json=json_format.MessageToDict(purchase(traced, member_id)),
+            headers={"authorization": f"Bearer {traced.terminal.key}"} | dict(asks(True)),
+        )
+    assert reply.status_code == 200, reply.text
+    request = await collector.named("POST /transactions/accrue")
+    assert (request.trace_id, request.parent_id, request.kind) == (TRACE, PARENT, "SERVER")
+    await collector.until(lambda: any(s.name == "COMMIT" for s in collector.within(request)))
+    await collector.until(lambda: any(s.name == ACCRUE for s in collector.within(request)))
+    below = list(collector.within(request))
+    assert [span.name for span in below if span.parent_id == request.span_id] == [ACCRUE]
+    assert any(span.attributes.get("db.operation.name") == "COMMIT" for span in below)
 
 
 async def test_who_is_not_sampled_leaves_no_span(traced: Laurel, collector: Collector) -> None:

@@ -1,0 +1,65 @@
+"""Channels to a server, in plaintext or by TLS, as the environment says.
+
+    LAUREL_CA_FILE                  PEM of the authority that signed the server's certificate,
+                                    or `system` for those that this machine trusts
+    LAUREL_SERVER_NAME              the name in that certificate, where the address is another
+    LAUREL_CLIENT_CERTIFICATE_FILE  PEM of our own certificate, for servers that ask for one
+    LAUREL_CLIENT_KEY_FILE          PEM of its key
+
+Without LAUREL_CA_FILE it is plaintext, unless LAUREL_TLS_CERTIFICATE_FILE says that the
+server of this machine speaks TLS.
+"""
+
+import os
+from pathlib import Path
+
+import grpc
+
+from laurel.failures import Failure
+
+SYSTEM = "system"
+
+
+def credentials() -> grpc.ChannelCredentials | None:
+    """What to connect with; None for plaintext. Raises Failure."""
+    authority = os.environ.get("LAUREL_CA_FILE")
+    if not authority and not os.environ.get("LAUREL_TLS_CERTIFICATE_FILE"):
+        return None
+    certificate = _content("LAUREL_CLIENT_CERTIFICATE_FILE")
+    key = _content("LAUREL_CLIENT_KEY_FILE")
+    if (certificate is None) != (key is None):
+        raise Failure("LAUREL_CLIENT_CERTIFICATE_FILE and LAUREL_CLIENT_KEY_FILE go together")
+    roots = None if authority == SYSTEM else _content("LAUREL_CA_FILE")
+    return grpc.ssl_channel_credentials(roots, key, certificate)
+
+
+def options() -> list[tuple[str, str]]:
+    """Options of a channel that go with the credentials."""
+    name = os.environ.get("LAUREL_SERVER_NAME")
+    return [("grpc.ssl_target_name_override", name)] if name else []
+
+
+def connect(address: str) -> grpc.Channel:
+    """A channel. Raises Failure."""
+    found = credentials()
+    if found is None:
+        return grpc.insecure_channel(address)
+    return grpc.secure_channel(address, found, options())
+
+
+def connect_async(address: str) -> grpc.aio.Channel:
+    """A channel for asyncio. Raises Failure."""
+    found = credentials()
+    if found is None:
+        return grpc.aio.insecure_channel(address)
+    return grpc.aio.secure_channel(address, found, options())
+
+
+def _content(variable: str) -> bytes | None:
+    path = os.environ.get(variable)
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Failure(f"{path} of {variable} can't be read: {error.strerror}") from None

@@ -70,6 +70,8 @@ def seed_people(address: str, keys: Mapping[str, Mapping[str, str]], system: str
     """Make those of the people members who are nobody's staff, with some points to spend."""
     for description in programs():
         people = [person for person in description.get("people", ()) if "role" not in person]
+        if not people:
+            continue
         with channels.connect(address) as channel:
             client = Client(channel, keys[description["name"]]["service"])
             added = [p["login"] for p in people if _add_member(client, p, system, description["currency"])]

@@ -1,5 +1,6 @@
 """The local stack's issuer as browsers and applications meet it: over HTTP, with its real Redis."""
 
+import asyncio
 import base64
 import hashlib
 import html
@@ -20,18 +21,26 @@ import pytest
 import redis.asyncio
 import yaml
 from click.testing import CliRunner
+from loyalty.v1 import member_pb2, points_pb2
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from laurel import demo
 from laurel.cli import laurel as command
 from laurel.failures import Failure
+from laurel.issuer import stack
 from laurel.issuer.app import CLIENT, IssuerApp
 from laurel.issuer.keys import Local, load, prepare
+from laurel.issuer.stack import why_not
 from laurel.issuer.tokens import Login, access_token, seal
 from laurel.issuer.users import AUDIENCE, SYSTEM, trust, users
 from server import issuers
 from server.rpc.access import declared_scopes
+from server.settings import Settings
+from server.store.database import Database
+from tests.support.programs import new_program
+from tests.support.refusals import refusal
+from tests.support.servers import started
 from tests.support.web import serving
 
 BACK = "http://127.0.0.1:9/callback?keep=1"
@@ -382,3 +391,78 @@ def test_a_token_is_for_the_scopes_that_were_asked_for(tmp_path: Path) -> None:
     login = Login(users()["asha"], "1", 0)
     assert access_token(local, login, CLIENT, ["points.read", "rules.write"])[1] == "points.read"
     assert "points.redeem" in access_token(local, login, CLIENT, ["openid"])[1]
+
+
+@pytest.mark.parametrize("variable", ["LAUREL_OIDC_ISSUER", "LAUREL_OIDC_FILE"])
+def test_where_a_real_issuer_is_configured_there_is_no_local_one(variable: str) -> None:
+    assert variable in why_not({variable: "https://login.example.com"}, "127.0.0.1")
+    assert why_not({variable: ""}, "127.0.0.1") == ""
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "shop.example"])
+def test_where_others_can_reach_it_there_is_none(host: str) -> None:
+    assert "from elsewhere" in why_not({}, host)
+
+
+def test_beside_any_other_issuer_it_is_not_served(tmp_path: Path, settings: Settings) -> None:
+    own = stack.prepare(tmp_path, "127.0.0.1", 8080)
+    store: Any = None
+    trusting = settings.model_copy(update={"oidc_file": own["LAUREL_OIDC_FILE"]})
+    assert stack.application(own[stack.VARIABLE], trusting, store) is not None
+    assert stack.application("", trusting, store) is None
+    both = yaml.safe_load((tmp_path / stack.TRUST).read_text())
+    real = {**both["issuers"][0], "issuer": "https://login.example.com", "members": {"claim": "member"}}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump({"issuers": [*both["issuers"], real]}))
+    (tmp_path / "real.yaml").write_text(yaml.safe_dump({"issuers": [real]}))
+    for file in ("both.yaml", "real.yaml", ""):
+        given = settings.model_copy(update={"oidc_file": str(tmp_path / file) if file else ""})
+        with pytest.raises(issuers.IssuersError):
+            stack.application(own[stack.VARIABLE], given, store)
+
+
+async def test_a_login_at_the_local_issuer_gets_a_member_to_their_points(
+    settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    store: Any = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
+    outer = Starlette()
+    async with serving(outer) as address:
+        own = stack.prepare(tmp_path, "127.0.0.1", int(address.rpartition(":")[2]))
+        trusting = settings.model_copy(update={"oidc_file": own["LAUREL_OIDC_FILE"]})
+        issuer = stack.application(own[stack.VARIABLE], trusting, store)
+        assert issuer is not None
+        outer.routes.append(Mount(stack.PATH, issuer))
+        program = await new_program(database, name="demo", step_up_redeem_points=500)
+        async with started(trusting, database, program) as laurel, httpx.AsyncClient() as client:
+            keys = {"demo": {"service": laurel.service.key}}
+            for said in (["  program demo: added members asha, ravi"], []):
+                lines: list[str] = []
+                await asyncio.to_thread(demo.seed_people, laurel.address, keys, SYSTEM, lines.append)
+                assert lines == said
+
+            async def token(user: str, **asked: Any) -> str:
+                browser = Browser(client, load(tmp_path / stack.FILE))
+                page = await browser.log_in(user, prompt="login", scope="openid", **asked)
+                back = answer(await browser.confirm(page) if "acr_values" in asked else page)
+                found: str = (await browser.exchange(back["code"])).json()["access_token"]
+                return found
+
+            asha = await laurel.caller(await token("asha"))
+            external = member_pb2.ExternalId(system=SYSTEM, id="asha")
+            find = member_pb2.FindMemberRequest(identifier=member_pb2.Identifier(external_id=external))
+            member_id = (await laurel.service.members.FindMember(find)).member.member_id
+            shown = await asha.points.GetBalance(points_pb2.GetBalanceRequest(member_id=member_id))
+            assert shown.member_id == member_id
+
+            much = points_pb2.RedeemRequest(request_id="r-1", member_id=member_id, points=501)
+            refused = await refusal(asha.points.Redeem(much))
+            assert refused.reason == "STEP_UP_REQUIRED"
+            asked = {name: refused.metadata[name] for name in ("acr_values", "max_age")}
+            strong = await laurel.caller(await token("asha", **asked))
+            assert (await refusal(strong.points.Redeem(much))).reason == "INSUFFICIENT_POINTS"
+
+            ravi = await laurel.caller(await token("ravi"))
+            own_only = points_pb2.GetBalanceRequest(member_id=member_id)
+            assert (await refusal(ravi.points.GetBalance(own_only))).reason == "OUT_OF_REACH"
+            meera = await laurel.caller(await token("meera"))
+            assert (await meera.points.GetBalance(own_only)).member_id == member_id
+    await store.aclose()

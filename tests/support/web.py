@@ -1,32 +1,18 @@
 """ASGI applications on a real port of this machine."""
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
+from gateway.server import HttpServer, bind
 
 
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """Host and port where ``app`` is served for as long as the block lasts."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", loop="none", access_log=False)
-    server = uvicorn.Server(config)
-    server.capture_signals = _nothing  # type: ignore[method-assign]
-    task = asyncio.create_task(server.serve([listener]))
+    server = HttpServer(app, bind("127.0.0.1", 0), max_message_bytes=4 * 1024 * 1024, drain_seconds=1.0)
+    await server.start()
     try:
-        yield "{}:{}".format(*listener.getsockname())
+        yield f"127.0.0.1:{server.port}"
     finally:
-        server.should_exit = True
-        await task
-        listener.close()
-
-
-def _nothing() -> Any:
-    """Signals stay whose they are: the test runner's."""
-    return nullcontext()
+        await server.stop()

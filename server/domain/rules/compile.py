@@ -23,10 +23,10 @@ from server.domain.rules.definition import (
 )
 from server.domain.rules.evaluation import Note
 from server.domain.rules.fields import Case
-from server.domain.rules.index import Shelf
+from server.domain.rules.index import Shelf, of_anybody
 from server.domain.rules.periods import compile_active
 from server.domain.rules.reading import shown
-from server.domain.rules.requirements import demands
+from server.domain.rules.requirements import Demands, demands
 from server.domain.rules.schema import events_of, is_base, parse, wallet_of
 
 
@@ -102,30 +102,18 @@ class RuleSet:
     order of consideration: priority descending, then name.
     """
 
-    __slots__ = ("_shelf_of_others", "_shelves", "program", "redeeming", "rules")
+    __slots__ = ("_capped", "_shelves", "program", "redeeming", "rules")
 
     def __init__(self, program: Program, compiled: Iterable[CompiledRule]) -> None:
         ordered = sorted(compiled, key=lambda rule: (-rule.rule.priority, rule.name))
         self.program = program
         self.rules = tuple(rule for rule in ordered if rule.rule.type is RuleType.EARN)
         self.redeeming = tuple(rule for rule in ordered if rule.rule.type is RuleType.REDEEM)
-        demanded = [demands(full_condition(rule.rule)) for rule in self.rules]
-        events = [events_of(rule.rule) for rule in self.rules]
-
-        def shelf(event_type: str | None) -> Shelf:
-            return Shelf(
-                {
-                    place: demanded[place]
-                    for place, allowed in enumerate(events)
-                    if allowed is None or event_type in allowed
-                }
-            )
-
-        named = {PURCHASE}.union(*(allowed for allowed in events if allowed is not None))
-        self._shelves = {event_type: shelf(event_type) for event_type in named}
-        self._shelves[REDEMPTION] = Shelf({})
-        # For types that no rule names.
-        self._shelf_of_others = shelf(None)
+        demanded = {place: demands(full_condition(rule.rule)) for place, rule in enumerate(self.rules)}
+        self._shelves = self._by_event(demanded)
+        self._capped = self._by_event(
+            {place: of_anybody(demanded[place]) for place, rule in enumerate(self.rules) if rule.caps}
+        )
 
     @classmethod
     def compile(cls, program: Program, definitions: Iterable[tuple[int, Mapping[str, Any]]]) -> "RuleSet":
@@ -157,19 +145,36 @@ class RuleSet:
     def candidates(self, case: Case) -> Sequence[CompiledRule]:
         """The rules that could match, in the order of consideration; few of those that don't."""
         rules = self.rules
-        return [rules[place] for place in self._shelf(case).places(case)]
+        return [rules[place] for place in _shelf(self._shelves, case).places(case)]
 
-    def candidates_for_anybody(self, case: Case) -> Sequence[CompiledRule]:
-        """The rules that could match for some member; only the activity is looked at."""
+    def capped_for_anybody(self, case: Case) -> Sequence[CompiledRule]:
+        """The rules with a cap that could match for some member; only the activity is looked at."""
         rules = self.rules
-        return [rules[place] for place in self._shelf(case).places_for_anybody(case)]
+        return [rules[place] for place in _shelf(self._capped, case).places(case)]
 
     def case(self, activity: Activity, facts: MemberFacts) -> Case:
         """The activity and the member as conditions see them."""
         return Case(activity, facts, self.program.zone)
 
-    def _shelf(self, case: Case) -> Shelf:
-        return self._shelves.get(case.activity.event_type, self._shelf_of_others)
+    def _by_event(self, demanded: Mapping[int, Demands]) -> Mapping[str | None, Shelf]:
+        """A shelf for each type of event that a rule names; under None that of all others."""
+        events = {place: events_of(self.rules[place].rule) for place in demanded}
+        named = {PURCHASE}.union(*(allowed for allowed in events.values() if allowed is not None))
+        shelves = {
+            event_type: Shelf(
+                {
+                    place: demanded[place]
+                    for place, allowed in events.items()
+                    if allowed is None or event_type in allowed
+                }
+            )
+            for event_type in (*named, None)
+        }
+        return {**shelves, REDEMPTION: Shelf({})}
+
+
+def _shelf(shelves: Mapping[str | None, Shelf], case: Case) -> Shelf:
+    return shelves.get(case.activity.event_type, shelves[None])
 
 
 def _mistakes_among(rules: Sequence[CompiledRule]) -> list[Violation]:

@@ -55,7 +55,7 @@ def cap_keys(rules: RuleSet, activity: Activity) -> tuple[CapKey, ...]:
     case = rules.case(activity, _ANYBODY)
     return tuple(
         CapKey(rule.name, PERIOD_KEYS[cap.per](case.local))
-        for rule in rules.candidates_for_anybody(case)
+        for rule in rules.capped_for_anybody(case)
         for cap in rule.caps
         if cap.per in PERIOD_KEYS
     )

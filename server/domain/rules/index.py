@@ -20,7 +20,7 @@ Keys = Callable[[Case], Iterable[Any]]
 class Shelf:
     """The rules for one type of event, by place in the order of consideration."""
 
-    __slots__ = ("_always", "_filed", "_of_activity", "_of_members")
+    __slots__ = ("_always", "_filed")
 
     def __init__(self, demands: Mapping[int, Demands]) -> None:
         distinct: defaultdict[str, set[Any]] = defaultdict(set)
@@ -40,43 +40,24 @@ class Shelf:
         self._filed: Sequence[tuple[Keys, Mapping[Any, list[int]]]] = [
             (_keys(name), dict(by_value)) for name, by_value in sorted(filed.items())
         ]
-        self._of_activity = [
-            (_keys(name), dict(by_value))
-            for name, by_value in sorted(filed.items())
-            if field_of(name).level is not Level.MEMBER
-        ]
-        self._of_members = sorted(
-            {
-                place
-                for name, by_value in filed.items()
-                if field_of(name).level is Level.MEMBER
-                for places in by_value.values()
-                for place in places
-            }
-        )
 
     def places(self, case: Case) -> Sequence[int]:
         """The places of the rules that could match, ascending."""
-        return _found(case, self._always, self._filed)
+        found: set[int] = set()
+        for keys, by_value in self._filed:
+            for key in keys(case):
+                places = by_value.get(key)
+                if places is not None:
+                    found.update(places)
+        if not found:
+            return self._always
+        found.update(self._always)
+        return sorted(found)
 
-    def places_for_anybody(self, case: Case) -> Sequence[int]:
-        """The same whatever the member's facts: only the activity is looked at."""
-        return _found(case, sorted([*self._always, *self._of_members]), self._of_activity)
 
-
-def _found(
-    case: Case, always: list[int], filed: Sequence[tuple[Keys, Mapping[Any, list[int]]]]
-) -> Sequence[int]:
-    found: set[int] = set()
-    for keys, by_value in filed:
-        for key in keys(case):
-            places = by_value.get(key)
-            if places is not None:
-                found.update(places)
-    if not found:
-        return always
-    found.update(always)
-    return sorted(found)
+def of_anybody(demanded: Demands) -> Demands:
+    """What is demanded of the activity, whoever the member is."""
+    return {name: values for name, values in demanded.items() if field_of(name).level is not Level.MEMBER}
 
 
 def _keys(name: str) -> Keys:

@@ -27,7 +27,8 @@ def test_the_index_leads_to_every_rule_that_matches(
     case = compiled.case(activity, facts)
     matching = [rule.name for rule in compiled.rules if rule.matches(case)]
     assert [rule.name for rule in compiled.candidates(case) if rule.matches(case)] == matching
-    assert [rule.name for rule in compiled.candidates_for_anybody(case) if rule.matches(case)] == matching
+    capped = [rule.name for rule in compiled.rules if rule.caps and rule.matches(case)]
+    assert [rule.name for rule in compiled.capped_for_anybody(case) if rule.matches(case)] == capped
     assert [result.rule for result in evaluate(compiled, activity, facts, {}).results] == matching
 
 
@@ -36,11 +37,14 @@ def test_the_index_leads_to_every_rule_that_matches(
 def test_the_index_never_takes_a_condition_for_more_than_it_demands(
     conditions: list[dict[str, Any]], activity: Activity, facts: MemberFacts
 ) -> None:
-    compiled = rules(*(when(condition, f"r{place}") for place, condition in enumerate(conditions)))
+    capped = {"caps": {"member": {"points": 1, "per": "day"}}}
+    compiled = rules(
+        *({**when(condition, f"r{place}"), **capped} for place, condition in enumerate(conditions))
+    )
     case = compiled.case(activity, facts)
     matching = {rule.name for rule in compiled.rules if rule.matches(case)}
     assert matching <= {rule.name for rule in compiled.candidates(case)}
-    assert matching <= {rule.name for rule in compiled.candidates_for_anybody(case)}
+    assert matching <= {rule.name for rule in compiled.capped_for_anybody(case)}
 
 
 @over(rule_sets(), activities(), members())

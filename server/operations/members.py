@@ -24,6 +24,7 @@ from server.domain.events import (
     MemberUpdated,
 )
 from server.domain.members import Consent, Identifier, Member, Profile, Status
+from server.operations.coalesced import Coalesced
 from server.operations.programs import Programs
 from server.store import events, keys, locks
 from server.store import members as store
@@ -52,6 +53,8 @@ class Members:
         self._sealer = sealer
         self._programs = programs
         self._clock = clock
+        self._rows = Coalesced(database, store.rows)
+        self._owners = Coalesced(database, store.owners)
 
     async def register(self, actor: Actor, request_id: str, profile: Profile) -> Member:
         """Add a member, active, in the lowest tier.
@@ -84,19 +87,22 @@ class Members:
 
     async def get(self, program_id: UUID, member_id: UUID) -> Member:
         """The member, in whatever status. Raises NotFound."""
-        async with self._database.connection() as connection:
-            return await self._read(connection, program_id, member_id)
+        row = await self._rows.get((program_id, member_id))
+        if row is None:
+            raise _not_found()
+        snapshots = await self._programs.at_hand(self._database, [program_id])
+        return self._opened(row, snapshots[program_id].program.point_types)
 
     async def find(self, program_id: UUID, identifier: Identifier) -> Member:
         """The member that the identifier belongs to. Raises NotFound."""
-        async with self._database.connection() as connection:
-            member_id = await self._resolve(connection, program_id, identifier)
-            return await self._read(connection, program_id, member_id)
+        return await self.get(program_id, await self.resolve(program_id, identifier))
 
     async def resolve(self, program_id: UUID, identifier: Identifier) -> UUID:
         """Whose the identifier is. Raises NotFound."""
-        async with self._database.connection() as connection:
-            return await self._resolve(connection, program_id, identifier)
+        member_id = await self._owners.get((program_id, *store.lookup(self._sealer, program_id, identifier)))
+        if member_id is None:
+            raise _not_found()
+        return member_id
 
     async def page(
         self, program_id: UUID, *, after: UUID | None, size: int, status: Status | None, tier: str
@@ -256,24 +262,21 @@ class Members:
         removed = [store.lookup(self._sealer, program_id, i) for i in old.keys() - new.keys()]
         # Sorted, so that two changes that want each other's identifiers wait in one order.
         await locks.take(connection, sorted(locks.identifier_lock(blind) for _, blind in [*added, *removed]))
-        taken = await store.resolve(connection, program_id, list(added))
+        taken = await store.owners(connection, [(program_id, *lookup) for lookup in added])
         if taken:
-            where = min(added[lookup] for lookup in taken)
+            where = min(added[kind, blind] for _, kind, blind in taken)
             raise AlreadyExists("IDENTIFIER_TAKEN", f"{where} belongs to another member", {"field": where})
         await store.claim(connection, program_id, member.member_id, list(added), removed)
 
-    async def _resolve(self, connection: Connection, program_id: UUID, identifier: Identifier) -> UUID:
-        lookup = store.lookup(self._sealer, program_id, identifier)
-        member_id = (await store.resolve(connection, program_id, [lookup])).get(lookup)
-        if member_id is None:
-            raise _not_found()
-        return member_id
-
     async def _read(self, connection: Connection, program_id: UUID, member_id: UUID) -> Member:
-        member = (await store.get(connection, self._sealer, program_id, [member_id])).get(member_id)
-        if member is None:
+        """The member as this transaction sees it. Raises NotFound."""
+        row = (await store.rows(connection, [(program_id, member_id)])).get((program_id, member_id))
+        if row is None:
             raise _not_found()
-        point_types = await self._point_types(connection, program_id)
+        return self._opened(row, await self._point_types(connection, program_id))
+
+    def _opened(self, row: Any, point_types: Sequence[str]) -> Member:
+        member = store.opened(self._sealer, row)
         return replace(member, wallets=rules.all_wallets(member.wallets, point_types))
 
     async def _point_types(self, connection: Connection, program_id: UUID) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Points: who is meant, what is committed, and what stands in the books."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,11 +10,13 @@ from server.domain.errors import NotFound
 from server.domain.ledger import Lot, Transaction
 from server.domain.members import Identifier
 from server.domain.program import Program
+from server.operations.coalesced import Coalesced
 from server.operations.committer import Committer
 from server.operations.programs import Programs
 from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
+from server.store.ledger import MemberOf
 from server.store.sealing import Sealer
 from server.store.together import ask
 
@@ -34,6 +37,8 @@ class Points:
         self._sealer = sealer
         self._programs = programs
         self._committer = committer
+        self._owners = Coalesced(database, member_store.owners)
+        self._members = Coalesced(database, self._read_members)
 
     async def who(self, program_id: UUID, named: UUID | Identifier) -> tuple[UUID, str]:
         """The member, and how the caller named it: part of what makes a retry the same request.
@@ -44,12 +49,11 @@ class Points:
         """
         if isinstance(named, UUID):
             return named, str(named)
-        lookup = member_store.lookup(self._sealer, program_id, named)
-        async with self._database.connection() as connection:
-            found = await member_store.resolve(connection, program_id, [lookup])
-        if lookup not in found:
+        kind, blind = member_store.lookup(self._sealer, program_id, named)
+        member_id = await self._owners.get((program_id, kind, blind))
+        if member_id is None:
             raise _no_member()
-        return found[lookup], f"{lookup[0]}:{lookup[1].hex()}"
+        return member_id, f"{kind}:{blind.hex()}"
 
     async def commit(self, command: Command, deadline: float) -> Outcome:
         """Earn or redeem; see Committer.submit for what it raises."""
@@ -57,13 +61,11 @@ class Points:
 
     async def balance(self, program_id: UUID, member_id: UUID) -> tuple[Program, MemberState]:
         """The member's wallets and tier, and the program whose terms they follow. Raises NotFound."""
-        async with self._database.connection() as connection:
-            program = await self._program(connection, program_id)
-            main = {program_id: program.main_point_type}
-            (found,) = await ask(connection, store.members_known([(program_id, member_id)], main))
-        member = found.get((program_id, member_id))
+        member = await self._members.get((program_id, member_id))
         if member is None:
             raise _no_member()
+        # Wallets and tiers don't change with the rules, so a stale snapshot will do.
+        program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
         return program, member
 
     async def transaction(self, program_id: UUID, transaction_id: UUID) -> Transaction:
@@ -89,10 +91,16 @@ class Points:
             row = await _transaction(connection, program_id, transaction_id)
             return Explained(row, await store.lots_of(connection, row))
 
-    async def _program(self, connection: Connection, program_id: UUID) -> Program:
-        # Wallets and tiers don't change with the rules, so a stale snapshot will do.
-        known = self._programs.known(program_id)
-        return (known or await self._programs.current(connection, program_id)).program
+    async def _read_members(
+        self, connection: Connection, wanted: Collection[MemberOf]
+    ) -> Mapping[MemberOf, MemberState]:
+        main = {}
+        for program_id in {program_id for program_id, _ in wanted}:
+            known = self._programs.known(program_id) or await self._programs.current(connection, program_id)
+            main[program_id] = known.program.main_point_type
+        (found,) = await ask(connection, store.members_known(wanted, main))
+        states: Mapping[MemberOf, MemberState] = found
+        return states
 
 
 async def _transaction(connection: Connection, program_id: UUID, transaction_id: UUID) -> Transaction:

@@ -5,7 +5,7 @@ part of a profile is sealed in ``member_profile`` under the key in ``member_key`
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
@@ -23,7 +23,10 @@ from server.domain.members import (
     Status,
 )
 from server.store.database import Connection
+from server.store.ledger import MemberOf
 from server.store.sealing import Sealer, WrappedKey
+
+IdentifierOf = tuple[UUID, str, bytes]  # the program, the kind, the blind index
 
 _MEMBERS = """
     SELECT m.program_id, m.member_id, m.status, m.tier, m.tags, m.segments, m.attributes, m.joined_at,
@@ -71,14 +74,16 @@ async def insert(connection: Connection, sealer: Sealer, member: Member) -> None
     )
 
 
-async def get(
-    connection: Connection, sealer: Sealer, program_id: UUID, member_ids: Sequence[UUID]
-) -> dict[UUID, Member]:
-    """The members of these ids, with what they hold; what does not exist is absent."""
-    rows = await connection.fetch(
-        f"{_MEMBERS} WHERE m.program_id = $1 AND m.member_id = ANY($2::uuid[])", program_id, member_ids
+async def rows(connection: Connection, wanted: Collection[MemberOf]) -> dict[MemberOf, Any]:
+    """The rows of these members, still sealed; what does not exist is absent."""
+    found = await connection.fetch(
+        f"""{_MEMBERS}
+              JOIN unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
+             USING (program_id, member_id)""",
+        [program_id for program_id, _ in wanted],
+        [member_id for _, member_id in wanted],
     )
-    return {r["member_id"]: _member(sealer, r) for r in rows}
+    return {(r["program_id"], r["member_id"]): r for r in found}
 
 
 async def page(
@@ -106,7 +111,7 @@ async def page(
         tier,
         size,
     )
-    return [_member(sealer, r) for r in rows]
+    return [opened(sealer, r) for r in rows]
 
 
 async def update_profile(
@@ -150,20 +155,17 @@ async def update_status(connection: Connection, program_id: UUID, member_id: UUI
     )
 
 
-async def resolve(
-    connection: Connection, program_id: UUID, lookups: Sequence[tuple[str, bytes]]
-) -> dict[tuple[str, bytes], UUID]:
-    """Whose these identifiers are, by kind and blind index; what nobody has is absent."""
+async def owners(connection: Connection, wanted: Collection[IdentifierOf]) -> dict[IdentifierOf, UUID]:
+    """Whose these identifiers are; what nobody has is absent."""
     rows = await connection.fetch(
-        """SELECT kind, blind, member_id
-             FROM unnest($2::text[], $3::bytea[]) AS wanted(kind, blind)
-             JOIN member_identifier USING (kind, blind)
-            WHERE program_id = $1""",
-        program_id,
-        [kind for kind, _ in lookups],
-        [blind for _, blind in lookups],
+        """SELECT program_id, kind, blind, member_id
+             FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS wanted(program_id, kind, blind)
+             JOIN member_identifier USING (program_id, kind, blind)""",
+        [program_id for program_id, _, _ in wanted],
+        [kind for _, kind, _ in wanted],
+        [blind for _, _, blind in wanted],
     )
-    return {(r[0], r[1]): r[2] for r in rows}
+    return {(r[0], r[1], r[2]): r[3] for r in rows}
 
 
 async def claim(
@@ -265,7 +267,7 @@ async def status(connection: Connection, program_id: UUID, member_id: UUID) -> S
 
 
 def lookup(sealer: Sealer, program_id: UUID, identifier: Identifier) -> tuple[str, bytes]:
-    """What ``resolve`` and ``claim`` know an identifier by."""
+    """What ``owners`` and ``claim`` know an identifier by."""
     return str(identifier.kind), sealer.blind(program_id, identifier)
 
 
@@ -287,7 +289,8 @@ def _personal(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _member(sealer: Sealer, row: Any) -> Member:
+def opened(sealer: Sealer, row: Any) -> Member:
+    """The member in a row. Raises BrokenSealError."""
     program_id, member_id = row["program_id"], row["member_id"]
     key = WrappedKey(row["master_key_id"], row["wrapped"])
     personal = sealer.open(key, program_id, member_id, row["sealed"])

@@ -1,0 +1,82 @@
+"""Reads that wait at the same moment become one query, as writes become one batch.
+
+A lone read starts at once. While ``lanes`` queries are under way the others gather, and
+the next query answers all of them: a query costs more in waking up for its answer than
+in reading. No read ever joins a query that has begun, so each sees whatever was
+committed before it was asked.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
+from contextvars import Context, copy_context
+from typing import Generic, NamedTuple, TypeVar
+
+from server.domain.errors import ResourceExhausted
+from server.store.database import Connection, Database
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+MOST_AT_ONCE = 256
+MOST_WAITING = 4096
+LANES = 2
+RETRY_AFTER_SECONDS = 0.5
+
+
+class _Waiting(NamedTuple, Generic[Key, Value]):
+    key: Key
+    answer: "asyncio.Future[Value | None]"
+    context: Context  # whose trace the query belongs to, if it leads the others
+
+
+class Coalesced(Generic[Key, Value]):
+    """Looks things up by key; ``read`` gets several keys and finds those that exist."""
+
+    def __init__(
+        self,
+        database: Database,
+        read: Callable[[Connection, Collection[Key]], Awaitable[Mapping[Key, Value]]],
+    ) -> None:
+        self._database = database
+        self._read = read
+        self._waiting: list[_Waiting[Key, Value]] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def get(self, key: Key) -> Value | None:
+        """What the key leads to, None if nothing. Raises Unavailable, and OVERLOADED when too many wait."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise ResourceExhausted("OVERLOADED", "too many reads are waiting", None, RETRY_AFTER_SECONDS)
+        answer: asyncio.Future[Value | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(key, answer, copy_context()))
+        # If others wait already, a query that will take them all has been started, or none may be.
+        if len(self._waiting) == 1 and len(self._under_way) < LANES:
+            self._start()
+        return await answer
+
+    def _start(self) -> None:
+        task = asyncio.create_task(self._answer(), context=self._waiting[0].context)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._under_way.discard(task)
+        if self._waiting and len(self._under_way) < LANES:
+            self._start()
+
+    async def _answer(self) -> None:
+        # Those who gave up meanwhile need no answer.
+        batch = [w for w in self._waiting[:MOST_AT_ONCE] if not w.answer.done()]
+        del self._waiting[:MOST_AT_ONCE]
+        if not batch:
+            return
+        try:
+            async with self._database.connection() as connection:
+                found = await self._read(connection, {w.key for w in batch})
+        except Exception as fault:  # noqa: BLE001 - it is the answer to each of them
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(fault)
+            return
+        for waiting in batch:
+            if not waiting.answer.done():
+                waiting.answer.set_result(found.get(waiting.key))

@@ -1,0 +1,88 @@
+"""Reads that wait at the same moment share a query, and nothing else."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+import pytest
+
+from server.domain.errors import Unavailable
+from server.operations.coalesced import LANES, Coalesced
+from server.store.database import Connection, Database
+
+
+class Shelf:
+    """Squares, read from PostgreSQL by queries that wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.queries: list[set[int]] = []
+        self.begun: asyncio.Queue[None] = asyncio.Queue()
+        self.open = asyncio.Event()
+
+    async def read(self, connection: Connection, wanted: Collection[int]) -> Mapping[int, int]:
+        """The squares of even numbers."""
+        self.queries.append(set(wanted))
+        self.begun.put_nowait(None)
+        await self.open.wait()
+        rows = await connection.fetch(
+            "SELECT n, n * n FROM unnest($1::int[]) AS n WHERE n % 2 = 0", list(wanted)
+        )
+        return dict(rows)
+
+
+async def test_who_waits_while_queries_run_shares_the_next(database: Database) -> None:
+    shelf = Shelf()
+    squares = Coalesced(database, shelf.read)
+    first = []
+    for n in range(LANES):
+        first.append(asyncio.create_task(squares.get(n)))
+        await shelf.begun.get()
+    rest = [asyncio.create_task(squares.get(n)) for n in (4, 5, 4, 6)]
+    await asyncio.sleep(0)
+    shelf.open.set()
+    assert await asyncio.gather(*first) == [0, None]
+    assert await asyncio.gather(*rest) == [16, None, 16, 36]
+    assert shelf.queries[LANES:] == [{4, 5, 6}]
+
+
+async def test_who_gives_up_takes_nothing_from_the_others(database: Database) -> None:
+    shelf = Shelf()
+    squares = Coalesced(database, shelf.read)
+    reads = [asyncio.create_task(squares.get(n)) for n in (2, 4, 6, 8)]
+    await shelf.begun.get()
+    reads[0].cancel()
+    shelf.open.set()
+    assert await asyncio.gather(*reads[1:]) == [16, 36, 64]
+    assert await squares.get(10) == 100
+
+
+async def test_a_fault_reaches_everybody_and_the_next_query_is_a_new_one(database: Database) -> None:
+    broken = True
+
+    async def read(connection: Connection, wanted: Collection[int]) -> Mapping[int, int]:
+        if broken:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return dict.fromkeys(wanted, 1)
+
+    ones = Coalesced(database, read)
+    told = await asyncio.gather(*(ones.get(n) for n in range(9)), return_exceptions=True)
+    assert all(isinstance(fault, Unavailable) for fault in told)
+    broken = False
+    assert await ones.get(3) == 1
+
+
+async def test_a_read_never_joins_a_query_that_has_begun(database: Database) -> None:
+    shelf = Shelf()
+    squares = Coalesced(database, shelf.read)
+    early = asyncio.create_task(squares.get(2))
+    await shelf.begun.get()
+    late = asyncio.create_task(squares.get(2))
+    shelf.open.set()
+    assert await asyncio.gather(early, late) == [4, 4]
+    assert shelf.queries == [{2}, {2}]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_what_is_not_there_is_none(database: Database, number: int) -> None:
+    shelf = Shelf()
+    shelf.open.set()
+    assert await Coalesced(database, shelf.read).get(number) is None

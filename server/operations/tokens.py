@@ -237,8 +237,9 @@ class Tokens:
             member_id = _uuid(claims.get(terms.claim))
         elif terms is not None and terms.external_id_system is not None:
             external = ExternalId(terms.external_id_system, claims["sub"])
-            wanted = member_store.lookup(self._sealer, program_id, rules.external_identifier(external))
-            member_id = (await member_store.resolve(connection, program_id, [wanted])).get(wanted)
+            lookup = member_store.lookup(self._sealer, program_id, rules.external_identifier(external))
+            wanted = (program_id, *lookup)
+            member_id = (await member_store.owners(connection, [wanted])).get(wanted)
         status = await member_store.status(connection, program_id, member_id) if member_id else None
         if member_id is None or status is None or status is Status.CLOSED:
             raise _nobody()

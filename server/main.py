@@ -5,8 +5,9 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import grpc
@@ -19,6 +20,7 @@ from uuid_utils.compat import uuid7
 
 from server import issuers, secrets
 from server.domain.limits import read_limit, read_limits
+from server.health import Health
 from server.issuers import IssuersError
 from server.operations.audit import Audit
 from server.operations.callers import Callers
@@ -55,8 +57,9 @@ from telemetry.setup import Telemetry, TelemetryError
 # limit; up to there the gate does, with details.
 HARD_SIZE_FACTOR = 4
 CALLS_PER_CONNECTION = 1000
-# After the last handler returned, for its reply to leave.
-FLUSH_SECONDS = 0.2
+# After the last handler returned: for its reply to leave, and for calls to come in that
+# were sent before their client heard of the stop.
+QUIET_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
 REDIS_SECONDS = 0.5
 
@@ -110,6 +113,7 @@ class Server:
         self.certificates: Certificates | None = None
         self.methods: dict[str, Method] = {}
         self._settings = settings
+        self._health: Health | None = None
         self._closing = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
@@ -118,8 +122,21 @@ class Server:
             await self._open(opened)
             self._closing = opened.pop_all()
 
+    async def announce_stop(self) -> None:
+        """Tell balancers that this process stops; it takes calls for ``grace_seconds`` more, then returns."""
+        if self.readiness is None or self.readiness.draining:
+            return
+        self.readiness.draining = True
+        if self._health is not None:
+            await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.grace_seconds)
+
     async def stop(self) -> None:
-        """Take no more calls, let those under way finish for ``drain_seconds``, close everything."""
+        """Announce it, then take no more calls, let those under way finish for ``drain_seconds``, and close.
+
+        While somebody else announces it, that is cut short.
+        """
+        await self.announce_stop()
         await self._closing.aclose()
 
     async def _open(self, opened: contextlib.AsyncExitStack) -> None:
@@ -213,7 +230,7 @@ class Server:
             behind = calls.methods(service.full_name, methods(service, servicer, gate))
             server.add_generic_rpc_handlers([guarded(service, behind)])
             self.methods |= {f"/{service.full_name}/{name}": method for name, method in behind.items()}
-        status = health.aio.HealthServicer()
+        self._health = status = Health()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         names = [service.full_name for service in services]
         reflection.enable([*names, health.SERVICE_NAME], server)
@@ -234,16 +251,17 @@ class Server:
         for name in names:
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    async def _drain(self, server: grpc.aio.Server, gate: Gate, status: health.aio.HealthServicer) -> None:
-        if self.readiness is not None:
-            self.readiness.draining = True
-        await status.enter_graceful_shutdown()
+    async def _drain(self, server: grpc.aio.Server, gate: Gate, status: Health) -> None:
         stopping = asyncio.create_task(server.stop(self._settings.drain_seconds))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_seconds):
-                await gate.idle()
-        # Watchers of the health would hold the stop back to its last second.
-        await asyncio.wait([stopping], timeout=FLUSH_SECONDS)
+        status.end_watches()
+        # That ends when the last stream does. A client that keeps one open without need
+        # must not hold it back, once nothing has come in from others for a while.
+        while not stopping.done():
+            await _either(stopping, gate.idle())
+            await asyncio.wait([stopping], timeout=QUIET_SECONDS)
+            if not gate.under_way:
+                break
+        log.info("drained", cut_off=gate.under_way)
         await server.stop(None)
         await stopping
 
@@ -309,6 +327,15 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
+async def _either(task: asyncio.Task[None], other: Coroutine[Any, Any, None]) -> None:
+    """Wait for the first of them; the other is ended with the wait."""
+    waiting = asyncio.create_task(other)
+    try:
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
 async def _close_database(database: Database) -> None:
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
@@ -338,4 +365,4 @@ async def serve(settings: Settings) -> None:
         ready = {"event": "ready", "host": settings.host, "port": server.port, "ops_port": server.ops_port}
         print(json.dumps(ready), file=sys.stdout, flush=True)
         await asked.wait()
-        log.info("stopping", drain_seconds=settings.drain_seconds)
+        log.info("stopping", grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds)

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         default=4 * 1024 * 1024, ge=1024, description="larger requests are refused"
     )
     drain_seconds: float = Field(default=10.0, ge=0, description="time for calls under way on SIGTERM")
+    grace_seconds: float = Field(
+        default=0.0, ge=0, description="how long calls are taken after SIGTERM, for balancers to notice"
+    )
     credential_cache_seconds: float = Field(
         default=20.0, ge=0, le=60, description="a revoked key is refused at the latest after this"
     )

@@ -63,7 +63,8 @@ class ServerProcess:
     def stop(self) -> None:
         """Ask, wait for it to drain, and end it if it takes too long."""
         if self._child is not None:
-            end_child(self._child, STOP_SIGNALS, self._drain_seconds + 5.0)
+            grace = float(self._environment.get("LAUREL_GRACE_SECONDS") or 0)
+            end_child(self._child, STOP_SIGNALS, grace + self._drain_seconds + 5.0)
 
     def wait_until_serving(self, address: str) -> None:
         """Wait until a server of this address says so and this process listens. Raises StackError."""

@@ -38,7 +38,7 @@ RECONNECT = (
 
 @dataclass
 class Sale:
-    """One request, what became of it, and the codes of the tries that left it open."""
+    """One request, what became of it, and the codes of the tries that left it open, with their words."""
 
     method: str
     request: Any
@@ -46,6 +46,7 @@ class Sale:
     reply: Any = None
     refusal: str = ""
     unanswered: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
 
     @property
     def transaction_ids(self) -> list[str]:
@@ -218,6 +219,7 @@ class _Line:
                     sale.refusal = read(error).reason
                     return
                 sale.unanswered.append(error.code().name)
+                sale.words.append(error.details() or "")
             sale.server = 1 - sale.server
             await asyncio.sleep(self._random.uniform(0.02, 0.3))
         sale.refusal = f"no answer in {PATIENCE_SECONDS:.0f} s"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -70,6 +71,13 @@ class Shop:
         self.servers[number].start()
         self.servers[number].wait_until_serving(self.addresses[number])
 
+    def replace_server(self, number: int) -> None:
+        """Ask a server to stop as its operator would, wait for it, and start another in its place."""
+        self.servers[number].stop()
+        assert self.servers[number].ending == "ended with code 0"
+        self.servers[number].start()
+        self.servers[number].wait_until_serving(self.addresses[number])
+
     def sales(self, source: random.Random, count: int, label: str) -> list[Sale]:
         """Purchases and redemptions of random members, each with a reference of its own."""
         return [self._sale(source, f"{label}-{n}") for n in range(count)]
@@ -82,6 +90,12 @@ class Shop:
             return Sale("Redeem", points_pb2.RedeemRequest(points=points, **facts), server)
         amount = money_pb2.Money(currency_code="INR", units=source.randint(20, 500))
         return Sale("Accrue", points_pb2.AccrueRequest(amount=amount, **facts), server)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """What the servers logged under that name."""
+        lines = [line for path in self.folder.glob("server-*.log") for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [entry for entry in entries if entry.get("event") == event]
 
     def incidents(self) -> list[str]:
         """What the servers logged that is nobody's refusal but a fault of theirs."""
@@ -129,8 +143,8 @@ class Shop:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Shop]:
-    """The shop for as long as the block lasts; every process ends with it."""
+def opened(folder: Path, **more: str) -> Iterator[Shop]:
+    """The shop for as long as the block lasts; every process ends with it. ``more``: settings of servers."""
     folder.mkdir()
     shop = Shop(
         folder,
@@ -150,6 +164,7 @@ def opened(folder: Path) -> Iterator[Shop]:
             "LAUREL_SECRETS_FILE": str(folder / "secrets.json"),
             # A few members buy here as nobody does in a life.
             "LAUREL_MEMBER_LIMITS": "",
+            **more,
         }
         for number in range(SERVERS):
             port = running.enter_context(reserve("127.0.0.1", 0))

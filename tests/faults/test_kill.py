@@ -5,18 +5,18 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import grpc
 import pytest
 from google.type import money_pb2
 from loyalty.v1 import points_pb2
 
-from tests.faults.load import Sale, Tills
+from tests.faults.load import Tills
+from tests.faults.proof import each_sale_happened_once, verified, wallets_agree
 from tests.faults.shop import SERVERS, Shop, opened
-from tests.support.processes import run
 
 pytestmark = pytest.mark.faults
 
@@ -82,9 +82,9 @@ def test_no_kill_loses_or_repeats_a_transaction(
         for sale, again in zip(acknowledged, repeated, strict=True)
         if again != sale.reply
     ] == []
-    asyncio.run(_each_sale_happened_once(shop, sales))
-    asyncio.run(_wallets_agree(shop))
-    _verified(shop)
+    asyncio.run(each_sale_happened_once(shop, sales))
+    asyncio.run(wallets_agree(shop))
+    verified(shop)
 
 
 def test_while_postgresql_is_away_calls_are_refused_soon_and_afterwards_all_goes_on(
@@ -127,67 +127,9 @@ def test_while_postgresql_is_away_calls_are_refused_soon_and_afterwards_all_goes
         assert probe.took < LONGEST_ANSWER_SECONDS, probe
     assert [server.pid for server in shop.servers if server.running] == pids
     assert {sale.refusal for sale in sales} <= {"", POOR}
-    asyncio.run(_each_sale_happened_once(shop, sales))
-    asyncio.run(_wallets_agree(shop))
-    _verified(shop)
-
-
-async def _each_sale_happened_once(shop: Shop, sales: Sequence[Sale]) -> None:
-    """Every reply's row is there, every request has exactly its rows, and no row is nobody's."""
-    rows = await shop.rows("SELECT transaction_id, order_reference, points FROM ledger_transaction")
-    known = Counter(row["transaction_id"] for row in rows)
-    told = [UUID(i) for sale in sales for i in sale.transaction_ids]
-    assert [i for i in told if known[i] != 1] == []
-    rows_of = Counter(row["order_reference"] for row in rows)
-    due = Counter({sale.request.order_reference: len(sale.transaction_ids) for sale in sales if sale.reply})
-    assert due
-    assert set(due.values()) == {1}
-    assert rows_of == due
-    keys = await shop.rows("SELECT request_id FROM request_key WHERE request_id LIKE 'request-%'")
-    assert {row["request_id"] for row in keys} == {s.request.request_id for s in sales if s.reply}
-    orders = await shop.rows("SELECT order_reference FROM business_key")
-    assert Counter(row["order_reference"] for row in orders) == due
-
-
-async def _wallets_agree(shop: Shop) -> None:
-    """Balance = sum over rows = what lots have left; chains without gaps; caps not exceeded."""
-    wrong = await shop.rows(
-        """WITH moves AS (
-               SELECT program_id, member_id, point_type, sequence, balance_after,
-                      sum(CASE kind WHEN 'EARN' THEN points WHEN 'REDEEM' THEN -points END)
-                          OVER (PARTITION BY program_id, member_id, point_type ORDER BY sequence) AS balance,
-                      row_number() OVER (PARTITION BY program_id, member_id, point_type
-                                         ORDER BY transaction_id) AS place
-                 FROM ledger_transaction)
-           SELECT 'row' AS what, member_id, sequence, balance_after, balance FROM moves
-            WHERE sequence <> place OR balance_after <> balance
-           UNION ALL
-           SELECT 'wallet', w.member_id, w.sequence, w.balance, last.balance
-             FROM wallet w
-             LEFT JOIN LATERAL (SELECT count(*) AS rows,
-                                       (array_agg(m.balance ORDER BY m.sequence DESC))[1] AS balance
-                                  FROM moves m
-                                 WHERE (m.program_id, m.member_id, m.point_type)
-                                     = (w.program_id, w.member_id, w.point_type)) AS last ON true
-            WHERE w.sequence <> last.rows OR w.balance <> coalesce(last.balance, 0)
-           UNION ALL
-           SELECT 'lots', w.member_id, w.sequence, w.balance, coalesce(left_over.points, 0)
-             FROM wallet w
-             LEFT JOIN LATERAL (SELECT sum(remaining) AS points FROM lot l
-                                 WHERE (l.program_id, l.member_id, l.point_type)
-                                     = (w.program_id, w.member_id, w.point_type)) AS left_over ON true
-            WHERE w.balance <> coalesce(left_over.points, 0)"""
-    )
-    assert wrong == []
-    caps = await shop.rows("SELECT points FROM cap_usage WHERE rule = 'daily'")
-    assert caps
-    assert max(row["points"] for row in caps) <= 100
-
-
-def _verified(shop: Shop) -> None:
-    """The product's own check finds nothing either."""
-    checked = run("verify", **shop.settings)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    asyncio.run(each_sale_happened_once(shop, sales))
+    asyncio.run(wallets_agree(shop))
+    verified(shop)
 
 
 def _tell(capsys: pytest.CaptureFixture[str], line: str) -> None:

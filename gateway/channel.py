@@ -96,6 +96,9 @@ class ChannelBackend:
 
     def _without_details(self, code: int, error: grpc.aio.AioRpcError) -> status_pb2.Status:
         """For a status of gRPC itself, whose text tells of addresses and libraries."""
+        # We would know of cancelling it. So ends what a server that stops had not begun
+        # (grpc/grpc#41785).
+        code = code_pb2.UNAVAILABLE if code == code_pb2.CANCELLED else code
         message = OWN_WORDS.get(code) or error.details() or ""
         status = status_pb2.Status(code=code, message=message)
         reason = REASONS.get(code)

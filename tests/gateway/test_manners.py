@@ -426,3 +426,31 @@ async def test_a_server_that_is_away_is_503_until_it_is_back(contract: Contract)
                 pass
         await backend.close()
         await back.stop(None)
+
+
+async def test_what_a_stopping_server_had_not_begun_is_503(contract: Contract) -> None:
+    import grpc
+
+    from gateway.channel import ChannelBackend
+
+    class Stopping(grpc.GenericRpcHandler):
+        def service(self, details: Any) -> Any:
+            async def drop(_request: bytes, context: Any) -> None:
+                await context.abort(grpc.StatusCode.CANCELLED)
+
+            return grpc.unary_unary_rpc_method_handler(drop)
+
+    async with opened(contract) as world:
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((Stopping(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        backend = ChannelBackend(
+            f"127.0.0.1:{port}", max_message_bytes=1 << 20, patience=5.0, domain="everything"
+        )
+        world.gateway._backend = backend
+        response = await world.http.get("/v1/things/t")
+        assert (response.status_code, reason(response)) == (503, "SERVER_UNAVAILABLE")
+        assert response.headers["retry-after"] == "1"
+        await backend.close()
+        await server.stop(None)

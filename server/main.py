@@ -192,7 +192,7 @@ class Server:
         )
         services = build_services(database, hints, keys, programs, committer)
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
-        describe(metrics, database, credentials)
+        describe(metrics, database, credentials, self.certificates)
         await self._listen(opened, gate, calls, services)
         readiness.serving = True
 

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from server.operations.credentials import Credentials
 from server.store.database import Database
+from server.tls import Certificates
 from telemetry.metrics import Labels, Metrics
 from telemetry.setup import Telemetry
 
@@ -42,8 +43,10 @@ class RedisState:
                 self._up = True
 
 
-def describe(metrics: Metrics, database: Database, credentials: Credentials) -> None:
-    """Add the pool of connections and the memory of keys."""
+def describe(
+    metrics: Metrics, database: Database, credentials: Credentials, certificates: Certificates | None
+) -> None:
+    """Add the pool of connections, the memory of keys and the certificate in use."""
 
     def connections() -> Mapping[Labels, float]:
         used, idle, _ = database.count()
@@ -71,6 +74,12 @@ def describe(metrics: Metrics, database: Database, credentials: Credentials) -> 
         "{request}",
         "Those who wait for a connection.",
         lambda: {(): database.waiting},
+    )
+    metrics.gauge(
+        "laurel.tls.certificate.expiry",
+        "s",
+        "When the certificate in use expires, in seconds since 1970; nothing in plaintext.",
+        lambda: {} if certificates is None else {(): certificates.expires_at.timestamp()},
     )
     metrics.gauge("laurel.credentials.known", "{key}", "Keys remembered as good or bad.", keys, ("state",))
     metrics.gauge(

@@ -24,7 +24,18 @@ SELECTED = re.compile(r"([a-z_]+)\{([^}]*)\}")
 GROUPED = re.compile(r"\b(?:by|without) \(([^)]*)\)")
 # Of PromQL; a word that is neither one of these nor a label must be a metric.
 WORDS = frozenset(
-    ["sum", "by", "rate", "histogram_quantile", "count", "vector", "or", "min_over_time", "label_values"]
+    [
+        "time",
+        "sum",
+        "by",
+        "rate",
+        "histogram_quantile",
+        "count",
+        "vector",
+        "or",
+        "min_over_time",
+        "label_values",
+    ]
 )
 HISTOGRAM_PART = re.compile(r"(?<!_connection)_(bucket|sum|count)$")
 # What Prometheus itself adds.

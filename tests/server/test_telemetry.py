@@ -8,10 +8,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
 from google.protobuf import descriptor_pb2, json_format
 from google.type.money_pb2 import Money
+from loyalty.v1 import member_pb2, rules_pb2
 from loyalty.v1 import points_pb2 as pb
-from loyalty.v1 import rules_pb2
 
 from gateway.app import Gateway
 from gateway.channel import ChannelBackend
@@ -19,6 +20,7 @@ from gateway.contract import Contract
 from gateway.server import HttpServer, bind
 from gateway.watch import Watched
 from laurel.protos import CONTRACTS
+from server.main import Server, StartError
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.otlp import Collector, collecting, values
@@ -203,8 +205,59 @@ async def test_figures_arrive_with_who_we_are(traced: Laurel, collector: Collect
     assert values(earned.attributes) == {"program": traced.program.name, "movement": "earned"}
 
 
-async def test_without_an_endpoint_no_thread_runs_and_no_call_is_sampled(laurel: Laurel) -> None:
-    before = {thread.name for thread in threading.enumerate()}
-    assert not {name for name in before if "Otel" in name or name in ("metrics", "telemetry-close")}
-    assert laurel.server.telemetry is not None
-    assert laurel.server.telemetry.tracing.tracer is None
+async def test_a_collector_that_is_away_holds_nobody_up(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    async with started(settings, database) as laurel:
+        assert await laurel.register()
+        with structlog.testing.capture_logs() as logged:
+            # Longer than it waits for the collector, far shorter than the collector is tried.
+            async with asyncio.timeout(8):
+                await laurel.server.stop()
+    assert "telemetry_undelivered" in [line["event"] for line in logged]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+    ],
+)
+async def test_what_can_not_be_done_is_refused_at_the_start_by_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(StartError, match=variable):
+        await Server(settings).start()
+
+
+async def test_either_signal_can_be_switched_off(
+    collector: Collector, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    async with started(settings, database) as laurel:
+        assert laurel.server.telemetry is not None
+        assert laurel.server.telemetry.tracing.tracer is None
+        await collector.until(lambda: "laurel.build.info" in collector.metrics)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    collector.metrics.clear()
+    async with started(settings, database) as laurel:
+        await laurel.register()
+    assert not collector.metrics
+
+
+async def test_without_an_endpoint_no_thread_runs_and_no_call_is_sampled(
+    settings: Settings, database: Database
+) -> None:
+    before = set(threading.enumerate())
+    async with started(settings, database) as laurel:
+        await laurel.staff.members.ListMembers(member_pb2.ListMembersRequest(), metadata=asks(True))
+        new = {thread.name for thread in set(threading.enumerate()) - before}
+        assert not {name for name in new if "Otel" in name or name in ("metrics", "telemetry-close")}
+        assert laurel.server.telemetry is not None
+        assert laurel.server.telemetry.tracing.tracer is None

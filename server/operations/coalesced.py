@@ -8,11 +8,11 @@ committed before it was asked.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
-from contextvars import Context, copy_context
 from typing import Generic, NamedTuple, TypeVar
 
 from server.domain.errors import ResourceExhausted
 from server.store.database import Connection, Database
+from telemetry.traces import Trace, current
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -26,7 +26,7 @@ RETRY_AFTER_SECONDS = 0.5
 class _Waiting(NamedTuple, Generic[Key, Value]):
     key: Key
     answer: "asyncio.Future[Value | None]"
-    context: Context  # whose trace the query belongs to, if it leads the others
+    trace: Trace | None
 
 
 class Coalesced(Generic[Key, Value]):
@@ -47,14 +47,14 @@ class Coalesced(Generic[Key, Value]):
         if len(self._waiting) >= MOST_WAITING:
             raise ResourceExhausted("OVERLOADED", "too many reads are waiting", None, RETRY_AFTER_SECONDS)
         answer: asyncio.Future[Value | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(key, answer, copy_context()))
+        self._waiting.append(_Waiting(key, answer, current.get()))
         # If others wait already, a query that will take them all has been started, or none may be.
         if len(self._waiting) == 1 and len(self._under_way) < LANES:
             self._start()
         return await answer
 
     def _start(self) -> None:
-        task = asyncio.create_task(self._answer(), context=self._waiting[0].context)
+        task = asyncio.create_task(self._answer())
         self._under_way.add(task)
         task.add_done_callback(self._ended)
 
@@ -69,6 +69,8 @@ class Coalesced(Generic[Key, Value]):
         del self._waiting[:MOST_AT_ONCE]
         if not batch:
             return
+        # The query belongs to the first of its traces that is sampled.
+        current.set(next((w.trace for w in batch if w.trace is not None and w.trace.span is not None), None))
         try:
             async with self._database.connection() as connection:
                 found = await self._read(connection, {w.key for w in batch})

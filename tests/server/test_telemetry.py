@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
@@ -173,6 +173,19 @@ async def test_the_commands_of_a_batch_link_to_it(traced: Laurel, collector: Col
         assert bool(led) != ((commit.trace_id, commit.span_id) in batch.links)
     sizes = [batch.attributes["laurel.batch.size"] for batch in batches.values()]
     assert sum(sizes) == len(commits)
+
+
+async def test_a_read_that_others_join_shows_its_query(traced: Laurel, collector: Collector) -> None:
+    member_ids = [await traced.register() for _ in range(20)]
+
+    def read(member_id: str, sampled: bool) -> Awaitable[pb.GetBalanceResponse]:
+        request = pb.GetBalanceRequest(member_id=member_id)
+        return traced.terminal.points.GetBalance(request, metadata=asks(sampled))
+
+    calls = [read(member_id, number == 17) for number, member_id in enumerate(member_ids)]
+    assert len(await asyncio.gather(*calls)) == 20
+    call = await collector.named("loyalty.v1.PointsService/GetBalance")
+    await collector.until(lambda: any(s.name.startswith("SELECT") for s in collector.within(call)))
 
 
 async def test_a_refusal_says_why_and_is_no_fault_of_ours(traced: Laurel, collector: Collector) -> None:

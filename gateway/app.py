@@ -158,20 +158,30 @@ class Gateway:
                 raise
         await _reply(exchange, exchange.endpoint.writer.write(told))
 
+    def end_streams(self) -> None:
+        """End what would never end by itself: the process stops."""
+        self.slots.end_all()
+
     async def _stream(self, exchange: Exchange) -> None:
-        with (
-            self.slots.taken(callers_of(exchange.scope, exchange.head)),
-            Interruption() as interruption,
-        ):
-            activity = Activity()
-            requests = await self._requests(exchange, interruption, activity)
-            stream = self._backend.stream(self._call(exchange), requests)
-            if exchange.endpoint.binding.rpc.server_streaming:
-                sink = sink_for(exchange.head, exchange.endpoint.writer, exchange.send, exchange.shared)
-                await pump(stream, sink, self._errors, self._limits, activity)
-                return
-            told = await only(stream)
-        await _reply(exchange, exchange.endpoint.writer.write(told))
+        streams_back = exchange.endpoint.binding.rpc.server_streaming
+        sink = sink_for(exchange.head, exchange.endpoint.writer, exchange.send, exchange.shared)
+        told = b""
+        try:
+            with self.slots.taken(callers_of(exchange.scope, exchange.head)) as interruption:
+                activity = Activity()
+                requests = await self._requests(exchange, interruption, activity)
+                stream = self._backend.stream(self._call(exchange), requests)
+                if streams_back:
+                    await pump(stream, sink, self._errors, self._limits, activity)
+                else:
+                    told = await only(stream)
+        except Refused as refused:
+            if not sink.begun:
+                raise
+            await sink.end(self._errors.of(refused))
+            return
+        if not streams_back:
+            await _reply(exchange, exchange.endpoint.writer.write(told))
 
     async def _requests(
         self, exchange: Exchange, interruption: Interruption, activity: Activity

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from google.rpc import code_pb2
 
+from gateway.interruption import Interruption
 from gateway.statuses import Refused
 
 
@@ -36,14 +37,24 @@ class Slots:
     def __init__(self, limits: Limits) -> None:
         self.open = 0
         self._by_caller: Counter[str] = Counter()
+        self._interruptions: set[Interruption] = set()
+        self._stopping = False
         self._limits = limits
 
+    def end_all(self) -> None:
+        """End every stream, and let nobody open another: the process stops."""
+        self._stopping = True
+        for interruption in list(self._interruptions):
+            interruption.strike(_stopping())
+
     @contextmanager
-    def taken(self, callers: Sequence[str]) -> Iterator[None]:
-        """One place for as long as the block lasts. Raises Refused if there is none left.
+    def taken(self, callers: Sequence[str]) -> Iterator[Interruption]:
+        """One place for as long as the block lasts, which others can end. Raises Refused if there is none.
 
         ``callers`` are the names under which it counts.
         """
+        if self._stopping:
+            raise _stopping()
         if self.open >= self._limits.streams:
             raise _full("this process has no more room for streams", self._limits.streams)
         for caller in callers:
@@ -51,14 +62,22 @@ class Slots:
                 raise _full("this caller has too many streams open", self._limits.streams_per_caller)
         self.open += 1
         self._by_caller.update(callers)
+        interruption = Interruption()
+        self._interruptions.add(interruption)
         try:
-            yield
+            with interruption:
+                yield interruption
         finally:
+            self._interruptions.discard(interruption)
             self.open -= 1
             self._by_caller.subtract(callers)
             for caller in callers:
                 if not self._by_caller[caller]:
                     del self._by_caller[caller]
+
+
+def _stopping() -> Refused:
+    return Refused(503, code_pb2.UNAVAILABLE, "SERVER_UNAVAILABLE", "the server stops; come back")
 
 
 def _full(message: str, limit: int) -> Refused:

@@ -72,7 +72,7 @@ class Sockets:
             seconds = headers.timeout(head, self._limits.max_deadline)
             endpoint = self._endpoints[match.binding]
             call = Call(endpoint.path, tuple(head.metadata), seconds, peer_of(scope))
-            with self._slots.taken(callers_of(scope, head)), Interruption() as interruption:
+            with self._slots.taken(callers_of(scope, head)) as interruption:
                 await send({"type": "websocket.accept", "subprotocol": protocol})
                 accepted = True
                 await self._talk(endpoint, values, scope, head, call, receive, send, interruption)
@@ -195,11 +195,13 @@ class Frames:
     """Sends a stream as text frames."""
 
     def __init__(self, writer: ReplyWriter | None, send: Send) -> None:
+        self.begun = False
         self._writer = writer
         self._send = send
 
     async def begin(self) -> None:
-        """Nothing: the handshake has told."""
+        """Nothing to send: the handshake has told."""
+        self.begun = True
 
     async def message(self, raw: bytes) -> None:
         """Send a frame."""

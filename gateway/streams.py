@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import Any, Protocol
 
+from google.rpc import code_pb2
+
 from gateway.backend import Failed
 from gateway.bodies import Disconnected, Receive, too_large
 from gateway.headers import Head
@@ -22,6 +24,9 @@ END = object()
 
 class Sink(Protocol):
     """Where the messages of a stream go."""
+
+    begun: bool
+    """Whether something was sent, so that an error can only be the stream's end."""
 
     async def begin(self) -> None:
         """Tell the client that the stream is there; called once, before the first message."""
@@ -60,20 +65,18 @@ async def pump(
     The next message is asked for when the one before it is on its way: a slow client
     slows the server down.
     """
-    begun = False
     coming = asyncio.ensure_future(_next(stream))
     try:
         while True:
-            patience = min(limits.keep_alive_seconds, limits.idle_seconds) if begun else START_SECONDS
+            patience = min(limits.keep_alive_seconds, limits.idle_seconds) if sink.begun else START_SECONDS
             done, _ = await asyncio.wait((coming,), timeout=patience)
-            if not begun:
+            if not sink.begun:
                 if done and (error := coming.exception()) is not None:
                     raise error
                 await sink.begin()
-                begun = True
             if not done:
                 if activity.silent() > limits.idle_seconds:
-                    await sink.end(None)
+                    await sink.end(errors.of(_idle(limits.idle_seconds)))
                     return
                 await sink.keep_alive()
                 continue
@@ -115,6 +118,16 @@ async def _next(stream: AsyncIterator[bytes]) -> Any:
     return await anext(stream, END)
 
 
+def _idle(seconds: float) -> Refused:
+    return Refused(
+        408,
+        code_pb2.DEADLINE_EXCEEDED,
+        "STREAM_IDLE",
+        f"nothing was said for {seconds:g} seconds",
+        metadata={"limit_seconds": f"{seconds:g}"},
+    )
+
+
 async def _close(coming: "asyncio.Future[Any]", stream: AsyncIterator[bytes]) -> None:
     coming.cancel()
     await asyncio.wait((coming,))
@@ -128,12 +141,14 @@ class Ndjson:
     """Each message a line ``{"result": ...}``; an error is the last line, ``{"error": ...}``."""
 
     def __init__(self, writer: ReplyWriter, send: Send, headers: Headers) -> None:
+        self.begun = False
         self._writer = writer
         self._send = send
         self._headers = headers
 
     async def begin(self) -> None:
         """Send the headers."""
+        self.begun = True
         await _begin(self._send, NDJSON, self._headers)
 
     async def message(self, raw: bytes) -> None:
@@ -153,12 +168,14 @@ class ServerSentEvents:
     """Each message an event; at the end comes an event ``end`` or ``error``, so that clients don't return."""
 
     def __init__(self, writer: ReplyWriter, send: Send, headers: Headers) -> None:
+        self.begun = False
         self._writer = writer
         self._send = send
         self._headers = headers
 
     async def begin(self) -> None:
         """Send the headers, and a comment that makes them leave."""
+        self.begun = True
         await _begin(self._send, EVENTS, (*self._headers, (b"x-accel-buffering", b"no")))
         await self.keep_alive()
 
@@ -182,10 +199,10 @@ class Chunks:
     """The bytes of google.api.HttpBody messages, one after the other; the first says of which type."""
 
     def __init__(self, writer: ReplyWriter, send: Send, headers: Headers) -> None:
+        self.begun = False
         self._writer = writer
         self._send = send
         self._headers = headers
-        self._begun = False
 
     async def begin(self) -> None:
         """Nothing yet: the type comes with the first message."""
@@ -193,9 +210,9 @@ class Chunks:
     async def message(self, raw: bytes) -> None:
         """Send a piece."""
         reply = self._writer.write(raw)
-        if not self._begun:
+        if not self.begun:
             await _begin(self._send, reply.media_type, self._headers)
-            self._begun = True
+            self.begun = True
         await _more(self._send, reply.body)
 
     async def keep_alive(self) -> None:
@@ -203,12 +220,12 @@ class Chunks:
 
     async def end(self, error: ErrorResponse | None) -> None:
         """The end; with an error the connection breaks, for nothing else shows that the file isn't whole."""
-        if error is not None and self._begun:
+        if error is not None and self.begun:
             raise Disconnected
         if error is not None:
             await respond(self._send, error, self._headers)
             return
-        if not self._begun:
+        if not self.begun:
             await _begin(self._send, b"application/octet-stream", self._headers)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic_core import PydanticUndefined
 
+from gateway.settings import GatewaySettings
 from laurel.cli import laurel as command
 from laurel.commands.up import up
 from server.settings import Settings
@@ -126,8 +127,9 @@ def test_make_targets_named_are_there() -> None:
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(LAUREL_\w+)` \|.*\| (.+) \|$", README, re.MULTILINE))
-    assert set(rows) == {f"LAUREL_{name.upper()}" for name in Settings.model_fields}
-    for name, field in Settings.model_fields.items():
+    fields = {**Settings.model_fields, **GatewaySettings.model_fields}
+    assert set(rows) == {f"LAUREL_{name.upper()}" for name in fields}
+    for name, field in fields.items():
         shown = rows[f"LAUREL_{name.upper()}"]
         if field.default is PydanticUndefined:
             assert shown.startswith("`laurel up`: ")

@@ -1,5 +1,6 @@
 """`laurel up`: the local stack in the foreground."""
 
+import json
 import os
 import secrets
 import shlex
@@ -50,6 +51,23 @@ class Stopped(BaseException):
     help="Of gRPC; 0 for a free one.",
 )
 @click.option(
+    "--http-host",
+    envvar="LAUREL_HTTP_HOST",
+    default="127.0.0.1",
+    show_default=True,
+    show_envvar=True,
+    help="REST listens there.",
+)
+@click.option(
+    "--http-port",
+    envvar="LAUREL_HTTP_PORT",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    show_envvar=True,
+    help="Of REST; 0 for a free one.",
+)
+@click.option(
     "--ops-port",
     envvar="LAUREL_OPS_PORT",
     type=click.IntRange(0, 65535),
@@ -76,7 +94,16 @@ class Stopped(BaseException):
     show_envvar=True,
     help="Time for calls under way when stopping.",
 )
-def up(data_folder: Path, host: str, port: int, ops_port: int, servers: int, drain_seconds: float) -> None:
+def up(
+    data_folder: Path,
+    host: str,
+    port: int,
+    http_host: str,
+    http_port: int,
+    ops_port: int,
+    servers: int,
+    drain_seconds: float,
+) -> None:
     """Run the local stack: PostgreSQL, Redis, the demo programs and the server.
 
     It stays in the foreground; Ctrl-C stops it in order and keeps its data. With
@@ -85,12 +112,14 @@ def up(data_folder: Path, host: str, port: int, ops_port: int, servers: int, dra
     \b
     laurel up
     laurel up --servers 2
-    laurel up --data-folder /tmp/other --port 50052     a second stack beside the first
+    laurel up --data-folder /tmp/other --port 50052 --http-port 8081     a second beside the first
     """
     options = Options(
         data_folder=data_folder,
         host=host,
         port=port,
+        http_host=http_host,
+        http_port=http_port,
         servers=servers,
         database_url=os.environ.get("LAUREL_DATABASE_URL") or None,
         redis_url=os.environ.get("LAUREL_REDIS_URL") or None,
@@ -122,12 +151,13 @@ def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
-    """Addresses, a key, and three commands that work as they stand, at every start."""
+    """Addresses, a key, and commands that work as they stand, at every start."""
     keys = read_json(stack.folder.keys)
     command = _command(data_folder)
     card = f"{secrets.randbelow(10**12):012}"
     progress.say()
     progress.say(f"  gRPC           {stack.address}, with health and reflection")
+    progress.say(f"  REST           http://{stack.http_address}, to try at /docs")
     for place in stack.ops:
         progress.say(f"  health         http://{place}/readyz, with /livez and /metrics")
     progress.say(f"  terminal key   {keys[DEFAULT_PROGRAM]['terminal']}")
@@ -138,8 +168,23 @@ def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
     progress.say(f"  {command} members register --given-name Asha --card {card}")
     progress.say(f"  {command} points accrue {card} 500 INR --order R-{card}")
     progress.say(f"  {command} points balance {card}")
+    progress.say(f"  {_curl(stack.http_address, keys[DEFAULT_PROGRAM]['terminal'], card)}")
     progress.say()
     progress.say("Ctrl-C stops the stack and keeps its data.")
+
+
+def _curl(address: str, key: str, card: str) -> str:
+    """A second purchase, over REST."""
+    order = f"S-{card}"
+    body = {
+        "requestId": order,
+        "orderReference": order,
+        "identifier": {"cardNumber": card},
+        "amount": {"currencyCode": "INR", "units": "250"},
+    }
+    headers = (f"Authorization: Bearer {key}", "Content-Type: application/json")
+    told = [part for header in headers for part in ("-H", header)]
+    return shlex.join(["curl", f"http://{address}/transactions/accrue", *told, "-d", json.dumps(body)])
 
 
 def _command(data_folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The server processes of the local stack: `python -m server`, one port for all of them."""
+"""The server processes of the local stack: `python -m laurel.process`, the same ports for all of them."""
 
 import os
 import signal
@@ -18,9 +18,9 @@ from laurel.stack.processes import POLL_SECONDS, StackError, end_child, last_lin
 
 READY_SECONDS = 60.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
-COMMAND = (sys.executable, "-m", "server")
+COMMAND = (sys.executable, "-m", "laurel.process")
 # In the command line of every server process, to know a stray by.
-MARK = "-m server"
+MARK = "-m laurel.process"
 
 
 class ServerProcess:
@@ -105,8 +105,10 @@ def is_serving(address: str, seconds: float = 1.0) -> bool:
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def reserve(host: str, port: int) -> socket.socket:
+def reserve(host: str, port: int, option: str = "port") -> socket.socket:
     """Keep a port for our servers, 0 for a free one. Raises StackError if somebody has it.
+
+    ``option`` is the one of `laurel up` that names another.
 
     Servers share the port (SO_REUSEPORT), which would let two stacks share one by
     mistake; so first it is tried without. The socket returned never listens.
@@ -122,7 +124,7 @@ def reserve(host: str, port: int) -> socket.socket:
         held.bind(place)
     except OSError as error:
         raise StackError(
-            f"port {port} on {host} can't be used ({error.strerror}); choose another with --port or "
-            "LAUREL_PORT, 0 for a free one"
+            f"port {port} on {host} can't be used ({error.strerror}); choose another with --{option} or "
+            f"LAUREL_{option.replace('-', '_').upper()}, 0 for a free one"
         ) from None
     return held

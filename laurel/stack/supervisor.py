@@ -37,6 +37,8 @@ class Options:
     data_folder: Path
     host: str
     port: int
+    http_host: str
+    http_port: int
     servers: int
     database_url: str | None
     redis_url: str | None
@@ -97,6 +99,7 @@ class Stack:
     def __init__(self, options: Options, progress: Progress) -> None:
         self.folder = DataFolder(options.data_folder)
         self.address = ""
+        self.http_address = ""
         self.database_url = options.database_url or ""
         self.redis_url = options.redis_url or ""
         self._options = options
@@ -116,13 +119,18 @@ class Stack:
             end_stray(pid, MARK, STOP_SIGNALS)
         held = self._undo.enter_context(reserve(self._options.host, self._options.port))
         self.address = f"{_bracketed(self._options.host)}:{held.getsockname()[1]}"
+        held_http = self._undo.enter_context(
+            reserve(self._options.http_host, self._options.http_port, "http-port")
+        )
+        http_port = held_http.getsockname()[1]
+        self.http_address = f"{_bracketed(self._options.http_host)}:{http_port}"
         new_secrets = self._prepare_secrets()
         self._start_postgres()
         self._start_redis()
         self._migrate(new_secrets)
         with self._progress.step("demo programs"):
             asyncio.run(demo.seed_programs(self.database_url, self.folder.keys, self._progress.say))
-        self._start_servers(held.getsockname()[1])
+        self._start_servers(held.getsockname()[1], http_port)
         with self._progress.step("demo rules"):
             demo.seed_rules(self.address, read_json(self.folder.keys), self._progress.say)
 
@@ -199,7 +207,7 @@ class Stack:
                 )
             step.note = f"{len(applied)} applied" if applied else "nothing to do"
 
-    def _start_servers(self, port: int) -> None:
+    def _start_servers(self, port: int, http_port: int) -> None:
         environment = {
             **os.environ,
             "LAUREL_DATABASE_URL": self.database_url,
@@ -207,6 +215,8 @@ class Stack:
             "LAUREL_SECRETS_FILE": str(self._secrets),
             "LAUREL_HOST": self._options.host,
             "LAUREL_PORT": str(port),
+            "LAUREL_HTTP_HOST": self._options.http_host,
+            "LAUREL_HTTP_PORT": str(http_port),
             "LAUREL_DRAIN_SECONDS": str(self._options.drain_seconds),
         }
         count = self._options.servers
@@ -226,7 +236,7 @@ class Stack:
                 server.wait_until_serving(self.address)
             for number, server in enumerate(self._servers, start=1):
                 self._parts.append(Watched("the server" if count == 1 else f"server {number}", server))
-            step.note = self.address
+            step.note = f"{self.address}, http://{self.http_address}"
 
     def _reserve_ops(self, number: int) -> dict[str, str]:
         """Where a server tells of itself: on the port wished for, or a free one if somebody has that."""
@@ -263,6 +273,7 @@ class Stack:
             {
                 "pid": os.getpid(),
                 "address": self.address,
+                "http_address": self.http_address,
                 "ops": self.ops,
                 "database_url": self.database_url,
                 "redis_url": self.redis_url,

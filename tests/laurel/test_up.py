@@ -109,11 +109,15 @@ def test_two_run_side_by_side_but_not_in_one_folder_or_on_one_port(home: Path) -
     with up(home, "--data-folder", "one"), up(home, "--data-folder", "two"):
         addresses = {str(runtime(home, name)["address"]) for name in ("one", "two")}
         assert len(addresses) == 2
-        same_folder = run("up", "--port", "0", "--ops-port", "0", "--data-folder", "one", cwd=home)
+        same_folder = run(
+            "up", "--port", "0", "--http-port", "0", "--ops-port", "0", "--data-folder", "one", cwd=home
+        )
         assert same_folder.returncode == 1
         assert "another `laurel up`" in same_folder.stderr
         port = addresses.pop().rpartition(":")[2]
-        same_port = run("up", "--port", port, "--ops-port", "0", "--data-folder", "three", cwd=home)
+        same_port = run(
+            "up", "--port", port, "--http-port", "0", "--ops-port", "0", "--data-folder", "three", cwd=home
+        )
         assert same_port.returncode == 1
         assert f"port {port}" in same_port.stderr
 
@@ -144,7 +148,7 @@ def test_after_kill_9_of_the_whole_the_next_start_takes_over(home: Path) -> None
         left = [int(pid) for pid in runtime(home)["servers"]]  # type: ignore[attr-defined]
         stack.end(signal.SIGKILL)
     with up(home):
-        assert all("-m server" not in command_of(pid) for pid in left)
+        assert all("-m laurel.process" not in command_of(pid) for pid in left)
         assert run("doctor", cwd=home).returncode == 0
 
 
@@ -152,7 +156,7 @@ def test_secrets_that_are_lost_are_not_replaced_over_data_they_seal(home: Path) 
     with up(home):
         pass
     (home / ".laurel" / "secrets.json").unlink()
-    refused = run("up", "--port", "0", "--ops-port", "0", cwd=home)
+    refused = run("up", "--port", "0", "--http-port", "0", "--ops-port", "0", cwd=home)
     assert refused.returncode == 1
     assert "secrets.json is missing" in refused.stderr
     assert not (home / ".laurel" / "secrets.json").exists()

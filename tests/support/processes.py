@@ -81,7 +81,7 @@ class Foreground:
 @contextlib.contextmanager
 def up(folder: Path, *arguments: str, **settings: str) -> Iterator[Foreground]:
     """`laurel up` on a free port, in ``folder``, ready; ended at the latest with the block."""
-    command = [LAUREL, "up", "--port", "0", "--ops-port", "0", *arguments]
+    command = [LAUREL, "up", "--port", "0", "--http-port", "0", "--ops-port", "0", *arguments]
     stack = Foreground(command, folder, settings)
     try:
         stack.wait_for("Ctrl-C stops the stack")

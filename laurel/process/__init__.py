@@ -1,0 +1,1 @@
+"""One process of Laurel: gRPC and REST over the same gate, put together."""

@@ -1,0 +1,36 @@
+"""The shim alone, in front of a server that runs elsewhere."""
+
+import structlog
+
+from gateway.channel import ChannelBackend
+from gateway.settings import GatewaySettings
+from laurel.process.main import until_asked
+from laurel.process.rest import Rest
+from server.rpc.errors import DOMAIN
+
+log = structlog.get_logger()
+# The server refuses with details what is larger than its limit; the channel must let that through.
+HARD_SIZE_FACTOR = 4
+
+
+async def serve_alone(address: str, http: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT. One JSON line on standard output tells of the port.
+
+    Raises StartError.
+    """
+    backend = ChannelBackend(
+        address,
+        max_message_bytes=HARD_SIZE_FACTOR * http.max_message_bytes,
+        patience=http.max_deadline_seconds,
+        domain=DOMAIN,
+    )
+    try:
+        rest = Rest(http, backend)
+        await rest.start()
+        try:
+            await until_asked({"http_host": http.http_host, "http_port": rest.port, "address": address})
+            log.info("stopping", drain_seconds=http.drain_seconds)
+        finally:
+            await rest.stop()
+    finally:
+        await backend.close()

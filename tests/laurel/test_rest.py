@@ -1,0 +1,115 @@
+"""REST as its users meet it: the tour of the README against `laurel up`, and the shim alone."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.support.processes import LAUREL, ROOT, Foreground, run, up
+from tests.support.servers import Laurel
+
+BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that another account can be let through to: PostgreSQL won't run as root."""
+    path = Path(tempfile.mkdtemp(prefix="laurel-test-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the tour is made with curl")
+def test_the_tour_of_the_readme_works(home: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("\n## Over REST\n")[2]
+    found = BLOCK.search(section)
+    assert found is not None
+    with up(home) as stack:
+        address = json.loads((home / ".laurel" / "stack.json").read_text())["http_address"]
+        tour = found[1].replace("127.0.0.1:8080", address).replace(".venv/bin/python", sys.executable)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", tour], cwd=home, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        member, bought, reviewed, spent, left, history = map(json.loads, done.stdout.split())
+        assert member["member"]["givenName"] == "Asha"
+        earned = int(bought["points"]) + int(reviewed["points"])
+        assert earned >= 150
+        assert spent["points"] == "40"
+        balance = next(w["balance"] for w in left["wallets"] if w["pointType"] == "points")
+        assert int(balance) == earned - 40 == int(spent["balance"])
+        kinds = [row["kind"] for row in history["transactions"]]
+        assert kinds[0] == "TRANSACTION_KIND_REDEEM"
+        assert set(kinds[1:]) == {"TRANSACTION_KIND_EARN"}
+
+        shown = stack.wait_for("curl ")
+        card = re.search(r'cardNumber": "(\d+)"', shown)
+        assert card is not None
+        registered = run("members", "register", "--given-name", "Asha", "--card", card[1], cwd=home)
+        assert registered.returncode == 0
+        told = subprocess.run(shown, shell=True, capture_output=True, text=True, check=True).stdout
+        assert int(json.loads(told)["points"]) > 0
+        page = httpx.get(f"http://{address}/docs", timeout=10, trust_env=False)
+        assert page.status_code == 200
+
+        taken = run(
+            "up", "--port", "0", "--ops-port", "0", "--http-port", address.rpartition(":")[2],
+            "--data-folder", "other", cwd=home,
+        )  # fmt: skip
+        assert taken.returncode == 1
+        assert "--http-port" in taken.stderr
+        assert "LAUREL_HTTP_PORT" in taken.stderr
+
+
+async def test_the_shim_alone_passes_calls_on_and_ends_when_asked(laurel: Laurel, tmp_path: Path) -> None:
+    command = [LAUREL, "gateway", "--address", laurel.address, "--http-port", "0"]
+    shim = Foreground(command, tmp_path, {})
+    try:
+        ready = json.loads(shim.wait_for('"event": "ready"'))
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{ready['http_port']}", trust_env=False, timeout=20
+        ) as http:
+            headers = {"authorization": f"Bearer {laurel.terminal.key}", "idempotency-key": uuid4().hex}
+            body = {"member": {"email": f"{uuid4().hex}@example.com"}}
+            first = await http.post("/members/register", json=body, headers=headers)
+            assert first.status_code == 200, first.text
+            again = await http.post("/members/register", json=body, headers=headers)
+            assert again.json() == first.json()
+            refused = await http.get("/api/points/x")
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"].startswith("Bearer")
+            member_id = first.json()["member"]["memberId"]
+            balance = await http.get(f"/api/points/{member_id}", headers=headers)
+            assert balance.json()["memberId"] == member_id
+        assert shim.end(signal.SIGTERM) == 0
+    finally:
+        if shim.process.poll() is None:
+            shim.end(signal.SIGKILL)
+        assert shim.process.stdout is not None
+        shim.process.stdout.close()
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = str(held.getsockname()[1])
+        refused = run("gateway", "--address", "127.0.0.1:1", "--http-port", port, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "LAUREL_HTTP_PORT" in refused.stderr
+    assert port in refused.stderr
+    wrong = run("gateway", "--address", "127.0.0.1:1", cwd=tmp_path, LAUREL_HTTP_STREAMS="hunter2")
+    assert wrong.returncode == 1
+    assert "LAUREL_HTTP_STREAMS" in wrong.stderr
+    assert "hunter2" not in wrong.stderr

@@ -1,5 +1,7 @@
 """A gRPC server as the backend, over one channel that reconnects by itself."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -70,7 +72,9 @@ class ChannelBackend:
     async def stream(self, call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The server's replies, whichever side streams: on the wire there is no difference."""
         method: Any = self._channel.stream_stream(call.path)
-        under_way = method(requests, metadata=call.metadata, timeout=call.timeout)
+        under_way = method(metadata=call.metadata, timeout=call.timeout)
+        # gRPC's own reader of an iterator outlives a call that ended by itself; ours doesn't.
+        feeding = asyncio.create_task(_feed(under_way, requests))
         try:
             async for reply in under_way:
                 yield reply
@@ -78,6 +82,8 @@ class ChannelBackend:
             raise self._failed(error) from None
         finally:
             under_way.cancel()
+            feeding.cancel()
+            await asyncio.wait((feeding,))
 
     def _failed(self, error: grpc.aio.AioRpcError) -> Failed:
         code = error.code().value[0]
@@ -107,6 +113,14 @@ class ChannelBackend:
             detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=self._domain))
             status.details.append(detail)
         return status
+
+
+async def _feed(under_way: Any, requests: AsyncIterator[bytes]) -> None:
+    """Send what the client says, until it has said everything or nobody listens any more."""
+    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        async for request in requests:
+            await under_way.write(request)
+        await under_way.done_writing()
 
 
 OWN_WORDS = {

@@ -46,10 +46,11 @@ class Process:
             raise
 
     async def stop(self) -> None:
-        """Take no more calls over either way, let those under way finish, close everything.
+        """Announce it, then take no more calls over either way, let those under way finish, and close.
 
         Both at once: the server closes nothing before the calls of both are done.
         """
+        await self.server.announce_stop()
         await asyncio.gather(self.rest.stop(), self.server.stop())
 
 
@@ -76,7 +77,7 @@ async def serve(settings: Settings, http: GatewaySettings) -> None:
                 "http_port": process.rest.port,
             }
         )
-        log.info("stopping", drain_seconds=settings.drain_seconds)
+        log.info("stopping", grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds)
 
 
 async def until_asked(places: dict[str, object]) -> None:

@@ -4,6 +4,8 @@ from server.domain.actor import Actor
 from server.operations.credentials import PREFIX, Credentials
 from server.operations.tokens import Tokens
 
+KEY_START = f"{PREFIX}_"
+
 
 class Callers:
     """Verifies a credential by whom it can be of: keys have a prefix that no token has."""
@@ -21,5 +23,5 @@ class Callers:
         return self._verifier_of(key).knows(key)
 
     def _verifier_of(self, key: str) -> Credentials | Tokens:
-        is_token = not key.startswith(f"{PREFIX}_") and key.count(".") == 2
+        is_token = not key.startswith(KEY_START) and key.count(".") == 2
         return self._tokens if is_token else self._credentials

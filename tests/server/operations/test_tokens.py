@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import json
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +37,7 @@ from tests.support.issuers import (
     entry,
     loopback,
     public_pem,
+    published,
     rsa_key,
     unsigned,
 )
@@ -246,6 +248,25 @@ async def test_a_token_falls_with_the_key_that_signed_it(world: World) -> None:
             except Unauthenticated:  # the cooldown
                 await asyncio.sleep(0.02)
     await refused(tokens, token)
+
+
+async def test_a_key_that_is_replaced_under_its_name_takes_its_tokens_along(world: World) -> None:
+    _, subject = await world.member()
+    token = world.issuer.token(subject)
+    await world.tokens.verify(token)
+    world.issuer.rotate("key-1", rsa_key(3))
+    await asyncio.sleep(0.21)
+    await refused(world.tokens, world.issuer.token(subject, {"kid": "unknown"}))
+    await refused(world.tokens, token)
+    await world.tokens.verify(world.issuer.token(subject))
+
+
+async def test_a_key_for_one_algorithm_is_for_no_other(world: World) -> None:
+    _, subject = await world.member()
+    keys = {"keys": [published("key-1", rsa_key(), alg="PS256")]}
+    world.issuer.answers[JWKS] = (200, {}, json.dumps(keys).encode())
+    await world.tokens.verify(world.issuer.token(subject, {"alg": "PS256"}))
+    await refused(world.tokens, world.issuer.token(subject, {"alg": "RS256"}))
 
 
 async def test_the_issuer_is_not_needed_for_keys_that_are_known(world: World) -> None:

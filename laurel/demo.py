@@ -66,43 +66,60 @@ def seed_rules(address: str, keys: Mapping[str, Mapping[str, str]], say: Say) ->
             say(f"  program {description['name']}: added {', '.join(added)}")
 
 
-def seed_people(address: str, keys: Mapping[str, Mapping[str, str]], system: str, say: Say) -> None:
-    """Make those of the people members who are nobody's staff, with some points to spend."""
+def seed_people(address: str, keys: Mapping[str, Mapping[str, str]], system: str, say: Say) -> dict[str, str]:
+    """Make members of those of the people who aren't staff, with some points to spend.
+
+    Returns their member ids by the names they log in with.
+    """
+    found: dict[str, str] = {}
     for description in programs():
         people = [person for person in description.get("people", ()) if "role" not in person]
         if not people:
             continue
+        added = []
         with channels.connect(address) as channel:
             client = Client(channel, keys[description["name"]]["service"])
-            added = [p["login"] for p in people if _add_member(client, p, system, description["currency"])]
+            for person in people:
+                login, external_id = person["login"], member_pb2.ExternalId(system=system, id=person["login"])
+                known = _member_id(client, external_id)
+                if not known:
+                    added.append(login)
+                found[login] = known or _add_member(client, person, external_id, description["currency"])
         if added:
-            say(f"  program {description['name']}: added members {', '.join(added)}")
+            say(f"  program {description['name']}: added people {', '.join(added)}")
+    return found
 
 
-def _add_member(client: Client, person: Mapping[str, str], system: str, currency: str) -> bool:
-    external_id = member_pb2.ExternalId(system=system, id=person["login"])
+def _member_id(client: Client, external_id: member_pb2.ExternalId) -> str:
+    """Whose the external id is, "" if it is nobody's."""
     identifier = member_pb2.Identifier(external_id=external_id)
     try:
-        client.call(client.members.FindMember, member_pb2.FindMemberRequest(identifier=identifier))
+        reply = client.call(client.members.FindMember, member_pb2.FindMemberRequest(identifier=identifier))
     except grpc.RpcError as error:
-        if not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.NOT_FOUND:
-            raise
-    else:
-        return False
+        if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.NOT_FOUND:
+            return ""
+        raise
+    return reply.member.member_id
+
+
+def _add_member(
+    client: Client, person: Mapping[str, str], external_id: member_pb2.ExternalId, currency: str
+) -> str:
     given, _, family = person["name"].partition(" ")
-    member = member_pb2.Member(given_name=given, family_name=family, external_ids=[external_id])
     once = f"demo-{person['login']}"
-    client.call(
-        client.members.RegisterMember, member_pb2.RegisterMemberRequest(request_id=once, member=member)
+    register = member_pb2.RegisterMemberRequest(
+        request_id=once,
+        member=member_pb2.Member(given_name=given, family_name=family, external_ids=[external_id]),
     )
+    member_id = client.call(client.members.RegisterMember, register).member.member_id
     purchase = points_pb2.AccrueRequest(
         request_id=f"{once}-welcome",
-        identifier=identifier,
+        member_id=member_id,
         order_reference=f"WELCOME-{person['login']}",
         amount=Money(currency_code=currency, units=WELCOME_PURCHASE),
     )
     client.call(client.points.Accrue, purchase)
-    return True
+    return member_id
 
 
 def _add_event_types(client: Client, wanted: list[dict[str, Any]]) -> list[str]:

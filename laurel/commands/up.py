@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from laurel.client import DEFAULT_PROGRAM
+from laurel.issuer.users import users
 from laurel.stack.folder import read_json
 from laurel.stack.progress import Progress
 from laurel.stack.supervisor import Options, Stack
@@ -160,6 +161,8 @@ def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
     progress.say(f"  REST           http://{stack.http_address}, to try at /docs")
     for place in stack.ops:
         progress.say(f"  health         http://{place}/readyz, with /livez and /metrics")
+    if stack.issuer:
+        progress.say(f"  demo logins    {stack.issuer} for {', '.join(users())}, without passwords")
     progress.say(f"  terminal key   {keys[DEFAULT_PROGRAM]['terminal']}")
     progress.say(f"  all keys       {stack.folder.keys}")
     progress.say(f"  server log     {stack.folder.server_log(1)}")
@@ -169,6 +172,9 @@ def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
     progress.say(f"  {command} points accrue {card} 500 INR --order R-{card}")
     progress.say(f"  {command} points balance {card}")
     progress.say(f"  {_curl(stack.http_address, keys[DEFAULT_PROGRAM]['terminal'], card)}")
+    for login, member_id in list(stack.people.items())[:1]:
+        token = f'"Authorization: Bearer $({command} login --user {login})"'
+        progress.say(f"  curl http://{stack.http_address}/api/points/{member_id} -H {token}")
     progress.say()
     progress.say("Ctrl-C stops the stack and keeps its data.")
 

@@ -27,6 +27,8 @@ def why_not(environment: Mapping[str, str], host: str) -> str:
     for name, value in environment.items():
         if name.startswith("LAUREL_OIDC_") and value:
             return f"{name} names a real issuer"
+    if environment.get("LAUREL_TLS_CERTIFICATE_FILE"):
+        return "servers that speak TLS are not only for tries"
     return "" if is_loopback(host) else f"{host} can be reached from elsewhere"
 
 
@@ -39,14 +41,13 @@ def prepare(folder: Path, host: str, port: int) -> dict[str, str]:
     return {VARIABLE: str(folder / FILE), "LAUREL_OIDC_FILE": str(folder / TRUST)}
 
 
-def application(file: str, settings: Settings, store: redis.asyncio.Redis) -> Starlette | None:
-    """The issuer to be mounted at ``PATH``, None without a file for it.
+def application(file: str, settings: Settings, store: redis.asyncio.Redis) -> Starlette:
+    """The issuer of that file, to be mounted at ``PATH``.
 
     Raises IssuersError if the server trusts any other issuer: who may log in as anybody
-    without a password has no place beside real people.
+    without a password has no place beside real people. Raises Failure for a file of
+    something else.
     """
-    if not file:
-        return None
     local = keys.load(Path(file))
     trusted = {issuer.issuer for issuer in issuers.load(settings, declared_scopes())}
     if trusted != {local.url}:

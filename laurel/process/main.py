@@ -3,17 +3,26 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 
+import redis.asyncio
 import structlog
+from starlette.routing import BaseRoute, Mount
 
 from gateway.settings import GatewaySettings
+from laurel.failures import Failure
 from laurel.process.inside import InsideBackend
 from laurel.process.rest import Rest
-from server.main import Server
+from server.issuers import IssuersError
+from server.main import Server, StartError
 from server.settings import Settings
+
+# Where the local stack's own issuer has its keys.
+ISSUER_FILE = "LAUREL_ISSUER_FILE"
+REDIS_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -23,8 +32,10 @@ class Process:
 
     def __init__(self, settings: Settings, http: GatewaySettings) -> None:
         self.server = Server(settings)
+        self._settings = settings
         self._http = http
         self._rest: Rest | None = None
+        self._redis: redis.asyncio.Redis | None = None
 
     @property
     def rest(self) -> Rest:
@@ -38,10 +49,14 @@ class Process:
         try:
             shown = self.server.certificates
             self._rest = Rest(
-                self._http, InsideBackend(self.server.methods), tls=shown.context() if shown else None
+                self._http,
+                InsideBackend(self.server.methods),
+                self._mounted(),
+                tls=shown.context() if shown else None,
             )
             await self._rest.start()
         except BaseException:
+            await self._close()
             await self.server.stop()
             raise
 
@@ -52,6 +67,26 @@ class Process:
         """
         await self.server.announce_stop()
         await asyncio.gather(self.rest.stop(), self.server.stop())
+        await self._close()
+
+    def _mounted(self) -> list[BaseRoute]:
+        """The local stack's own issuer, if `laurel up` has told to serve it. Raises StartError."""
+        file = os.environ.get(ISSUER_FILE)
+        if not file:
+            return []
+        # Here, so that a server without it needs nothing of it.
+        from laurel.issuer import stack
+
+        url = self._settings.redis_url.get_secret_value()
+        self._redis = redis.asyncio.Redis.from_url(url, socket_timeout=REDIS_SECONDS)
+        try:
+            return [Mount(stack.PATH, stack.application(file, self._settings, self._redis))]
+        except (IssuersError, Failure) as error:
+            raise StartError(str(error)) from None
+
+    async def _close(self) -> None:
+        if self._redis is not None:
+            await self._redis.aclose()
 
 
 @contextlib.asynccontextmanager

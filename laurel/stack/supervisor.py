@@ -13,6 +13,8 @@ import asyncpg
 import redis
 
 from laurel import demo, probes
+from laurel.issuer import stack as issuer
+from laurel.issuer.users import SYSTEM
 from laurel.stack.folder import DataFolder, read_json, write_json
 from laurel.stack.postgres import EmbeddedPostgres
 from laurel.stack.processes import StackError, end_stray
@@ -100,6 +102,9 @@ class Stack:
         self.folder = DataFolder(options.data_folder)
         self.address = ""
         self.http_address = ""
+        # Where the demo's people log in, "" if nobody can; and who of them is a member.
+        self.issuer = ""
+        self.people: dict[str, str] = {}
         self.database_url = options.database_url or ""
         self.redis_url = options.redis_url or ""
         self._options = options
@@ -133,6 +138,11 @@ class Stack:
         self._start_servers(held.getsockname()[1], http_port)
         with self._progress.step("demo rules"):
             demo.seed_rules(self.address, read_json(self.folder.keys), self._progress.say)
+        if self.issuer:
+            with self._progress.step("demo people") as step:
+                keys = read_json(self.folder.keys)
+                self.people = demo.seed_people(self.address, keys, SYSTEM, self._progress.say)
+                step.note = self.issuer
 
     def watch(self) -> None:
         """Start again what dies, until interrupted."""
@@ -218,6 +228,7 @@ class Stack:
             "LAUREL_HTTP_HOST": self._options.http_host,
             "LAUREL_HTTP_PORT": str(http_port),
             "LAUREL_DRAIN_SECONDS": str(self._options.drain_seconds),
+            **self._prepare_issuer(http_port),
         }
         count = self._options.servers
         with self._progress.step("server" if count == 1 else f"{count} servers") as step:
@@ -237,6 +248,14 @@ class Stack:
             for number, server in enumerate(self._servers, start=1):
                 self._parts.append(Watched("the server" if count == 1 else f"server {number}", server))
             step.note = f"{self.address}, http://{self.http_address}"
+
+    def _prepare_issuer(self, http_port: int) -> dict[str, str]:
+        """How servers come to serve and trust the stack's own issuer, where it has a place."""
+        if why := issuer.why_not(os.environ, self._options.http_host):
+            self._progress.say(f"  no demo logins: {why}")
+            return {}
+        self.issuer = f"http://{self.http_address}{issuer.PATH}/"
+        return issuer.prepare(self.folder.path, self._options.http_host, http_port)
 
     def _reserve_ops(self, number: int) -> dict[str, str]:
         """Where a server tells of itself: on the port wished for, or a free one if somebody has that."""

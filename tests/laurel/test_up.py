@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -175,3 +176,49 @@ def test_given_servers_are_used_instead_of_embedded_ones(home: Path) -> None:
             assert not (home / "guest" / "redis").exists()
             listed = run("programs", "list", "--json", cwd=home, LAUREL_DATA="guest")
             assert {program["name"] for program in json.loads(listed.stdout)} == {"demo", "online-retail"}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="what is shown is shown with curl")
+def test_the_people_of_the_demo_log_in_and_reach_what_is_theirs(home: Path) -> None:
+    with up(home, "--servers", "2") as stack:
+        shown = next(line.strip() for line in stack.lines if "login --user asha" in line)
+
+        def answer(command: str, *more: str) -> Any:
+            done = subprocess.run(
+                ["/bin/sh", "-c", " ".join([command.replace("curl ", "curl -s "), *more])],
+                cwd=home,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            return json.loads(done.stdout)
+
+        own = answer(shown)
+        assert int(own["wallets"][0]["balance"]) > 500
+        assert answer(shown.replace("asha", "ravi"))["details"][0]["reason"] == "OUT_OF_REACH"
+        assert answer(shown.replace("asha", "meera")) == own
+
+        redeem = re.sub(r"/api/points/\S+", "/transactions/redeem", shown)
+        body = json.dumps({"requestId": "r-1", "memberId": own["memberId"], "points": "501"})
+        sent = ("-H", "'Content-Type: application/json'", "-d", shlex.quote(body))
+        assert answer(redeem, *sent)["details"][0]["reason"] == "STEP_UP_REQUIRED"
+        assert answer(redeem.replace("--user asha", "--user asha --step-up"), *sent)["points"] == "501"
+
+        page = stack.wait_for("demo logins").split()[2]
+        assert "Asha Rao" in httpx.get(page, trust_env=False).text
+
+
+def test_beside_a_real_issuer_the_stack_has_none_of_its_own(home: Path) -> None:
+    settings = {
+        "LAUREL_OIDC_ISSUER": "https://login.example.com",
+        "LAUREL_OIDC_AUDIENCE": "laurel",
+        "LAUREL_OIDC_PROGRAM": "demo",
+        "LAUREL_OIDC_ACR_VALUES": "2",
+    }
+    with up(home, **settings) as stack:
+        assert "no demo logins: LAUREL_OIDC_ISSUER" in stack.text
+        assert "login --user" not in stack.text
+        address = runtime(home)["http_address"]
+        assert httpx.get(f"http://{address}/issuer/", trust_env=False).status_code == 404
+    assert not (home / ".laurel" / "issuer.json").exists()

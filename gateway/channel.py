@@ -30,12 +30,16 @@ class ChannelBackend:
         patience: float,
         domain: str,
         credentials: grpc.ChannelCredentials | None = None,
+        server_name: str = "",
     ) -> None:
         """``patience`` is how long a unary call without a deadline may take, in seconds.
 
+        ``server_name`` is what the server's certificate says where ``address`` says another.
         ``domain`` is that of the ErrorInfo where the server can't be reached to give its own.
         """
+        named = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
         options = (
+            *named,
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MS),
             ("grpc.min_reconnect_backoff_ms", RECONNECT_FIRST_MS),
             ("grpc.max_reconnect_backoff_ms", RECONNECT_LONGEST_MS),

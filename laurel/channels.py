@@ -16,14 +16,18 @@ from pathlib import Path
 import grpc
 
 from laurel.failures import Failure
+from server.tls import Files
 
 SYSTEM = "system"
 
 
-def credentials() -> grpc.ChannelCredentials | None:
-    """What to connect with; None for plaintext. Raises Failure."""
+def credentials(beside: bool = True) -> grpc.ChannelCredentials | None:
+    """What to connect with; None for plaintext. Raises Failure.
+
+    ``beside``: whether the server may be that of this environment.
+    """
     authority = os.environ.get("LAUREL_CA_FILE")
-    if not authority and not os.environ.get("LAUREL_TLS_CERTIFICATE_FILE"):
+    if not authority and not (beside and os.environ.get("LAUREL_TLS_CERTIFICATE_FILE")):
         return None
     certificate = _content("LAUREL_CLIENT_CERTIFICATE_FILE")
     key = _content("LAUREL_CLIENT_KEY_FILE")
@@ -33,10 +37,19 @@ def credentials() -> grpc.ChannelCredentials | None:
     return grpc.ssl_channel_credentials(roots, key, certificate)
 
 
-def options() -> list[tuple[str, str]]:
-    """Options of a channel that go with the credentials."""
-    name = os.environ.get("LAUREL_SERVER_NAME")
-    return [("grpc.ssl_target_name_override", name)] if name else []
+def own_files() -> Files | None:
+    """What a process of this environment shows to its own clients; None in plaintext. Raises TlsError."""
+    name = os.environ.get
+    return Files.named(
+        name("LAUREL_TLS_CERTIFICATE_FILE", ""),
+        name("LAUREL_TLS_KEY_FILE", ""),
+        name("LAUREL_TLS_CLIENT_CA_FILE", ""),
+    )
+
+
+def server_name() -> str:
+    """The name that the server's certificate must hold; empty if that is the address."""
+    return os.environ.get("LAUREL_SERVER_NAME", "")
 
 
 def connect(address: str) -> grpc.Channel:
@@ -44,7 +57,7 @@ def connect(address: str) -> grpc.Channel:
     found = credentials()
     if found is None:
         return grpc.insecure_channel(address)
-    return grpc.secure_channel(address, found, options())
+    return grpc.secure_channel(address, found, _options())
 
 
 def connect_async(address: str) -> grpc.aio.Channel:
@@ -52,7 +65,11 @@ def connect_async(address: str) -> grpc.aio.Channel:
     found = credentials()
     if found is None:
         return grpc.aio.insecure_channel(address)
-    return grpc.aio.secure_channel(address, found, options())
+    return grpc.aio.secure_channel(address, found, _options())
+
+
+def _options() -> list[tuple[str, str]]:
+    return [("grpc.ssl_target_name_override", name)] if (name := server_name()) else []
 
 
 def _content(variable: str) -> bytes | None:

@@ -298,7 +298,7 @@ class Server:
 
 def _open_certificates(settings: Settings) -> Certificates | None:
     try:
-        files = Files.of(settings)
+        files = Files.named(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
         return None if files is None else Certificates(files)
     except TlsError as error:
         raise StartError(str(error)) from None

@@ -17,8 +17,6 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from server.settings import Settings
-
 LOOK_AGAIN_SECONDS = 5.0
 
 log = structlog.get_logger()
@@ -47,10 +45,8 @@ class Files:
     client_ca: Path | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> "Files | None":
-        """Those that the settings name; None without TLS. Raises TlsError if one is missing."""
-        certificate, key = settings.tls_certificate_file, settings.tls_key_file
-        client_ca = settings.tls_client_ca_file
+    def named(cls, certificate: str, key: str, client_ca: str) -> "Files | None":
+        """Those of LAUREL_TLS_*; None without TLS. Raises TlsError if one is missing."""
         if not (certificate or key or client_ca):
             return None
         if not (certificate and key):

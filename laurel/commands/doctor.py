@@ -21,7 +21,7 @@ from laurel.client import address, data_folder, stack
 from laurel.output import show_json, show_table
 from laurel.stack.servers import is_serving
 from server import secrets
-from server.tls import Files, TlsError
+from server.tls import TlsError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 MOST_SKEW_SECONDS = 2.0
@@ -186,14 +186,13 @@ def _readiness() -> Iterator[Finding]:
 
 
 def _certificates() -> Iterator[Finding]:
-    certificate, key = os.environ.get("LAUREL_TLS_CERTIFICATE_FILE"), os.environ.get("LAUREL_TLS_KEY_FILE")
-    if certificate and key:
-        client_ca = os.environ.get("LAUREL_TLS_CLIENT_CA_FILE")
-        try:
-            found = Files(Path(certificate), Path(key), Path(client_ca) if client_ca else None).read()
-        except TlsError as error:
-            yield Finding("certificate file", FAIL, str(error), "put files there that fit together")
-        else:
+    try:
+        files = channels.own_files()
+        found = None if files is None else files.read()
+    except TlsError as error:
+        yield Finding("certificate file", FAIL, str(error), "put files there that fit together")
+    else:
+        if found is not None:
             yield _expiry("certificate file", found.expires_at, "renew it; servers notice by themselves")
     if channels.credentials() is not None:
         try:

@@ -23,6 +23,8 @@ HTTP_BODY = "google.api.HttpBody"
 REQUEST_ID = "request_id"
 LAST_EVENT_ID = "last_event_id"
 MOST_PARAMETERS = 1000
+# How far a parameter's name may reach into messages.
+MOST_PARTS = 32
 # A body that a client sends to an RPC whose rule has none.
 NOTHING: tuple[Any, ...] = (ABSENT, {})
 
@@ -138,7 +140,10 @@ class RequestReader:
             raise wrong(name, "there is no such parameter; everything stands in the body")
         shape: Shape | None = self._shape
         chain: list[Field] = []
-        for part in name.split("."):
+        parts = name.split(".")
+        if len(parts) > MOST_PARTS:
+            raise wrong(f"{name[:60]}...", "reaches too deep")
+        for part in parts:
             field = shape.fields.get(part) if shape is not None else None
             if field is None:
                 raise wrong(name, "there is no such parameter")

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +19,8 @@ MAX_HEAD = 64 * 1024
 # For the head of a request to arrive, once its connection is there or its first byte came.
 HEAD_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75
+# Of the files that the process may have open; the others are for the database and the like.
+CONNECTIONS_SHARE = 0.75
 PING_SECONDS = 20.0
 
 
@@ -28,11 +32,15 @@ class Bounded(HttpToolsProtocol):
     """HTTP/1.1 whose heads have a size and a time; uvicorn itself bounds neither."""
 
     _head_bytes = 0
+    _in_body = False
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A silent connection is closed."""
+        """A silent connection is closed, and one too many at once."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        if len(self.connections) > most_connections():
+            self.transport.abort()
+            return
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,6 +52,7 @@ class Bounded(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._head_bytes = 0
+        self._in_body = False
         self._wait()
 
     def on_url(self, url: bytes) -> None:
@@ -52,13 +61,23 @@ class Bounded(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """A header; one after the body is none, or it would pass by who reads the head."""
         self._count(len(name) + len(value))
-        super().on_header(name, value)
+        if not self._in_body:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._arrived()
+        self._in_body = True
+        hosts = 0
+        for name, value in self.headers:
+            hosts += name == b"host"
+            # Whatever else it names would have to be undone before anybody reads the body.
+            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                raise ValueError("only chunked bodies are read")
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
+            raise ValueError("a request has one Host")
         super().on_headers_complete()
 
     def _count(self, size: int) -> None:
@@ -74,6 +93,12 @@ class Bounded(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def most_connections() -> int:
+    """How many connections may be open at once, WebSockets among them."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if files == resource.RLIM_INFINITY else int(files * CONNECTIONS_SHARE)
 
 
 class HttpServer:

@@ -94,7 +94,9 @@ class ErrorResponse:
     @property
     def body(self) -> bytes:
         """The status as JSON."""
-        return json.dumps(self.status, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(self.status, separators=(",", ":"), ensure_ascii=False)
+        # A name that was sent may hold half a character, which no UTF-8 has.
+        return text.encode("utf-8", "replace")
 
 
 class Errors:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import resource
 import socket
 import ssl
@@ -24,6 +25,12 @@ CONNECTIONS_SHARE = 0.75
 PING_SECONDS = 20.0
 
 
+# An offer to speak HTTP/2, which Java's client makes with every first request. The parser would
+# take what follows the head for that other protocol, and a body would be lost.
+OFFER = re.compile(rb"\r\nUpgrade:(?=[ \t]*h2c)", re.IGNORECASE)
+HEAD_END = b"\r\n\r\n"
+
+
 class ListenError(Exception):
     """The address can't be listened on; the message says why."""
 
@@ -32,6 +39,7 @@ class Bounded(HttpToolsProtocol):
     """HTTP/1.1 whose heads have a size and a time; uvicorn itself bounds neither."""
 
     _head_bytes = 0
+    _in_message = False
     _in_body = False
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -48,8 +56,16 @@ class Bounded(HttpToolsProtocol):
         self._arrived()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Some of a request, or several."""
+        if not self._in_message and b"h2c" in data:
+            head, end, rest = data.partition(HEAD_END)
+            data = OFFER.sub(b"\r\nX-Offered:", head) + end + rest
+        super().data_received(data)
+
     def on_message_begin(self) -> None:
         """A head begins."""
+        self._in_message = True
         super().on_message_begin()
         self._head_bytes = 0
         self._in_body = False
@@ -70,15 +86,27 @@ class Bounded(HttpToolsProtocol):
         """The head is there."""
         self._arrived()
         self._in_body = True
-        hosts = 0
+        hosts, body = 0, False
         for name, value in self.headers:
-            hosts += name == b"host"
-            # Whatever else it names would have to be undone before anybody reads the body.
-            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                raise ValueError("only chunked bodies are read")
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                body = body or value != b"0"
+            elif name == b"transfer-encoding":
+                body = True
+                # Whatever else it names would have to be undone before anybody reads the body.
+                if value.strip().lower() != b"chunked":
+                    raise ValueError("only chunked bodies are read")
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             raise ValueError("a request has one Host")
+        if body and self.parser.should_upgrade():
+            raise ValueError("a request that offers another protocol has no body")
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is there."""
+        self._in_message = False
+        super().on_message_complete()
 
     def _count(self, size: int) -> None:
         self._head_bytes += size

@@ -19,6 +19,7 @@ EMPTY = b"Content-Length: 0\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 PUT = b"PUT /v1/things/t HTTP/1.1\r\n" + HOST
 GET = b"GET /v1/things/t HTTP/1.1\r\n"
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAAB\r\n"
 
 
 @asynccontextmanager
@@ -61,6 +62,7 @@ END = b"GET /nowhere HTTP/1.1\r\n" + HOST + b"\r\n"
         PUT + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
         PUT + b"Transfer-Encoding: identity\r\n" + CHUNKED + b"\r\n2\r\n{}\r\n0\r\n\r\n",
         PUT + b"Transfer-Encoding : chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        PUT + b"Connection: Upgrade\r\nUpgrade: irc\r\nContent-Length: 2\r\n\r\n{}",
         PUT + CHUNKED + b"\r\nffffffffffffffff1\r\n{}",
         PUT + CHUNKED + b"\r\n-2\r\n{}\r\n0\r\n\r\n",
         GET + HOST + b"X-Foo: a\r\n b\r\n\r\n",
@@ -95,6 +97,13 @@ async def test_what_only_looks_odd_is_answered_in_order(world: World) -> None:
         # A header that comes after the body is none.
         assert "x-api-key" not in world.last.metadata
     assert await answers(world, (GET + HOST + b"\r\n") * 20 + END) == [200] * 20 + [404]
+
+
+async def test_an_offer_to_speak_http_2_costs_no_body(world: World) -> None:
+    for size in (b"Content-Length: 15\r\n\r\n%b", CHUNKED + b"\r\nf\r\n%b\r\n0\r\n\r\n"):
+        sent = PUT + H2C + size % b'{"text":"here"}'
+        assert await answers(world, sent + END) == [200, 404]
+        assert world.last.request.text == "here"
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,14 @@ MOST_CALLS_PER_SECOND = 12_000
 
 @dataclass(frozen=True)
 class Target:
-    """Where calls go, and whose CPU they use: process ids."""
+    """Where calls go, ``address`` for gRPC and ``http`` for REST, and whose CPU they use: process ids."""
 
     name: str
     address: str
     key: str
     server: Sequence[int] = ()
     database: Sequence[int] = ()
+    http: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def http(vegeta: Path, target: Target, path: str, bodies: Sequence[Mapping[str, 
     """Load by vegeta: POST one body after the other. SystemExit if a call fails."""
     with tempfile.TemporaryDirectory() as folder:
         targets, results = Path(folder, "targets"), Path(folder, "results")
-        url = f"http://{target.address}{path}"
+        url = f"http://{target.http}{path}"
         header = {"Authorization": [f"Bearer {target.key}"], "Content-Type": ["application/json"]}
         with targets.open("w") as file:
             for body in bodies:

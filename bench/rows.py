@@ -11,6 +11,7 @@ from bench.figures import Figures, middle
 from bench.load import Pace, Target
 from bench.stack import Stack
 
+ACCRUE_PATH = "/transactions/accrue"
 WITHOUT_TELEMETRY: Mapping[str, str | None] = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": None,
     "LAUREL_ACCESS_LOG": "none",
@@ -173,6 +174,22 @@ def _rules(bench: Bench) -> Measured:
     return Measured(many / few, {"10 rules, us": few, "10,000 rules, us": many})
 
 
+def _rest(bench: Bench) -> Measured:
+    program, pace = tools.vegeta(), bench.pace
+
+    def calling(target: Target) -> Figures:
+        bodies = load.purchases(bench.stack.members, pace)
+        figures = load.http(program, target, ACCRUE_PATH, bodies, pace)
+        bench.show(f"{target.name}, REST accrue", figures)
+        return figures
+
+    with ExitStack() as opened:
+        server = opened.enter_context(bench.stack.server())
+        gateway = opened.enter_context(bench.stack.gateway(server))
+        theirs, ours = bench.in_turns(lambda: calling(gateway), lambda: calling(server))
+    return Measured(_rates(theirs, ours), {"grpc-gateway": middle(theirs), "Laurel": middle(ours)})
+
+
 def _start(bench: Bench) -> Measured:
     seconds, _ = bench.footprint()
     return Measured(seconds / 2.0, {"seconds from start to serving": seconds})
@@ -191,6 +208,7 @@ ROWS: Mapping[str, Row] = {
     "get-member": Row("GetMember / bare echo", 0.85, _against_echo("get-member")),
     "batches": Row("batches of purchases / raw SQL of the same rows", 0.70, _raw_sql),
     "rules": Row("evaluation with 10,000 rules / with 10", 2.0, _rules, at_most=True),
+    "rest": Row("REST accrue / Go grpc-gateway before the same server", 1.0, _rest),
     "telemetry": Row("Accrue with telemetry / without", None, _without("telemetry", WITHOUT_TELEMETRY)),
     "limits": Row("Accrue with rate limits / without", None, _without("limits", WITHOUT_LIMITS)),
     "start": Row("start of a server process / 2 s", 1.0, _start, at_most=True),

@@ -70,14 +70,16 @@ class Stack:
     @contextmanager
     def server(self, name: str = "Laurel", settings: Mapping[str, str | None] = NOTHING) -> Iterator[Target]:
         """A server with everything on, but for these variables; None takes one away."""
-        with reserve("127.0.0.1", 0) as held:
-            address = f"127.0.0.1:{held.getsockname()[1]}"
-            environment = self.environment(address, settings)
+        with reserve("127.0.0.1", 0) as held, reserve("127.0.0.1", 0) as held_http:
+            port, http_port = held.getsockname()[1], held_http.getsockname()[1]
+            address, http = f"127.0.0.1:{port}", f"127.0.0.1:{http_port}"
+            places = {"LAUREL_PORT": str(port), "LAUREL_HTTP_PORT": str(http_port)}
+            environment = self.environment({**places, **settings})
             process = ServerProcess(environment, self.folder / "server.log", drain_seconds=5.0)
             try:
                 process.start()
                 process.wait_until_serving(address)
-                yield Target(name, address, self.key, [process.pid], self._database_pids)
+                yield Target(name, address, self.key, [process.pid], self._database_pids, http)
             finally:
                 process.stop()
 
@@ -87,7 +89,7 @@ class Stack:
         address, pid = self._helper([sys.executable, "-m", "bench.echo"], "echo")
         yield Target("echo", address, self.key, [pid])
 
-    def environment(self, address: str, settings: Mapping[str, str | None]) -> dict[str, str]:
+    def environment(self, settings: Mapping[str, str | None]) -> dict[str, str]:
         """What a server process reads: nothing of the caller's own settings."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("LAUREL_", "OTEL_"))}
         wanted = {
@@ -95,7 +97,6 @@ class Stack:
             "LAUREL_DATABASE_URL": self.database_url,
             "LAUREL_REDIS_URL": self._redis_url,
             "LAUREL_SECRETS_FILE": str(self.secrets_file),
-            "LAUREL_PORT": address.rpartition(":")[2],
             "LAUREL_OPS_PORT": "0",
             # One call in a hundred is traced, the default.
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{self._collector}",
@@ -124,7 +125,8 @@ class Stack:
             child = spawn(command, log=log, dies_by=STOP_SIGNALS[0])
         try:
             wait_until_listening(address)
-            yield Target("grpc-gateway", address, self.key, [child.pid, *server.server], server.database)
+            processes = [child.pid, *server.server]
+            yield Target("grpc-gateway", server.address, self.key, processes, server.database, address)
         finally:
             end_child(child, STOP_SIGNALS, 5.0)
 

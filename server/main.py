@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
-from server import issuers, secrets
+from server import heap, issuers, secrets
 from server.domain.limits import read_limit, read_limits
 from server.health import Health
 from server.issuers import IssuersError
@@ -363,6 +363,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, asked.set)
     async with running(settings) as server:
         ready = {"event": "ready", "host": settings.host, "port": server.port, "ops_port": server.ops_port}
+        heap.settle()
         print(json.dumps(ready), file=sys.stdout, flush=True)
         await asked.wait()
         log.info("stopping", grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds)

@@ -16,6 +16,7 @@ from gateway.settings import GatewaySettings
 from laurel.failures import Failure
 from laurel.process.inside import InsideBackend
 from laurel.process.rest import Rest
+from server import heap
 from server.issuers import IssuersError
 from server.main import Server, StartError
 from server.settings import Settings
@@ -121,5 +122,6 @@ async def until_asked(places: dict[str, object]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    heap.settle()
     print(json.dumps({"event": "ready", **places}), file=sys.stdout, flush=True)
     await asked.wait()

@@ -1,7 +1,10 @@
-"""The two doors of a server, gRPC and REST, with one way to knock: what one refuses the other must too."""
+"""The doors of a server, with one way to knock: what one refuses the others must too.
+
+gRPC; REST in the server's own process; REST by a shim of its own in front of it.
+"""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
@@ -16,6 +19,9 @@ from loyalty.v1 import member_pb2, points_pb2, rules_pb2
 from gateway.app import Gateway
 from gateway.channel import ChannelBackend
 from gateway.contract import Contract, describe
+from laurel.process.inside import InsideBackend
+from server.main import Server
+from server.rpc.errors import DOMAIN
 from tests.support.web import serving
 
 SERVICES = {
@@ -109,10 +115,10 @@ def _refused(error: grpc.aio.AioRpcError) -> Answer:
 
 
 class Rest:
-    """The shim in front of it."""
+    """The shim, with ``client`` for what has no RPC."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+        self.client = client
 
     async def knock(self, rpc: str, request: Mapping[str, Any], token: str | None, **headers: str) -> Answer:
         """Call it."""
@@ -128,7 +134,7 @@ class Rest:
         if "{memberId}" in path:
             path = path.replace("{memberId}", fields.pop("memberId", ""))
         sent["params" if method == "GET" else "json"] = fields
-        response = await self._client.request(method, path, **sent)
+        response = await self.client.request(method, path, **sent)
         body = response.json()
         shown = {n: v for n, v in response.headers.items() if n not in ("date", "content-length")}
         whole = repr((response.status_code, sorted(shown.items()))).encode() + response.content
@@ -142,18 +148,18 @@ class Rest:
 
 
 @asynccontextmanager
-async def doors(address: str) -> AsyncIterator[dict[str, Door]]:
-    """Both doors of the server at ``address``."""
+async def doors(server: Server) -> AsyncIterator[dict[str, Door]]:
+    """All doors of the server."""
+    address = f"127.0.0.1:{server.port}"
     names = [f"loyalty.v1.{name}" for name in SERVICES]
     contract = Contract(describe(*(module.DESCRIPTOR for module in SERVICES.values())), names)
-    backend = ChannelBackend(
-        address, max_message_bytes=4 * 1024 * 1024, patience=20.0, domain="loyalty.laurel"
-    )
-    gateway = Gateway(contract, backend, domain="loyalty.laurel")
-    async with (
-        grpc.aio.insecure_channel(address) as channel,
-        serving(gateway) as web,
-        httpx.AsyncClient(base_url=f"http://{web}", timeout=20.0, trust_env=False) as client,
-    ):
-        yield {"grpc": Grpc(channel), "rest": Rest(client)}
-    await backend.close()
+    remote = ChannelBackend(address, max_message_bytes=4 * 1024 * 1024, patience=20.0, domain=DOMAIN)
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(remote.close)
+        channel = await opened.enter_async_context(grpc.aio.insecure_channel(address))
+        made: dict[str, Door] = {"grpc": Grpc(channel)}
+        for name, backend in (("rest", InsideBackend(server.methods)), ("shim", remote)):
+            place = await opened.enter_async_context(serving(Gateway(contract, backend, domain=DOMAIN)))
+            client = httpx.AsyncClient(base_url=f"http://{place}", timeout=20.0, trust_env=False)
+            made[name] = Rest(await opened.enter_async_context(client))
+        yield made

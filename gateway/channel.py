@@ -17,6 +17,7 @@ CHALLENGE_KEY = "www-authenticate"
 # Back soon after an outage, without hammering what is down.
 RECONNECT_FIRST_MS = 100
 RECONNECT_LONGEST_MS = 1000
+REACH_SECONDS = 2.0
 
 
 class ChannelBackend:
@@ -57,6 +58,15 @@ class ChannelBackend:
     async def close(self) -> None:
         """End every call and the connection."""
         await self._channel.close()
+
+    async def reachable(self) -> str:
+        """Whether the server can be reached, as a check of readiness: "" if so."""
+        try:
+            async with asyncio.timeout(REACH_SECONDS):
+                await self._channel.channel_ready()
+        except TimeoutError:
+            return "can't be reached"
+        return ""
 
     async def unary(self, call: Call, request: bytes) -> bytes:
         """The server's reply. Raises Failed."""

@@ -1,6 +1,6 @@
 """Settings of the REST shim, read from the environment as LAUREL_<NAME>."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.limits import Limits
@@ -37,7 +37,16 @@ class GatewaySettings(BaseSettings):
         default=4 * 1024 * 1024, ge=1024, description="larger requests are refused"
     )
     drain_seconds: float = Field(default=10.0, ge=0, description="time for calls under way on SIGTERM")
+    ops_host: str = Field(default="127.0.0.1", description="address of /metrics, /livez and /readyz")
+    ops_port: int | None = Field(
+        default=9464, ge=0, le=65535, description="their port; 0 picks a free one, empty: none"
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("ops_port", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @property
     def origins(self) -> tuple[str, ...]:

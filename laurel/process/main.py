@@ -37,6 +37,7 @@ class Process:
         self._http = http
         self._rest: Rest | None = None
         self._redis: redis.asyncio.Redis | None = None
+        self._listens = False
 
     @property
     def rest(self) -> Rest:
@@ -48,18 +49,29 @@ class Process:
         """Be ready to serve on return. Raises StartError; what had started is stopped again."""
         await self.server.start()
         try:
-            shown = self.server.certificates
-            self._rest = Rest(
-                self._http,
-                InsideBackend(self.server.methods),
-                self._mounted(),
-                tls=shown.context() if shown else None,
-            )
+            if self.server.readiness is not None:
+                self.server.readiness.checks["rest"] = self._rest_listens
+            self._rest = self._make_rest()
             await self._rest.start()
+            self._listens = True
         except BaseException:
             await self._close()
             await self.server.stop()
             raise
+
+    def _make_rest(self) -> Rest:
+        shown, telemetry = self.server.certificates, self.server.telemetry
+        assert telemetry is not None
+        return Rest(
+            self._http,
+            InsideBackend(self.server.methods),
+            telemetry,
+            self._mounted(),
+            tls=shown.context() if shown else None,
+        )
+
+    async def _rest_listens(self) -> str:
+        return "" if self._listens else "starting"
 
     async def stop(self) -> None:
         """Announce it, then take no more calls over either way, let those under way finish, and close.

@@ -19,8 +19,10 @@ from gateway.openapi.document import About, document
 from gateway.openapi.page import pages
 from gateway.server import App, HttpServer, ListenError, bind
 from gateway.settings import GatewaySettings
+from gateway.watch import Watched
 from server.main import StartError
 from server.rpc.errors import DOMAIN
+from telemetry.setup import Telemetry
 
 CONTRACTS = Path(__file__).parents[1] / "contracts.binpb"
 
@@ -29,13 +31,15 @@ class Rest:
     """The HTTP side of a process. ``port`` is where it listens; calls go to ``backend``.
 
     ``mounted`` are further routes, each under a first segment of its own, which then is
-    not the contracts'. Raises StartError.
+    not the contracts'. ``telemetry`` is what requests are counted and traced with. Raises
+    StartError.
     """
 
     def __init__(
         self,
         settings: GatewaySettings,
         backend: Backend,
+        telemetry: Telemetry,
         mounted: Sequence[BaseRoute] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -53,7 +57,7 @@ class Rest:
                 f"can't listen on {error}; LAUREL_HTTP_HOST and LAUREL_HTTP_PORT name another place for REST"
             ) from None
         self._server = HttpServer(
-            beside(self.gateway, [*documented, *mounted]),
+            Watched(beside(self.gateway, [*documented, *mounted]), telemetry.metrics, telemetry.tracing),
             listening,
             max_message_bytes=settings.max_message_bytes,
             drain_seconds=settings.drain_seconds,

@@ -72,7 +72,7 @@ def test_the_tour_of_the_readme_works(home: Path) -> None:
 
 async def test_the_shim_alone_passes_calls_on_and_ends_when_asked(laurel: Laurel, tmp_path: Path) -> None:
     command = [LAUREL, "gateway", "--address", laurel.address, "--http-port", "0"]
-    shim = Foreground(command, tmp_path, {})
+    shim = Foreground(command, tmp_path, {"LAUREL_OPS_PORT": "0"})
     try:
         ready = json.loads(shim.wait_for('"event": "ready"'))
         async with httpx.AsyncClient(
@@ -90,6 +90,28 @@ async def test_the_shim_alone_passes_calls_on_and_ends_when_asked(laurel: Laurel
             member_id = first.json()["member"]["memberId"]
             balance = await http.get(f"/api/points/{member_id}", headers=headers)
             assert balance.json()["memberId"] == member_id
+            ops = f"http://127.0.0.1:{ready['ops_port']}"
+            told = (await http.get(f"{ops}/readyz")).json()
+            assert told == {"ready": True, "checks": {"serving": "ok", "server": "ok"}}
+            counted = (await http.get(f"{ops}/metrics")).text
+            assert 'http_response_status_code="200",http_route="/members/register"} 2.0' in counted
+        assert shim.end(signal.SIGTERM) == 0
+    finally:
+        if shim.process.poll() is None:
+            shim.end(signal.SIGKILL)
+        assert shim.process.stdout is not None
+        shim.process.stdout.close()
+
+
+def test_a_shim_whose_server_is_away_lives_and_is_not_ready(tmp_path: Path) -> None:
+    command = [LAUREL, "gateway", "--address", "127.0.0.1:1", "--http-port", "0"]
+    shim = Foreground(command, tmp_path, {"LAUREL_OPS_PORT": "0"})
+    try:
+        ready = json.loads(shim.wait_for('"event": "ready"'))
+        ops = f"http://127.0.0.1:{ready['ops_port']}"
+        assert httpx.get(f"{ops}/livez", timeout=10, trust_env=False).status_code == 200
+        told = httpx.get(f"{ops}/readyz", timeout=10, trust_env=False)
+        assert (told.status_code, told.json()["checks"]["server"]) == (503, "can't be reached")
         assert shim.end(signal.SIGTERM) == 0
     finally:
         if shim.process.poll() is None:

@@ -18,12 +18,16 @@ from gateway.app import Gateway
 from gateway.channel import ChannelBackend
 from gateway.contract import Contract
 from gateway.server import HttpServer, bind
+from gateway.settings import GatewaySettings
 from gateway.watch import Watched
+from laurel.process.main import running
 from laurel.protos import CONTRACTS
+from server.domain.actor import CallerKind
 from server.main import Server, StartError
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.otlp import Collector, collecting, values
+from tests.support.programs import new_key, new_program
 from tests.support.refusals import refusal
 from tests.support.servers import Laurel, started
 
@@ -63,6 +67,32 @@ async def traced(collector: Collector, settings: Settings, database: Database) -
         version = rules_pb2.RuleVersion(name=rule.name, version=rule.version)
         await laurel.service.rules.PublishRules(rules_pb2.PublishRulesRequest(publish=[version]))
         yield laurel
+
+
+async def test_one_process_is_one_trace_without_a_connection_in_between(
+    collector: Collector, settings: Settings, database: Database
+) -> None:
+    program = await new_program(database)
+    key = await new_key(database, program, CallerKind.TERMINAL)
+    async with (
+        running(settings, GatewaySettings(http_port=0)) as process,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{process.rest.port}", trust_env=False) as http,
+    ):
+        reply = await http.post(
+            "/members/register",
+            json={"member": {"email": f"{uuid4().hex}@example.com"}},
+            headers={"authorization": f"Bearer {key}", "idempotency-key": uuid4().hex} | dict(asks(True)),
+        )
+        assert reply.status_code == 200, reply.text
+        request = await collector.named("POST /members/register")
+        await collector.until(lambda: any(s.name == "COMMIT" for s in collector.within(request)))
+        [call] = [span for span in collector.spans if span.parent_id == request.span_id]
+        assert (call.name, call.trace_id) == ("loyalty.v1.MemberService/RegisterMember", TRACE)
+        figures = (await http.get(f"http://127.0.0.1:{process.server.ops_port}/metrics")).text
+        ready = (await http.get(f"http://127.0.0.1:{process.server.ops_port}/readyz")).json()
+    assert 'http_response_status_code="200",http_route="/members/register"} 1.0' in figures
+    assert f'rpc_method="{call.name}",rpc_response_status_code="OK"}} 1.0' in figures
+    assert ready["checks"]["rest"] == "ok"
 
 
 @asynccontextmanager

@@ -176,7 +176,7 @@ def opened(folder: Path, **more: str) -> Iterator[Shop]:
 def _add_server(shop: Shop, number: int, port: socket.socket, running: contextlib.ExitStack) -> None:
     port_number = port.getsockname()[1]
     server = ServerProcess(
-        environment(**shop.settings, LAUREL_PORT=str(port_number), LAUREL_OPS_PORT=""),
+        environment(**shop.settings, LAUREL_PORT=str(port_number), LAUREL_HTTP_PORT="0", LAUREL_OPS_PORT=""),
         shop.folder / f"server-{number}.log",
         drain_seconds=10.0,
     )

@@ -180,7 +180,7 @@ class Heard:
             text = message.get("text")
             if text is None:
                 self._interruption.strike(
-                    Refused(415, code_pb2.INVALID_ARGUMENT, "MEDIA_TYPE", "frames are text")
+                    Refused(415, code_pb2.INVALID_ARGUMENT, "MEDIA_TYPE_UNSUPPORTED", "frames are text")
                 )
                 return
             if len(text) > self._limit:

@@ -111,6 +111,30 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     credentials from one peer. RetryInfo says when to try again. Metadata: limit
     (credential, member, peer), rate_class.
     """
+    ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
+    """The remaining ones come from REST alone, and from whatever serves it. The HTTP status is the one given.
+    NOT_FOUND, 404: there is nothing at the path.
+    """
+    ERROR_REASON_METHOD_NOT_ALLOWED: _ErrorReason.ValueType  # 39
+    """UNIMPLEMENTED, 405: the path has no such method; the header Allow names those that it has."""
+    ERROR_REASON_BODY_NOT_JSON: _ErrorReason.ValueType  # 40
+    """INVALID_ARGUMENT, 400: the body is no JSON in UTF-8, or nests too deep."""
+    ERROR_REASON_BODY_TOO_SLOW: _ErrorReason.ValueType  # 41
+    """DEADLINE_EXCEEDED, 408: the body took too long to arrive."""
+    ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: _ErrorReason.ValueType  # 42
+    """INVALID_ARGUMENT, 415: the body is of another type or encoding than is read here."""
+    ERROR_REASON_SERVER_UNAVAILABLE: _ErrorReason.ValueType  # 43
+    """UNAVAILABLE, 503: the server can't be reached or stops; the outcome of a write is unknown until it
+    is retried with the same request_id. RetryInfo says when to try again.
+    """
+    ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 44
+    """RESOURCE_EXHAUSTED, 429: too many streams are open. Metadata: limit."""
+    ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 45
+    """DEADLINE_EXCEEDED, 408: nothing was said on the stream for too long. Metadata: limit_seconds."""
+    ERROR_REASON_NO_STREAM: _ErrorReason.ValueType  # 46
+    """INVALID_ARGUMENT, 400: a WebSocket was asked for where nothing streams."""
+    ERROR_REASON_ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 47
+    """PERMISSION_DENIED, 403: pages of this origin may not open WebSockets."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why a call was refused, for programs to act on."""
@@ -202,4 +226,28 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 37
 credentials from one peer. RetryInfo says when to try again. Metadata: limit
 (credential, member, peer), rate_class.
 """
+ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
+"""The remaining ones come from REST alone, and from whatever serves it. The HTTP status is the one given.
+NOT_FOUND, 404: there is nothing at the path.
+"""
+ERROR_REASON_METHOD_NOT_ALLOWED: ErrorReason.ValueType  # 39
+"""UNIMPLEMENTED, 405: the path has no such method; the header Allow names those that it has."""
+ERROR_REASON_BODY_NOT_JSON: ErrorReason.ValueType  # 40
+"""INVALID_ARGUMENT, 400: the body is no JSON in UTF-8, or nests too deep."""
+ERROR_REASON_BODY_TOO_SLOW: ErrorReason.ValueType  # 41
+"""DEADLINE_EXCEEDED, 408: the body took too long to arrive."""
+ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: ErrorReason.ValueType  # 42
+"""INVALID_ARGUMENT, 415: the body is of another type or encoding than is read here."""
+ERROR_REASON_SERVER_UNAVAILABLE: ErrorReason.ValueType  # 43
+"""UNAVAILABLE, 503: the server can't be reached or stops; the outcome of a write is unknown until it
+is retried with the same request_id. RetryInfo says when to try again.
+"""
+ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 44
+"""RESOURCE_EXHAUSTED, 429: too many streams are open. Metadata: limit."""
+ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 45
+"""DEADLINE_EXCEEDED, 408: nothing was said on the stream for too long. Metadata: limit_seconds."""
+ERROR_REASON_NO_STREAM: ErrorReason.ValueType  # 46
+"""INVALID_ARGUMENT, 400: a WebSocket was asked for where nothing streams."""
+ERROR_REASON_ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 47
+"""PERMISSION_DENIED, 403: pages of this origin may not open WebSockets."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -14,13 +14,18 @@ import asyncpg
 import click
 import httpx
 import redis
+from pydantic import SecretStr, ValidationError
 
 import migrations
 from laurel import channels, probes
 from laurel.client import address, data_folder, stack
+from laurel.issuer.stack import TRUST
 from laurel.output import show_json, show_table
 from laurel.stack.servers import is_serving
-from server import secrets
+from server import issuers, secrets
+from server.operations.signing_keys import SigningKeys, Unusable
+from server.rpc.access import declared_scopes
+from server.settings import Settings
 from server.tls import TlsError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -104,6 +109,43 @@ def _files() -> Iterator[Finding]:
         yield Finding("secrets", FAIL, str(error), "put the right file back; nothing can be read without it")
     else:
         yield Finding("secrets", OK, "complete")
+
+
+def _issuers() -> Iterator[Finding]:
+    """Whether people can log in: the issuers are named rightly and show their keys."""
+    local = data_folder() / TRUST
+    try:
+        settings = Settings(
+            database_url=SecretStr(""), redis_url=SecretStr(""), secrets_file=data_folder() / "secrets.json"
+        )
+    except ValidationError as error:
+        wrong = ", ".join("LAUREL_" + "_".join(map(str, e["loc"])).upper() for e in error.errors())
+        yield Finding("settings", FAIL, f"{wrong}: no value that makes sense", "the README lists them")
+        return
+    if stack() and local.exists() and not settings.oidc_issuer and not settings.oidc_file:
+        settings = settings.model_copy(update={"oidc_file": str(local)})
+    try:
+        trusted = issuers.load(settings, declared_scopes())
+    except issuers.IssuersError as error:
+        yield Finding("issuers", FAIL, str(error), "docs/people.md shows how it is written")
+        return
+    for url, place in {issuer.issuer: issuer.jwks_uri for issuer in trusted}.items():
+        try:
+            number = asyncio.run(_count_keys(url, place))
+        except (Unusable, httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+            why = str(error) or type(error).__name__
+            yield Finding("issuer", FAIL, f"{url}: {why}", "does it run, and is the URL what its tokens say?")
+        else:
+            told = OK if number else FAIL
+            yield Finding("issuer", told, f"{url}: {number} keys", "" if number else "it can't sign tokens")
+
+
+async def _count_keys(url: str, place: str) -> int:
+    keys = SigningKeys(url, place)
+    try:
+        return await keys.count()
+    finally:
+        await keys.close()
 
 
 def _database() -> Iterator[Finding]:
@@ -221,6 +263,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _server,
     _readiness,
     _certificates,
+    _issuers,
 )
 
 

@@ -116,6 +116,14 @@ class SigningKeys:
             self._remember_absent(kid)
         return known
 
+    async def count(self) -> int:
+        """Ask the issuer now, whatever is known; how many keys it has.
+
+        Raises Unusable, TimeoutError, OSError and what httpx raises.
+        """
+        async with asyncio.timeout(SECONDS):
+            return len(await self._fetch_keys())
+
     async def close(self) -> None:
         """End a fetch under way and the connections."""
         await self._flights.close()

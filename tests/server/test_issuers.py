@@ -1,15 +1,19 @@
 """What the configuration of issuers must say, and how it is told what is wrong."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from pydantic import SecretStr
 
+from laurel.cli import laurel as command
 from server.issuers import IssuersError, load
 from server.main import Server, StartError
 from server.settings import Settings
+from tests.support.issuers import loopback
 
 SCOPES = {"members.read", "members.write", "points.read"}
 ENTRY: dict[str, Any] = {
@@ -145,3 +149,19 @@ async def test_the_server_does_not_start_on_a_mistake(settings: Settings) -> Non
     wrong = settings.model_copy(update={"oidc_issuer": "https://login.example.com"})
     with pytest.raises(StartError, match="LAUREL_OIDC_AUDIENCE is missing"):
         await Server(wrong).start()
+
+
+def test_doctor_asks_each_issuer_for_its_keys(tmp_path: Path) -> None:
+    def told(**settings: str) -> dict[str, Any]:
+        variables = {f"LAUREL_{name.upper()}": value for name, value in settings.items()}
+        runner = CliRunner(env={"LAUREL_DATA": str(tmp_path), **variables})
+        findings = json.loads(runner.invoke(command, ["doctor", "--json"]).output)
+        return next((f for f in findings if f["check"].startswith("issuer")), {})
+
+    assert told() == {}
+    with loopback() as issuer:
+        given = {**SINGLE, "oidc_issuer": issuer.url}
+        assert (told(**given)["state"], told(**given)["detail"]) == ("ok", f"{issuer.url}: 1 keys")
+        issuer.stop()
+        assert told(**given)["state"] == "fail"
+    assert "LAUREL_OIDC_PROGRAM is missing" in told(**{**given, "oidc_program": ""})["detail"]

@@ -37,7 +37,7 @@ from server.operations.watch import Commits
 from server.readiness import Readiness
 from server.rpc import reflection
 from server.rpc.access import SERVICES, declared_scopes
-from server.rpc.gate import Gate, Method, UnknownMethods, Verifier, guarded, methods
+from server.rpc.gate import Gate, Method, UnknownMethods, guarded, methods
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
@@ -182,8 +182,9 @@ class Server:
             read_limit(settings.failure_limit),
         )
         opened.push_async_callback(limits.close)
+        tokens = self._open_tokens(opened, database, keys)
         gate = Gate(
-            self._callers(opened, database, keys, credentials),
+            Callers(credentials, tokens) if tokens else credentials,
             Audit(database, now),
             limits,
             default_deadline=settings.default_deadline_seconds,
@@ -192,24 +193,27 @@ class Server:
         )
         services = build_services(database, hints, keys, programs, committer)
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
-        describe(metrics, database, credentials, self.certificates)
+        verifiers: dict[str, Credentials | Tokens] = {"key": credentials}
+        if tokens is not None:
+            verifiers["token"] = tokens
+        describe(metrics, database, verifiers, self.certificates)
         await self._listen(opened, gate, calls, services)
         readiness.serving = True
 
-    def _callers(
-        self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets, credentials: Credentials
-    ) -> Verifier:
-        """Who is let in: holders of keys and, where issuers are configured, people with their tokens."""
+    def _open_tokens(
+        self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets
+    ) -> Tokens | None:
+        """The verifier of people's tokens, where issuers are configured."""
         try:
             trusted = issuers.load(self._settings, declared_scopes())
         except IssuersError as error:
             raise StartError(str(error)) from None
         if not trusted:
-            return credentials
+            return None
         seconds = self._settings.credential_cache_seconds
         tokens = Tokens(database, Sealer(keys), trusted, declared_scopes(), seconds)
         opened.push_async_callback(tokens.close)
-        return Callers(credentials, tokens)
+        return tokens
 
     async def _listen(
         self,

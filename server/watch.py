@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from server.operations.credentials import Credentials
+from server.operations.tokens import Tokens
 from server.store.database import Database
 from server.tls import Certificates
 from telemetry.metrics import Labels, Metrics
@@ -44,17 +45,28 @@ class RedisState:
 
 
 def describe(
-    metrics: Metrics, database: Database, credentials: Credentials, certificates: Certificates | None
+    metrics: Metrics,
+    database: Database,
+    verifiers: Mapping[str, Credentials | Tokens],
+    certificates: Certificates | None,
 ) -> None:
-    """Add the pool of connections, the memory of keys and the certificate in use."""
+    """Add the pool of connections, the memory of each verifier and the certificate in use."""
 
     def connections() -> Mapping[Labels, float]:
         used, idle, _ = database.count()
         return {("used",): used, ("idle",): idle}
 
-    def keys() -> Mapping[Labels, float]:
-        good, bad = credentials.count()
-        return {("good",): good, ("bad",): bad}
+    def known() -> Mapping[Labels, float]:
+        counted: dict[Labels, float] = {}
+        for kind, verifier in verifiers.items():
+            counted[kind, "good"], counted[kind, "bad"] = verifier.count()
+        return counted
+
+    def verified() -> Mapping[Labels, float]:
+        counted: dict[Labels, float] = {}
+        for kind, verifier in verifiers.items():
+            counted[kind, "memory"], counted[kind, "lookup"] = verifier.hits, verifier.lookups
+        return counted
 
     metrics.gauge(
         "db.client.connection.count",
@@ -81,12 +93,18 @@ def describe(
         "When the certificate in use expires, in seconds since 1970; nothing in plaintext.",
         lambda: {} if certificates is None else {(): certificates.expires_at.timestamp()},
     )
-    metrics.gauge("laurel.credentials.known", "{key}", "Keys remembered as good or bad.", keys, ("state",))
+    metrics.gauge(
+        "laurel.credentials.known",
+        "{credential}",
+        "Keys and tokens remembered as good or bad.",
+        known,
+        ("kind", "state"),
+    )
     metrics.gauge(
         "laurel.credentials.verified",
         "{call}",
-        "Keys verified, from memory or by a look-up in the database.",
-        lambda: {("memory",): credentials.hits, ("database",): credentials.lookups},
-        ("source",),
+        "Keys and tokens verified, from memory or by looking them up.",
+        verified,
+        ("kind", "source"),
         kind="counter",
     )

@@ -70,7 +70,8 @@ class Tokens:
 
     A signature is verified once and trusted until the token expires or its key is
     replaced; who the person is to Laurel, membership and terms, is looked up again after
-    ``cache_seconds``. Issuers that share a URL share ``keys``.
+    ``cache_seconds``. Issuers that share a URL share ``keys``. ``hits`` counts the calls that
+    were let in from memory, ``lookups`` the tokens that were looked at.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class Tokens:
         self._strangers: dict[bytes, float] = {}
         self._flights: Flights[bytes, Actor] = Flights()
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self.hits = 0
+        self.lookups = 0
 
     def knows(self, token: str) -> bool:
         """Whether it was found good lately; the person may have left since."""
@@ -113,12 +116,17 @@ class Tokens:
         known = self._known.get(digest)
         now = time.monotonic()
         if known is not None and now < known.until:
+            self.hits += 1
             return known.actor
         if now < self._refused.get(digest, now):
             raise _refusal()
         if now < self._strangers.get(digest, now):
             raise _nobody()
         return await self._flights.join(digest, lambda: self._look(digest, token, known))
+
+    def count(self) -> tuple[int, int]:
+        """How many tokens are remembered as good, and as bad or a stranger's."""
+        return len(self._known), len(self._refused) + len(self._strangers)
 
     async def close(self) -> None:
         """End look-ups and connections."""
@@ -127,6 +135,7 @@ class Tokens:
             await keys.close()
 
     async def _look(self, digest: bytes, token: str, known: _Known | None) -> Actor:
+        self.lookups += 1
         self._known.pop(digest, None)
         verified = await self._verified(digest, token, known.verified if known else None)
         try:

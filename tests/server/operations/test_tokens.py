@@ -220,6 +220,9 @@ async def test_a_token_is_verified_once_and_looked_up_once_while_it_is_cached(wo
     first = await asyncio.gather(*(tokens.verify(token) for _ in range(50)))
     assert len({id(actor) for actor in first}) == 1
     assert await tokens.verify(token) is first[0]
+    assert (tokens.lookups, tokens.hits, tokens.count()) == (1, 1, (1, 0))
+    await refused(tokens, world.issuer.token(subject, exp=1))
+    assert (tokens.lookups, tokens.count()) == (2, (1, 1))
 
 
 async def test_a_token_that_was_good_is_refused_once_it_has_expired(world: World) -> None:

@@ -15,7 +15,6 @@ too, the same commands run again: their request keys tell what had been done.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,16 +25,16 @@ import structlog
 
 from server.domain.books import Decision, Prepared
 from server.domain.commands import Command, Outcome
-from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted, Unavailable
+from server.domain.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from server.domain.points import decide
 from server.operations.batch import Ledger, load, locking, prepared, save
+from server.operations.collisions import ATTEMPTS, pause
 from server.operations.programs import Programs
 from server.operations.watch import Commit, Commits, begun
 from server.secrets import Keyring
-from server.store.database import COLLISION, Database, unavailable
+from server.store.database import Collided, Database
 from telemetry.metrics import Metrics
 
-COLLISION_ATTEMPTS = 6
 OUTAGE_PATIENCE_SECONDS = 2.0
 OUTAGE_PAUSE_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 0.5
@@ -102,7 +101,8 @@ class Committer:
         command along only while it still waits: a commit under way is finished.
         Raises Refused: what the domain refuses, OVERLOADED when too many wait,
         DEADLINE_EXCEEDED when the time was over before the work began,
-        STORAGE_UNAVAILABLE when the database stayed away, the outcome then unknown.
+        STORAGE_UNAVAILABLE when the database stayed away, the outcome then unknown;
+        CONTENTION when it met others again and again.
         """
         if self._closing:
             raise Unavailable("STORAGE_UNAVAILABLE", "the server is stopping", None, RETRY_AFTER_SECONDS)
@@ -150,12 +150,11 @@ class Committer:
         try:
             with self._watch.batch([w.trace for w in batch]):
                 results = await self._persist([w.command for w in batch])
-        except Refused as refusal:
-            for waiting in batch:
-                waiting.settle(refusal)
         except Exception as fault:  # noqa: BLE001 - whatever it was, it ends with the command that caused it
-            if len(batch) == 1:
-                batch[0].settle(fault)
+            away = isinstance(fault, Unavailable) and not isinstance(fault, Collided)
+            if away or len(batch) == 1:
+                for waiting in batch:
+                    waiting.settle(fault)
                 return
             log.warning("batch_split", commands=len(batch), fault=type(fault).__name__)
             self._watch.splits.add()
@@ -174,15 +173,15 @@ class Committer:
         while True:
             try:
                 return await self._commit(commands)
-            except COLLISION:
+            except Collided:
                 collisions += 1
-                if collisions == COLLISION_ATTEMPTS:
+                if collisions == ATTEMPTS:
                     raise
                 self._watch.retries.add("collision")
-                await asyncio.sleep(random.uniform(0, 0.01 * 2**collisions))  # noqa: S311 - jitter
+                await pause(collisions)
             except Unavailable:
                 if loop.time() >= patience:
-                    raise unavailable() from None
+                    raise
                 self._watch.retries.add("outage")
                 await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
 

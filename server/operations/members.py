@@ -25,6 +25,7 @@ from server.domain.events import (
 )
 from server.domain.members import Consent, Identifier, Member, Profile, Status
 from server.operations.coalesced import Coalesced
+from server.operations.collisions import repeated
 from server.operations.programs import Programs
 from server.store import events, keys, locks
 from server.store import members as store
@@ -56,6 +57,7 @@ class Members:
         self._rows = Coalesced(database, store.rows)
         self._owners = Coalesced(database, store.owners)
 
+    @repeated
     async def register(self, actor: Actor, request_id: str, profile: Profile) -> Member:
         """Add a member, active, in the lowest tier.
 
@@ -116,6 +118,7 @@ class Members:
         members = [replace(m, wallets=rules.all_wallets(m.wallets, point_types)) for m in found]
         return members[:size], len(members) > size
 
+    @repeated
     async def update(
         self,
         actor: Actor,
@@ -161,6 +164,7 @@ class Members:
                 await self._finish(connection, change, member_id, now=now, happened=happened)
             return await self._read(connection, actor.program_id, member_id)
 
+    @repeated
     async def change_status(
         self, actor: Actor, request_id: str, member_id: UUID, target: Status, reason: str
     ) -> Member:
@@ -189,6 +193,7 @@ class Members:
                 await self._finish(connection, change, member_id, now=now, happened=happened)
             return await self._read(connection, actor.program_id, member_id)
 
+    @repeated
     async def record_consent(
         self, actor: Actor, request_id: str, member_id: UUID, decision: Decision
     ) -> Consent:

@@ -37,6 +37,7 @@ from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluate import cap_keys, evaluate
 from server.domain.rules.evaluation import Evaluation
 from server.domain.rules.schema import parse
+from server.operations.collisions import repeated
 from server.operations.programs import Programs
 from server.store import events, hints, ledger, locks
 from server.store import rules as store
@@ -83,6 +84,7 @@ class Rules:
         self._programs = programs
         self._clock = clock
 
+    @repeated
     async def create(self, actor: Actor, definition: Mapping[str, Any]) -> StoredRule:
         """Store the definition as the next version of its rule; the latest version if that says the same.
 
@@ -100,6 +102,7 @@ class Rules:
             await store.add_version(connection, actor.program_id, added)
             return added
 
+    @repeated
     async def publish(self, actor: Actor, change: Change) -> tuple[int, bool]:
         """Put versions in force and take rules out; the revision in force, and whether this call made it.
 
@@ -190,6 +193,7 @@ class Rules:
         evaluation = evaluate(rules, ready.activity, facts, used.get((program_id, member_id), {}))
         return DryRun(evaluation, snapshot.revision)
 
+    @repeated
     async def create_event_type(self, actor: Actor, event_type: EventType) -> EventType:
         """Register a type; the one there is if it declares the same attributes.
 

@@ -32,6 +32,12 @@ UNREACHABLE = (
 )
 # Two transactions met; the same work succeeds when run again.
 COLLISION = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# Somebody held a lock, or the database was busy, for longer than anybody is let wait.
+TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+
+
+class Collided(Unavailable):
+    """What was done in the transaction is undone, and may be done again at once."""
 
 
 def unavailable() -> Unavailable:
@@ -89,7 +95,11 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection; raises Unavailable if there is none, or if it breaks meanwhile."""
+        """A connection.
+
+        Raises Unavailable if there is none, if it breaks meanwhile or its work takes too long,
+        Collided if the work met that of another transaction.
+        """
         try:
             self.waiting += 1
             try:
@@ -107,6 +117,18 @@ class Database:
                 await self._pool.release(connection)
         except UNREACHABLE:
             raise unavailable() from None
+        except COLLISION:
+            raise Collided(
+                "CONTENTION",
+                "others change the same at this moment; nothing was done, try again",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from None
+        except TOO_LONG:
+            raise Unavailable(
+                "CONTENTION",
+                "others have been changing the same for too long; nothing was done, try again",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from None
 
     @asynccontextmanager
     async def transaction(self, first: str = "") -> AsyncIterator[Connection]:

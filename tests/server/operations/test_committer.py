@@ -23,7 +23,7 @@ from server.domain.program import Program
 from server.operations.committer import Committer
 from server.operations.programs import Programs
 from server.operations.rules import Change, Rules
-from server.store.database import Database
+from server.store.database import Collided, Database
 from tests.support.programs import new_program
 
 BASE = {"rule": "base", "type": "earn", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
@@ -160,12 +160,17 @@ async def test_every_kind_of_refusal_leaves_its_neighbours_unharmed(shop: Shop) 
     assert await shop.balance(rich) == 1010
 
 
-async def test_a_database_error_ends_with_the_command_that_caused_it(shop: Shop) -> None:
+@pytest.mark.parametrize(
+    ("condition", "end"), [("check_violation", asyncpg.CheckViolationError), ("deadlock_detected", Collided)]
+)
+async def test_a_database_error_ends_with_the_command_that_caused_it(
+    shop: Shop, condition: str, end: type[Exception]
+) -> None:
     members = [await shop.member() for _ in range(20)]
     async with shop.database.connection() as connection:
         await connection.execute(
-            """CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
-               BEGIN RAISE EXCEPTION 'no luck' USING ERRCODE = 'check_violation'; END $$;
+            f"""CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN RAISE EXCEPTION 'no luck' USING ERRCODE = '{condition}'; END $$;
                CREATE TRIGGER sabotage BEFORE INSERT ON ledger_transaction FOR EACH ROW
                WHEN (NEW.order_reference = 'unlucky') EXECUTE FUNCTION sabotage()"""
         )
@@ -177,7 +182,7 @@ async def test_a_database_error_ends_with_the_command_that_caused_it(shop: Shop)
         async with shop.database.connection() as connection:
             await connection.execute("DROP FUNCTION sabotage CASCADE")
 
-    assert isinstance(results[13], asyncpg.CheckViolationError)
+    assert isinstance(results[13], end)
     assert all(isinstance(r, Outcome) for n, r in enumerate(results) if n != 13)
     assert [await shop.balance(m) for m in members] == [7] * 13 + [0] + [7] * 6
     # A refused command may be tried again, under the same request_id.

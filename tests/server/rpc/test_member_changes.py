@@ -297,3 +297,27 @@ async def test_members_change_their_name_but_not_what_earns_points(laurel: Laure
     assert (await get(laurel, member_id)).version == 1
     reply = await service.UpdateMember(an_update(member_id, "given_name", given_name="Asha"), call)
     assert reply.member.given_name == "Asha"
+
+
+async def test_a_change_whose_first_try_met_another_is_made_once(laurel: Laurel) -> None:
+    member_id = await laurel.register(email=f"{uuid4().hex}@example.com")
+    async with laurel.database.connection() as connection:
+        await connection.execute(
+            """CREATE SEQUENCE tries;
+               CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN
+                 IF nextval('tries') < 3 THEN RAISE SQLSTATE '40P01'; END IF;
+                 RETURN NEW;
+               END $$;
+               CREATE TRIGGER collide BEFORE UPDATE ON member FOR EACH ROW EXECUTE FUNCTION collide()"""
+        )
+    try:
+        reply = await laurel.service.members.UpdateMember(
+            an_update(member_id, "given_name", given_name="Usha")
+        )
+    finally:
+        async with laurel.database.connection() as connection:
+            tries = await connection.fetchval("SELECT last_value FROM tries")
+            await connection.execute("DROP FUNCTION collide CASCADE; DROP SEQUENCE tries")
+    assert (reply.member.given_name, reply.member.version, tries) == ("Usha", 2, 3)
+    assert [kind for kind, _ in await log_of(laurel, member_id)] == ["member.registered", "member.updated"]

@@ -111,6 +111,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     credentials from one peer. RetryInfo says when to try again. Metadata: limit
     (credential, member, peer), rate_class.
     """
+    ERROR_REASON_CONTENTION: _ErrorReason.ValueType  # 48
+    """UNAVAILABLE: too many changed the same at once, or for too long; nothing was done.
+    RetryInfo says when to try again.
+    """
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST alone, and from whatever serves it. The HTTP status is the one given.
     NOT_FOUND, 404: there is nothing at the path.
@@ -225,6 +229,10 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 37
 """RESOURCE_EXHAUSTED: too many calls of one credential, about one member, or with wrong
 credentials from one peer. RetryInfo says when to try again. Metadata: limit
 (credential, member, peer), rate_class.
+"""
+ERROR_REASON_CONTENTION: ErrorReason.ValueType  # 48
+"""UNAVAILABLE: too many changed the same at once, or for too long; nothing was done.
+RetryInfo says when to try again.
 """
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST alone, and from whatever serves it. The HTTP status is the one given.

@@ -127,7 +127,7 @@ class _Document:
             *parameters.of_headers(binding),
         ]
         if binding.body:
-            operation["requestBody"] = {"content": {JSON: {"schema": self._body(binding)}}}
+            operation["requestBody"] = {"content": self._body(binding)}
         asks = bool(self._about.security_schemes)
         found = errors.references(
             credential=asks, body=bool(binding.body), etag=parameters.takes_etag(binding)
@@ -142,14 +142,16 @@ class _Document:
         return operation
 
     def _body(self, binding: Binding) -> Schema:
+        """The media types of a request's body and its schema in each of them."""
+        request = binding.rpc.input_type
         bound = [variable.field for variable in binding.template.variables]
         if binding.body == WHOLE:
-            return self._schemas.without(binding.rpc.input_type, bound)
-        body = binding.rpc.input_type.fields_by_name[binding.body]
+            return _content(request, self._schemas.without(request, bound))
+        body = request.fields_by_name[binding.body]
         inside = [path[1:] for path in bound if path[0] == binding.body]
         if inside and body.message_type is not None:
-            return self._schemas.without(body.message_type, inside)
-        return self._schemas.field(body)
+            return _content(body.message_type, self._schemas.without(body.message_type, inside))
+        return _content(body.message_type, self._schemas.field(body))
 
     def _answer(self, binding: Binding) -> Schema:
         message = binding.rpc.output_type
@@ -158,22 +160,19 @@ class _Document:
             answer["headers"] = {"ETag": ETAG}
         if binding.response_body:
             body = message.fields_by_name[binding.response_body]
-            content = self._content(binding, body.message_type, self._schemas.field(body))
+            content = _content(body.message_type, self._schemas.field(body), binding.rpc)
         else:
-            content = self._content(binding, message, self._schemas.message(message))
+            content = _content(message, self._schemas.message(message), binding.rpc)
         return answer | {"content": content}
 
-    def _content(self, binding: Binding, message: Descriptor | None, schema: Schema) -> Schema:
-        """The media types of a body and its schema in each of them."""
-        if message is not None and message.full_name == HTTP_BODY:
-            return {"*/*": {}}
-        if not binding.rpc.server_streaming:
-            return {JSON: {"schema": schema}}
-        line = {
-            "type": "object",
-            "properties": {"result": schema, "error": {"$ref": COMPONENTS + errors.STATUS}},
-        }
-        return {NDJSON: {"schema": line | {"maxProperties": 1}}, EVENTS: {"schema": schema}}
+
+def _content(message: Descriptor | None, schema: Schema, answering: MethodDescriptor | None = None) -> Schema:
+    if message is not None and message.full_name == HTTP_BODY:
+        return {"*/*": {}}
+    if answering is None or not answering.server_streaming:
+        return {JSON: {"schema": schema}}
+    line = {"type": "object", "properties": {"result": schema, "error": {"$ref": COMPONENTS + errors.STATUS}}}
+    return {NDJSON: {"schema": line | {"maxProperties": 1}}, EVENTS: {"schema": schema}}
 
 
 def _streaming(rpc: MethodDescriptor) -> Iterator[str]:

@@ -2,11 +2,8 @@
 
 import ssl
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
@@ -15,16 +12,15 @@ from gateway.backend import Backend
 from gateway.contract import Contract
 from gateway.cors import Cors
 from gateway.openapi import comments
-from gateway.openapi.document import About, document
+from gateway.openapi.document import document
 from gateway.openapi.page import pages
 from gateway.server import App, HttpServer, ListenError, bind
 from gateway.settings import GatewaySettings
 from gateway.watch import Watched
+from laurel.description import about, contracts
 from server.main import StartError
 from server.rpc.errors import DOMAIN
 from telemetry.setup import Telemetry
-
-CONTRACTS = Path(__file__).parents[1] / "contracts.binpb"
 
 
 class Rest:
@@ -43,13 +39,12 @@ class Rest:
         mounted: Sequence[BaseRoute] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        files = FileDescriptorSet.FromString(CONTRACTS.read_bytes())
+        files = contracts()
         contract = Contract(files)
         self.gateway = Gateway(
             contract, backend, limits=settings.limits, cors=Cors(settings.origins), domain=DOMAIN
         )
-        about = About(title="Laurel", version=version("laurel"))
-        documented = pages(lambda: document(contract.routes.bindings, about, comments.read(files)))
+        documented = pages(lambda: document(contract.routes.bindings, about(), comments.read(files)))
         try:
             listening = bind(settings.http_host, settings.http_port)
         except ListenError as error:

@@ -302,6 +302,7 @@ def test_a_contract_that_uses_everything_has_a_valid_document(contract: Contract
     assert len(found) == len(set(found))
     told = {name.split("_")[1] for name in found}
     assert told == {binding.rpc.name for binding in bindings}
+    assert whole["paths"]["/v1/files/{name}"]["post"]["requestBody"] == {"content": {"*/*": {}}}
 
 
 def test_ours_is_valid_and_described_throughout() -> None:

@@ -4,44 +4,22 @@ Whatever is sent has a request_id made from the invoice's number, so that a retr
 whole replay again, is the same request and changes nothing.
 """
 
-import asyncio
-import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import grpc
-from google.rpc import error_details_pb2
 from google.type.money_pb2 import Money
-from grpc_status import rpc_status
 from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2, points_pb2_grpc
 
-from laurel.client import CALL_SECONDS
+from laurel.calls import OF_ONE, Calls, at_a_time, reason_of
 from laurel.retail import CURRENCY, Invoice, Line
 
 SYSTEM = "online-retail"
 MAX_LINES = 1000
-ATTEMPTS = 8
-FIRST_WAIT_SECONDS = 0.1
-LONGEST_WAIT_SECONDS = 5.0
-PASSING = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-)
-# What concerns one purchase; anything else would befall all the others too.
-OF_ONE = (
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS,
-)
-
-Item = TypeVar("Item")
-Reply = TypeVar("Reply")
 
 
 @dataclass
@@ -99,7 +77,7 @@ class Terminals:
     def __init__(self, channel: grpc.aio.Channel, key: str, number: int) -> None:
         self._members: Any = member_pb2_grpc.MemberServiceStub(channel)
         self._points: Any = points_pb2_grpc.PointsServiceStub(channel)
-        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._calls = Calls(key)
         self._number = number
         self.tally = Tally()
 
@@ -110,7 +88,7 @@ class Terminals:
             self.tally.customers[number] = await self._customer(number)
             done()
 
-        await self._each(list(customers), one)
+        await at_a_time(self._number, customers, one)
 
     async def send(self, invoices: Iterable[Invoice], done: Callable[[], None]) -> None:
         """Send purchases of enrolled customers, each customer's in order of date. Raises grpc.RpcError."""
@@ -127,7 +105,7 @@ class Terminals:
                 done()
 
         started = time.monotonic()
-        await self._each(of_customers, one)
+        await at_a_time(self._number, of_customers, one)
         self.tally.sending_seconds = time.monotonic() - started
 
     async def take_stock(self) -> None:
@@ -135,11 +113,12 @@ class Terminals:
 
         async def one(customer: Customer) -> None:
             request = points_pb2.GetBalanceRequest(member_id=customer.member_id)
-            reply = await self._call(self._points.GetBalance, request)
+            reply = await self._calls.make(self._points.GetBalance, request)
             self.tally.balance += reply.wallets[0].balance
             self.tally.changed += customer.new or reply.version != customer.version
 
-        await self._each(list(self.tally.customers.values()), one)
+        await at_a_time(self._number, self.tally.customers.values(), one)
+        self.tally.retries = self._calls.retries
 
     async def _customer(self, number: str) -> Customer:
         external_id = member_pb2.ExternalId(system=SYSTEM, id=number)
@@ -148,26 +127,26 @@ class Terminals:
             request_id=f"{SYSTEM}-customer-{number}", member=member_pb2.Member(external_ids=[external_id])
         )
         try:
-            known = (await self._call(self._members.FindMember, find)).member
+            known = (await self._calls.make(self._members.FindMember, find)).member
             return Customer(known.member_id, known.version, new=False)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
         try:
-            added = (await self._call(self._members.RegisterMember, register)).member
+            added = (await self._calls.make(self._members.RegisterMember, register)).member
             return Customer(added.member_id, added.version, new=True)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
         # Another replay was faster.
-        known = (await self._call(self._members.FindMember, find)).member
+        known = (await self._calls.make(self._members.FindMember, find)).member
         return Customer(known.member_id, known.version, new=False)
 
     async def _purchase(self, request: points_pb2.AccrueRequest, customer: Customer) -> None:
         tally = self.tally
         started = time.monotonic()
         try:
-            reply = await self._call(self._points.Accrue, request)
+            reply = await self._calls.make(self._points.Accrue, request)
         except grpc.aio.AioRpcError as error:
             if error.code() not in OF_ONE:
                 raise
@@ -185,44 +164,6 @@ class Terminals:
         else:
             tally.recorded += 1
             tally.points += reply.points
-
-    async def _call(self, method: Any, request: Any) -> Any:
-        wait = FIRST_WAIT_SECONDS
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await method(request, timeout=CALL_SECONDS, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in PASSING:
-                    raise
-            self.tally.retries += 1
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come back at once
-            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
-        return await method(request, timeout=CALL_SECONDS, metadata=self._metadata)
-
-    async def _each(self, items: Sequence[Item], work: Callable[[Item], Awaitable[None]]) -> None:
-        waiting = iter(items)
-
-        async def terminal() -> None:
-            for item in waiting:
-                await work(item)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._number):
-                    group.create_task(terminal())
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-
-
-def reason_of(error: grpc.aio.AioRpcError) -> str:
-    """Why the server refused, such as MEMBER_NOT_ACTIVE; the code, if it didn't say."""
-    # It has all that is asked of a call, but not the type.
-    status = rpc_status.from_call(cast(grpc.Call, error))
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details if status else ():
-        if detail.Unpack(info):
-            return str(info.reason)
-    return str(error.code().name)
 
 
 def _line(line: Line) -> points_pb2.LineItem:

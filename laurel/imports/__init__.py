@@ -1,0 +1,1 @@
+"""Bringing members and their points from CSV files, through the public API."""

@@ -15,20 +15,27 @@ from server.domain.activity import Activity, MemberFacts
 from server.domain.commands import Command, Outcome
 from server.domain.errors import Refused
 from server.domain.events import Event
-from server.domain.ledger import Lot, Movement, Wallet
+from server.domain.ledger import Hold, Lot, Movement, Wallet
+from server.domain.past import Purchase, Spent
 from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluation import CapKey
 
 
 class MemberState(NamedTuple):
-    """A member as a decision sees it. ``lots`` are the open ones, loaded only for who spends."""
+    """A member as a decision sees it.
+
+    ``lots`` and ``holds`` are those that the decision may touch; of a wallet in which something has
+    fallen due, all that are open. ``inherited`` is the lifetime of members merged into this one.
+    """
 
     status: str
     facts: MemberFacts
     version: int
     wallets: Mapping[str, Wallet] = MappingProxyType({})
     lots: Mapping[UUID, Lot] = MappingProxyType({})
+    holds: Mapping[UUID, Hold] = MappingProxyType({})
+    inherited: int = 0
 
     def wallet(self, point_type: str) -> Wallet:
         """The wallet, empty if it was never touched."""
@@ -88,6 +95,21 @@ class Terms:
     key: bytes
 
 
+@dataclass(slots=True)
+class Changes:
+    """What a decision changes beside members, wallets and lots.
+
+    ``cap_usage``: points to add to a member's counters, or to give back. ``holds``: as they are
+    afterwards, by member. ``returned``: units that came back, by purchase and line. ``refunded``: points,
+    by row.
+    """
+
+    cap_usage: dict[tuple[UUID, CapKey], int] = field(default_factory=dict)
+    holds: dict[tuple[UUID, UUID], Hold] = field(default_factory=dict)
+    returned: dict[tuple[UUID, UUID, str], int] = field(default_factory=dict)
+    refunded: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """Everything that changes when a command is accepted."""
@@ -95,42 +117,56 @@ class Decision:
     command: Command
     digest: bytes
     outcome: Outcome
-    member: MemberState
+    members: Mapping[UUID, MemberState]
     movements: tuple[Movement, ...]
     events: tuple[Event, ...]
     order_key: OrderKey | None
-    cap_usage: Mapping[CapKey, int] = field(default_factory=dict)
+    changes: Changes
 
 
 @dataclass(slots=True)
 class Books:
     """What one program's commands need to know, loaded under their locks.
 
-    ``cap_usage`` is by member, then by rule and period: points given so far.
+    ``cap_usage`` is by member, then by rule and period: points given so far. ``purchases`` and ``spent``
+    are those that returns and refunds may concern.
     """
 
     members: dict[UUID, MemberState] = field(default_factory=dict)
     requests: dict[tuple[str, str], Remembered] = field(default_factory=dict)
     orders: dict[OrderKey, Recorded] = field(default_factory=dict)
     cap_usage: dict[UUID, dict[CapKey, int]] = field(default_factory=dict)
+    purchases: dict[UUID, Purchase] = field(default_factory=dict)
+    spent: dict[UUID, Spent] = field(default_factory=dict)
 
     def apply(self, decision: Decision) -> None:
         """Take an accepted decision in."""
-        command, outcome = decision.command, decision.outcome
-        self.members[outcome.member_id] = decision.member
-        self.requests[command.actor.source_system, command.request_id] = Remembered(decision.digest, outcome)
+        command, changes = decision.command, decision.changes
+        self.members.update(decision.members)
+        self.requests[command.actor.source_system, command.request_id] = Remembered(
+            decision.digest, decision.outcome
+        )
         if decision.order_key is not None:
             self.orders[decision.order_key] = recorded(decision)
-        if decision.cap_usage:
-            usage = self.cap_usage.setdefault(outcome.member_id, {})
-            for key, points in decision.cap_usage.items():
-                usage[key] = usage.get(key, 0) + points
+        for (member_id, key), points in changes.cap_usage.items():
+            usage = self.cap_usage.setdefault(member_id, {})
+            usage[key] = usage.get(key, 0) + points
+        for (_, event_id, line_id), units in changes.returned.items():
+            self.purchases[event_id] = self.purchases[event_id].with_returned(line_id, units)
+        for (_, transaction_id), points in changes.refunded.items():
+            spent = self.spent[transaction_id]
+            self.spent[transaction_id] = spent._replace(refunded=spent.refunded + points)
 
 
 def recorded(decision: Decision) -> Recorded:
-    """The order as it goes on record."""
+    """The order as it goes on record: with the rows of its own, not of what had fallen due."""
+    outcome = decision.outcome
     return Recorded(
-        decision.outcome.member_id,
-        decision.outcome.event_id,
-        tuple(m.transaction.transaction_id for m in decision.movements),
+        outcome.member_id,
+        outcome.event_id,
+        tuple(
+            row.transaction_id
+            for row, *_ in decision.movements
+            if row.event_id == outcome.event_id and row.member_id == outcome.member_id
+        ),
     )

@@ -50,10 +50,7 @@ def content(row: Transaction, created: Sequence[Lot], allocations: Sequence[Allo
     ]
     after = [
         row.key_id,
-        [
-            [lot.lot_id.hex, lot.points, _microseconds(lot.activates_at), _microseconds(lot.expires_at)]
-            for lot in sorted(created)
-        ],
+        [_terms(lot) for lot in sorted(created, key=_by_id)],
         [[a.lot_id.hex, a.points] for a in sorted(allocations)],
     ]
     # The trace is canonical JSON already: one array, put together from its parts.
@@ -94,6 +91,18 @@ def fault(
     if not hmac.compare_digest(row.hash, link(key, previous_hash, content(row, created, allocations))):
         return "was changed after it was written, or forged"
     return None
+
+
+def _by_id(lot: Lot) -> Any:
+    return lot.lot_id
+
+
+def _terms(lot: Lot) -> list[Any]:
+    """What a lot was created with. Two elements more if either of them says something."""
+    terms = [lot.lot_id.hex, lot.points, _microseconds(lot.activates_at), _microseconds(lot.expires_at)]
+    if lot.activates_on or lot.rolling_days is not None:
+        return [*terms, lot.activates_on, lot.rolling_days]
+    return terms
 
 
 def _microseconds(moment: datetime | None) -> Any:

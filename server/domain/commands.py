@@ -36,6 +36,12 @@ class Command:
     occurred_at: datetime | None
     business_date: date | None
     part: str
+    reason: str = ""
+
+    @property
+    def members(self) -> tuple[UUID, ...]:
+        """Everybody whose wallets it may touch."""
+        return (self.member_id,)
 
     @property
     def action(self) -> str:
@@ -95,7 +101,6 @@ class Redeem(Command):
 
     points: int
     point_type: str = ""
-    reason: str = ""
 
     @property
     def action(self) -> str:
@@ -104,6 +109,146 @@ class Redeem(Command):
 
     def _particulars(self) -> Sequence[object]:
         return self.points, self.point_type, self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceHold(Command):
+    """Points to reserve for ``seconds``, 0 for the program's usual time."""
+
+    points: int
+    point_type: str = ""
+    seconds: int = 0
+
+    @property
+    def action(self) -> str:
+        """Reserving."""
+        return "HOLD"
+
+    def _particulars(self) -> Sequence[object]:
+        return self.points, self.point_type, self.seconds, self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureHold(Command):
+    """Reserved points to spend; 0 for all. What is left is released, unless ``keep_rest``."""
+
+    hold_id: UUID
+    points: int = 0
+    keep_rest: bool = False
+
+    @property
+    def action(self) -> str:
+        """Spending what was reserved."""
+        return "CAPTURE"
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.hold_id), self.points, self.keep_rest, self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoidHold(Command):
+    """A reservation to give up."""
+
+    hold_id: UUID
+
+    @property
+    def action(self) -> str:
+        """Releasing what was reserved."""
+        return "VOID"
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.hold_id), self.reason
+
+
+class Item(NamedTuple):
+    """Goods that come back: so many units of a line, or of whatever line sold that SKU."""
+
+    line_id: str
+    sku: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Return(Command):
+    """Goods that come back. ``purchase_given``: how the caller named the purchase, ``event_id``: which it is.
+
+    Without a purchase the items are looked for in the member's latest ones. Without items all that is
+    left of the purchase comes back.
+    """
+
+    event_id: UUID | None
+    purchase_given: str
+    items: tuple[Item, ...] = ()
+
+    @property
+    def action(self) -> str:
+        """Bringing back."""
+        return "RETURN"
+
+    def _particulars(self) -> Sequence[object]:
+        return self.purchase_given, [list(item) for item in self.items], self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refund(Command):
+    """Spent points to give back; 0 for all that are not refunded yet."""
+
+    transaction_id: UUID
+    points: int = 0
+
+    @property
+    def action(self) -> str:
+        """Undoing a redemption."""
+        return "REFUND"
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.transaction_id), self.points, self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer(Command):
+    """Points for another member."""
+
+    to_member_id: UUID
+    to_given: str
+    points: int
+    point_type: str = ""
+
+    @property
+    def members(self) -> tuple[UUID, ...]:
+        """Who gives and who gets."""
+        return (self.member_id, self.to_member_id)
+
+    @property
+    def action(self) -> str:
+        """Handing on."""
+        return "TRANSFER"
+
+    def _particulars(self) -> Sequence[object]:
+        return self.to_given, self.points, self.point_type, self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjust(Command):
+    """Points put in (positive) or taken out (negative) by hand.
+
+    ``expires_at``: of what is put in; None for the program's terms. ``approved_by`` is who agreed, where
+    a second person had to.
+    """
+
+    points: int
+    point_type: str = ""
+    expires_at: datetime | None = None
+    approved_by: str = ""
+
+    @property
+    def action(self) -> str:
+        """Correcting."""
+        return "ADJUSTMENT"
+
+    def _particulars(self) -> Sequence[object]:
+        expires_at = None if self.expires_at is None else self.expires_at.isoformat()
+        return self.points, self.point_type, expires_at, self.reason
 
 
 def plain(attributes: Mapping[str, AttributeValue]) -> dict[str, str | bool]:
@@ -119,13 +264,22 @@ class Award(NamedTuple):
     points: int
 
 
+class ReturnedLine(NamedTuple):
+    """Units of a line of a purchase that came back."""
+
+    event_id: UUID
+    line_id: str
+    quantity: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a command brought: what the caller is told, the first time and every time.
 
-    ``points`` and ``balance`` are of the main wallet for an earn, of the wallet spent
-    from for a redemption. ``value`` is in the program's currency, None if no rule says
-    what points are worth.
+    ``points`` and ``balance`` are of the main wallet for an earn and a return, of the wallet that moved
+    otherwise; ``awards`` are all rows. ``value`` is in the program's currency, None if no rule says
+    what points are worth. ``shortfall``: points that should have been taken back and were not.
+    ``unmatched``: items that no purchase was found for.
     """
 
     event_id: UUID
@@ -139,3 +293,11 @@ class Outcome:
     tier_raised: bool = False
     value: Decimal | None = None
     currency: str = ""
+    pending: int = 0
+    debt: int = 0
+    shortfall: int = 0
+    hold_id: UUID | None = None
+    hold_points: int = 0
+    expires_at: datetime | None = None
+    lines: tuple[ReturnedLine, ...] = ()
+    unmatched: tuple[Item, ...] = ()

@@ -157,6 +157,98 @@ class PointsRedeemed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PointsMoved(Event):
+    """Points moved in, out of or inside one wallet. The figures are the wallet's afterwards.
+
+    ``details`` says what it had to do with: a hold, the rows that were reversed, another member.
+    """
+
+    point_type: str
+    points: int
+    balance: int
+    pending: int
+    held: int
+    debt: int
+    transaction_ids: tuple[UUID, ...]
+    reference: str
+    store: str
+    channel: str
+    details: Mapping[str, Any]
+    version: int
+
+    def payload(self) -> Mapping[str, Any]:
+        """The wallet, what moved, the figures, the rows."""
+        return {
+            "point_type": self.point_type,
+            "points": self.points,
+            "balance": self.balance,
+            "pending": self.pending,
+            "held": self.held,
+            "debt": self.debt,
+            "transaction_ids": [str(i) for i in self.transaction_ids],
+            "reference": self.reference,
+            "store": self.store,
+            "channel": self.channel,
+            **self.details,
+            "version": self.version,
+        }
+
+
+class PointsActivated(PointsMoved):
+    """Pending points can be spent from now on."""
+
+    event_type = "points.activated"
+
+
+class PointsExpired(PointsMoved):
+    """Points were not spent in time."""
+
+    event_type = "points.expired"
+
+
+class PointsHeld(PointsMoved):
+    """Points were reserved for a payment. Details: hold, until."""
+
+    event_type = "points.held"
+
+
+class PointsReleased(PointsMoved):
+    """A hold ended, and what it still reserved can be spent again. Details: hold."""
+
+    event_type = "points.released"
+
+
+class PointsCaptured(PointsMoved):
+    """Reserved points were spent. Details: hold."""
+
+    event_type = "points.captured"
+
+
+class PointsReturned(PointsMoved):
+    """Goods came back, and with them points. Details: purchase, lines, shortfall."""
+
+    event_type = "points.returned"
+
+
+class PointsRefunded(PointsMoved):
+    """Spent points came back. Details: reverses."""
+
+    event_type = "points.refunded"
+
+
+class PointsTransferred(PointsMoved):
+    """Points went from one member to another. Details: from, to. Each of the two gets one."""
+
+    event_type = "points.transferred"
+
+
+class PointsAdjusted(PointsMoved):
+    """Somebody put points in or took them out by hand. Details: direction, reason, actor."""
+
+    event_type = "points.adjusted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RulesPublished(Event):
     """Another set of rules is in force. No member's event: ``member_id`` is the nil UUID.
 

@@ -4,9 +4,10 @@ Named tuples, because every purchase makes several; fields stand in the order of
 tables' columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
@@ -22,18 +23,57 @@ class Kind(StrEnum):
 
     EARN = "EARN"
     REDEEM = "REDEEM"
+    ACTIVATE = "ACTIVATE"
+    EXPIRE = "EXPIRE"
+    HOLD = "HOLD"
+    RELEASE = "RELEASE"
+    CAPTURE = "CAPTURE"
+    SETTLE = "SETTLE"
+    REVERSE_EARN = "REVERSE_EARN"
+    REVERSE_REDEEM = "REVERSE_REDEEM"
+    ADJUST = "ADJUST"
+    TRANSFER_OUT = "TRANSFER_OUT"
+    TRANSFER_IN = "TRANSFER_IN"
 
 
 class Account(StrEnum):
-    """Where points come from and go to: the parts of a wallet, and the program's side."""
+    """Where points come from and go to: the parts of a wallet, and the program's side.
+
+    A wallet's figures follow from the accounts of its rows alone. A debt is the mirror of
+    the others: what is credited to it makes it smaller.
+    """
 
     WALLET_BALANCE = "wallet.balance"
+    WALLET_PENDING = "wallet.pending"
+    WALLET_HELD = "wallet.held"
+    WALLET_DEBT = "wallet.debt"
     PROGRAM_ISSUANCE = "program.issuance"
     PROGRAM_REDEMPTION = "program.redemption"
+    PROGRAM_BREAKAGE = "program.breakage"
+    PROGRAM_ADJUSTMENT = "program.adjustment"
+    PROGRAM_TRANSFER = "program.transfer"
+    PROGRAM_SHORTFALL = "program.shortfall"  # points that a return should have taken back and could not
+
+
+# What crediting one point does to a wallet: which figure, and by how much.
+CREDITED: Mapping[Account, tuple[str, int]] = MappingProxyType(
+    {
+        Account.WALLET_BALANCE: ("balance", 1),
+        Account.WALLET_PENDING: ("pending", 1),
+        Account.WALLET_HELD: ("held", 1),
+        Account.WALLET_DEBT: ("debt", -1),
+    }
+)
+# What one point of a row does to the lifetime that tiers look at.
+LIFETIME: Mapping[Kind, int] = MappingProxyType({Kind.EARN: 1, Kind.REVERSE_EARN: -1})
 
 
 class Wallet(NamedTuple):
-    """What a member holds of one point type, and the end of its chain."""
+    """What a member holds of one point type, and the end of its chain.
+
+    ``next_due``: nothing in it activates, expires or is released before; None if nothing ever will.
+    ``active_at``: the latest earning or spending, from which rolling expiry counts.
+    """
 
     point_type: str
     balance: int = 0
@@ -43,10 +83,17 @@ class Wallet(NamedTuple):
     lifetime: int = 0
     sequence: int = 0
     head_hash: bytes = GENESIS
+    next_due: datetime | None = None
+    active_at: datetime | None = None
 
 
 class Lot(NamedTuple):
-    """What one earn created: spent in order of expiry, those without expiry last, ties by age."""
+    """Points that came in together. ``remaining`` includes what is ``held``.
+
+    Not ``active`` while its points are pending: until ``activates_at``, or until the member
+    submits an event of the type ``activates_on``. It expires at ``expires_at``, or ``rolling_days``
+    after the wallet's last activity, or never.
+    """
 
     lot_id: UUID
     point_type: str
@@ -56,13 +103,38 @@ class Lot(NamedTuple):
     active: bool = True
     activates_at: datetime | None = None
     expires_at: datetime | None = None
+    held: int = 0
+    activates_on: str = ""
+    rolling_days: int | None = None
 
 
 class Allocation(NamedTuple):
-    """How much of a transaction came from one lot."""
+    """How much of a transaction came from, or went into, one lot that was there before."""
 
     lot_id: UUID
     points: int
+
+
+class HoldStatus(StrEnum):
+    """Whether a hold still reserves points, and how it ended."""
+
+    OPEN = "open"
+    CAPTURED = "captured"
+    VOIDED = "voided"
+    EXPIRED = "expired"
+
+
+class Hold(NamedTuple):
+    """Points reserved for a payment. ``open_points`` are still reserved, in the lots of ``shares``."""
+
+    hold_id: UUID
+    point_type: str
+    points: int
+    open_points: int
+    captured: int
+    status: HoldStatus
+    expires_at: datetime
+    shares: tuple[Allocation, ...]
 
 
 class Transaction(NamedTuple):
@@ -96,34 +168,45 @@ class Transaction(NamedTuple):
 
 
 class Movement(NamedTuple):
-    """A transaction with the lots it created or drew from, and the wallet after it."""
+    """A transaction with the lots it created or touched, and the wallet after it."""
 
     transaction: Transaction
     wallet: Wallet
     created: tuple[Lot, ...] = ()
     allocations: tuple[Allocation, ...] = ()
-    drawn: tuple[Lot, ...] = ()  # the lots of the allocations, as they are afterwards
+    changed: tuple[Lot, ...] = ()  # lots that were there before, as they are afterwards
 
 
-def credited(wallet: Wallet, points: int) -> Wallet:
-    """The wallet after an earn. Refused where it would leave its range."""
-    if wallet.balance + points > MAX_WALLET or wallet.lifetime + points > MAX_WALLET:
+def posted(wallet: Wallet, kind: Kind, debit: Account, credit: Account, points: int) -> Wallet:
+    """The wallet after a row. Refused where it would leave its range.
+
+    Whoever spends checks first that there is enough (``check_balance``): a figure below zero is a
+    fault of ours, and nothing is paid from it.
+    """
+    figures = {"sequence": wallet.sequence + 1}
+    if credit in CREDITED:
+        name, sign = CREDITED[credit]
+        figures[name] = getattr(wallet, name) + sign * points
+    if debit in CREDITED:
+        name, sign = CREDITED[debit]
+        figures[name] = getattr(wallet, name) - sign * points
+    if kind in LIFETIME:
+        figures["lifetime"] = wallet.lifetime + LIFETIME[kind] * points
+    after = wallet._replace(**figures)  # type: ignore[arg-type]
+    if after.balance + after.pending + after.held > MAX_WALLET or after.lifetime > MAX_WALLET:
         raise FailedPrecondition(
             "WALLET_LIMIT", "the wallet can't hold that many points", {"point_type": wallet.point_type}
         )
-    return wallet._replace(
-        balance=wallet.balance + points,
-        lifetime=wallet.lifetime + points,
-        sequence=wallet.sequence + 1,
-    )
+    assert min(after.balance, after.pending, after.held, after.debt) >= 0, after
+    return after
 
 
-def debited(wallet: Wallet, points: int) -> Wallet:
-    """The wallet after a redemption. Refused, saying by how much, where the balance is too small."""
+def check_balance(wallet: Wallet, points: int, what: str = "redeem") -> None:
+    """Refuse, saying by how much, where the balance is too small."""
     if wallet.balance < points:
         raise FailedPrecondition(
             "INSUFFICIENT_POINTS",
-            f"the balance is {wallet.balance}: {points - wallet.balance} too few to redeem {points}",
+            f"the balance is {wallet.balance}: {points - wallet.balance} too few to {what} {points}",
             {
                 "point_type": wallet.point_type,
                 "balance": str(wallet.balance),
@@ -131,29 +214,3 @@ def debited(wallet: Wallet, points: int) -> Wallet:
                 "missing": str(points - wallet.balance),
             },
         )
-    return wallet._replace(balance=wallet.balance - points, sequence=wallet.sequence + 1)
-
-
-def spending_order(lot: Lot) -> tuple[bool, float, int]:
-    """Sort key: the soonest to expire first, those without expiry last, ties by age."""
-    never = lot.expires_at is None
-    return never, 0.0 if lot.expires_at is None else lot.expires_at.timestamp(), lot.lot_id.int
-
-
-def allocate(lots: Sequence[Lot], points: int) -> tuple[tuple[Allocation, ...], tuple[Lot, ...]]:
-    """Take ``points`` from active lots in spending order: the shares, and the lots as they are then.
-
-    The lots must hold enough: a wallet whose balance suffices and whose lots don't is
-    corrupt, and nothing is paid from it.
-    """
-    allocations, drawn, missing = [], [], points
-    for lot in sorted(lots, key=spending_order):
-        if not lot.active or lot.remaining == 0:
-            continue
-        share = min(lot.remaining, missing)
-        allocations.append(Allocation(lot.lot_id, share))
-        drawn.append(lot._replace(remaining=lot.remaining - share))
-        missing -= share
-        if missing == 0:
-            return tuple(allocations), tuple(drawn)
-    raise AssertionError(f"the balance covers {points} points, the lots lack {missing} of them")

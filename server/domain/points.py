@@ -1,38 +1,44 @@
-"""Earning and spending: a command meets the state and becomes a decision, or is refused.
+"""Points: a command meets the state and becomes a decision, or is refused.
 
 ``decide`` is pure: the state it reads, the time, the identifiers and the ledger's key
 are arguments. The committer runs it over a real database, the property tests over
 nothing at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Context
+from types import MappingProxyType
 from uuid import UUID
 
 from server.domain.activity import PURCHASE, REDEMPTION, Activity, Line
-from server.domain.books import Books, Decision, MemberState, OrderKey, Prepared, Recorded, Terms
-from server.domain.chain import sealed
-from server.domain.commands import Award, Command, Earn, Outcome, Redeem, plain
+from server.domain.books import Books, Decision, OrderKey, Prepared, Recorded, Terms
+from server.domain.commands import (
+    Adjust,
+    CaptureHold,
+    Command,
+    Earn,
+    Outcome,
+    PlaceHold,
+    Redeem,
+    Refund,
+    Return,
+    Transfer,
+    VoidHold,
+)
+from server.domain.decisions import holds
+from server.domain.decisions.adjustments import adjust
+from server.domain.decisions.earn import earn
+from server.domain.decisions.redeem import redeem
+from server.domain.decisions.refunds import refund
+from server.domain.decisions.returns import give_back
+from server.domain.decisions.transfers import transfer
+from server.domain.draft import Draft, caused_by
+from server.domain.due import catch_up, catch_up_overdue
 from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Refused, invalid
 from server.domain.event_types import check_event
-from server.domain.events import Event, PointsEarned, PointsRedeemed, TierChanged
-from server.domain.ledger import (
-    Account,
-    Kind,
-    Lot,
-    Movement,
-    Transaction,
-    Wallet,
-    allocate,
-    credited,
-    debited,
-)
 from server.domain.program import Program
-from server.domain.rules import trace
-from server.domain.rules.evaluate import check_redemption, evaluate
-from server.domain.rules.evaluation import Evaluation
 
 # Wide enough for any amount at any rate: nothing is ever rounded here.
 EXACT = Context(prec=100)
@@ -62,8 +68,8 @@ def prepare(command: Command, program: Program) -> Prepared:
         if isinstance(command, Earn):
             what = _earning(command, program, when)
         else:
-            assert isinstance(command, Redeem)
-            what = Activity(REDEMPTION, when, command.store, command.channel, points=command.points)
+            points = command.points if isinstance(command, Redeem | CaptureHold) else 0
+            what = Activity(REDEMPTION, when, command.store, command.channel, points=points)
     except Refused as refusal:
         return Prepared(command, digest, None, None, refusal)
     return Prepared(command, digest, _order_key(command, program, when), what)
@@ -108,7 +114,8 @@ def _earning(command: Earn, program: Program, when: datetime) -> Activity:
 def decide(books: Books, prepared: Prepared, terms: Terms) -> Decision | Outcome:
     """The decision, or the outcome of the same request decided before.
 
-    Raises Refused; a refusal changes nothing, and its neighbours in a batch go on.
+    What has fallen due in the wallets of those concerned is done first. Raises Refused; a refusal
+    changes nothing, and its neighbours in a batch go on.
     """
     command = prepared.command
     remembered = books.requests.get((command.actor.source_system, command.request_id))
@@ -116,26 +123,65 @@ def decide(books: Books, prepared: Prepared, terms: Terms) -> Decision | Outcome
         if remembered.digest != prepared.digest:
             raise invalid("request_id", "was used with another request", "REQUEST_ID_REUSED")
         return remembered.outcome
-    member = _active(books, command)
+    for member_id in command.members:
+        _check_status(books, command, member_id)
     if prepared.refusal is not None:
         raise prepared.refusal
     if prepared.key is not None and (first := books.orders.get(prepared.key)) is not None:
         raise _already_recorded(command, first)
-    if isinstance(command, Earn):
-        return _earn(books, command, member, terms, prepared)
-    assert isinstance(command, Redeem)
-    return _redeem(command, member, terms, prepared)
+    assert prepared.activity is not None
+    draft = Draft(books, terms, caused_by(command, terms.new_id(), prepared.activity.occurred_at))
+    for member_id in command.members:
+        catch_up(draft, draft.of(member_id))
+    outcome = DECISIONS[type(command)](draft, books, command, prepared)
+    outcome = _with_overdue(draft, outcome)
+    return Decision(
+        command=command,
+        digest=prepared.digest,
+        outcome=outcome,
+        members=draft.finish(),
+        movements=tuple(draft.movements),
+        events=tuple(draft.events),
+        order_key=prepared.key,
+        changes=draft.changes,
+    )
 
 
-def _active(books: Books, command: Command) -> MemberState:
-    member = books.members.get(command.member_id)
+def _with_overdue(draft: Draft, outcome: Outcome) -> Outcome:
+    """What the command itself made due is done too: points that had expired before they came in."""
+    if not any(own.overdue for own in draft.members.values()):
+        return outcome
+    for own in draft.members.values():
+        catch_up_overdue(draft, own)
+    wallet = draft.of(outcome.member_id).wallet(outcome.point_type)
+    return replace(outcome, balance=wallet.balance, pending=wallet.pending, debt=wallet.debt)
+
+
+# What each kind of command does. Each is given the draft, the books, the command and what was prepared.
+DECISIONS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType(
+    {
+        Earn: earn,
+        Redeem: redeem,
+        PlaceHold: holds.place,
+        CaptureHold: holds.capture,
+        VoidHold: holds.void,
+        Return: give_back,
+        Refund: refund,
+        Transfer: transfer,
+        Adjust: adjust,
+    }
+)
+# Goods may come back, and points be given back, also while a membership is suspended.
+OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust)
+
+
+def _check_status(books: Books, command: Command, member_id: UUID) -> None:
+    member = books.members.get(member_id)
     if member is None:
         raise NotFound("MEMBER_NOT_FOUND", "no such member in this program")
-    if member.status != "active":
-        raise FailedPrecondition(
-            "MEMBER_NOT_ACTIVE", f"the member is {member.status}", {"status": member.status}
-        )
-    return member
+    if member.status == "active" or (member.status == "suspended" and isinstance(command, OF_SUSPENDED_TOO)):
+        return
+    raise FailedPrecondition("MEMBER_NOT_ACTIVE", f"the member is {member.status}", {"status": member.status})
 
 
 def _already_recorded(command: Command, first: Recorded) -> AlreadyExists:
@@ -146,205 +192,4 @@ def _already_recorded(command: Command, first: Recorded) -> AlreadyExists:
         "ORDER_ALREADY_RECORDED",
         f"{command.action} of {command.reference} is recorded under another request_id",
         metadata,
-    )
-
-
-def _earn(books: Books, command: Earn, member: MemberState, terms: Terms, prepared: Prepared) -> Decision:
-    program, what = terms.program, prepared.activity
-    assert what is not None
-    given = evaluate(terms.rules, what, member.facts, books.cap_usage.get(command.member_id, {}))
-    event_id = terms.new_id()
-    wallets, movements, awards = dict(member.wallets), [], []
-    for point_type, award in given.awards.items():
-        wallet = member.wallet(point_type)
-        why = {**trace.dump(given, point_type), "revision": terms.revision}
-        row = _row(command, terms, what.occurred_at, event_id, Kind.EARN, wallet, award.points, why)
-        lot = Lot(terms.new_id(), point_type, row.transaction_id, award.points, award.points)
-        movement = Movement(row, credited(wallet, award.points), created=(lot,))
-        movement = sealed(movement, terms.key)
-        wallets[point_type] = movement.wallet
-        movements.append(movement)
-        awards.append(Award(row.transaction_id, point_type, award.points))
-
-    main = wallets.get(program.main_point_type) or Wallet(program.main_point_type)
-    tier = program.tier_at(main.lifetime).name
-    after = member._replace(
-        facts=member.facts._replace(
-            tier=tier,
-            lifetime=main.lifetime,
-            purchases=member.facts.purchases + (command.event_type == PURCHASE),
-            tags=member.facts.tags | given.tags,
-        ),
-        version=member.version + 1,
-        wallets=wallets,
-        lots={**member.lots, **{lot.lot_id: lot for m in movements for lot in m.created}},
-    )
-    main_award = given.awards.get(program.main_point_type)
-    outcome = Outcome(
-        event_id=event_id,
-        member_id=command.member_id,
-        awards=tuple(awards),
-        point_type=program.main_point_type,
-        points=0 if main_award is None else main_award.points,
-        balance=main.balance,
-        tier=tier,
-        tier_raised=tier != member.facts.tier
-        and program.tier_rank(tier) > program.tier_rank(member.facts.tier),
-        version=after.version,
-    )
-    return Decision(
-        command=command,
-        digest=prepared.digest,
-        outcome=outcome,
-        member=after,
-        movements=tuple(movements),
-        events=_earn_events(command, what, given, member, after, outcome, terms),
-        order_key=prepared.key,
-        cap_usage=given.cap_usage,
-    )
-
-
-def _earn_events(
-    command: Earn,
-    what: Activity,
-    given: Evaluation,
-    before: MemberState,
-    after: MemberState,
-    outcome: Outcome,
-    terms: Terms,
-) -> tuple[Event, ...]:
-    earned = PointsEarned(
-        event_id=outcome.event_id,
-        program_id=terms.program.program_id,
-        member_id=command.member_id,
-        occurred_at=what.occurred_at,
-        recorded_at=terms.now,
-        activity={
-            "type": command.event_type,
-            "store": command.store,
-            "channel": command.channel,
-            "reference": command.reference,
-            "currency": command.currency,
-            "amount": str(command.amount),
-            "lines": [
-                [n.line_id, n.sku, n.category, n.quantity, str(n.amount), dict(n.attributes)]
-                for n in command.lines
-            ],
-            "attributes": plain(command.attributes),
-        },
-        awards={point_type: award.points for point_type, award in given.awards.items()},
-        transaction_ids=tuple(a.transaction_id for a in outcome.awards),
-        revision=terms.revision,
-        version=after.version,
-    )
-    if after.facts.tier == before.facts.tier:
-        return (earned,)
-    changed = TierChanged(
-        event_id=terms.new_id(),
-        program_id=terms.program.program_id,
-        member_id=command.member_id,
-        occurred_at=what.occurred_at,
-        recorded_at=terms.now,
-        before=before.facts.tier,
-        after=after.facts.tier,
-        lifetime=after.facts.lifetime,
-    )
-    return earned, changed
-
-
-def _redeem(command: Redeem, member: MemberState, terms: Terms, prepared: Prepared) -> Decision:
-    program, what = terms.program, prepared.activity
-    assert what is not None
-    point_type = command.point_type or program.main_point_type
-    if point_type not in program.point_types:
-        raise invalid("point_type", f"the program has no point type {point_type!r}")
-    permitted = check_redemption(terms.rules, what, member.facts)
-    wallet = member.wallet(point_type)
-    after_wallet = debited(wallet, command.points)
-    own = [lot for lot in member.lots.values() if lot.point_type == point_type]
-    allocations, drawn = allocate(own, command.points)
-    event_id = terms.new_id()
-    why = {**trace.dump_terms(permitted), "revision": terms.revision}
-    row = _row(command, terms, what.occurred_at, event_id, Kind.REDEEM, wallet, command.points, why)
-    movement = Movement(row, after_wallet, allocations=allocations, drawn=drawn)
-    movement = sealed(movement, terms.key)
-    after = member._replace(
-        version=member.version + 1,
-        wallets={**member.wallets, point_type: movement.wallet},
-        lots={**member.lots, **{lot.lot_id: lot for lot in drawn}},
-    )
-    outcome = Outcome(
-        event_id=event_id,
-        member_id=command.member_id,
-        awards=(Award(row.transaction_id, point_type, command.points),),
-        point_type=point_type,
-        points=command.points,
-        balance=movement.wallet.balance,
-        tier=member.facts.tier,
-        version=after.version,
-        value=permitted.value,
-        currency=program.currency if permitted.value is not None else "",
-    )
-    event = PointsRedeemed(
-        event_id=event_id,
-        program_id=program.program_id,
-        member_id=command.member_id,
-        occurred_at=what.occurred_at,
-        recorded_at=terms.now,
-        point_type=point_type,
-        points=command.points,
-        balance=movement.wallet.balance,
-        transaction_id=row.transaction_id,
-        store=command.store,
-        channel=command.channel,
-        order_reference=command.reference,
-        version=after.version,
-    )
-    return Decision(
-        command=command,
-        digest=prepared.digest,
-        outcome=outcome,
-        member=after,
-        movements=(movement,),
-        events=(event,),
-        order_key=prepared.key,
-    )
-
-
-def _row(
-    command: Command,
-    terms: Terms,
-    occurred_at: datetime,
-    event_id: UUID,
-    kind: Kind,
-    wallet: Wallet,
-    points: int,
-    why: Mapping[str, object],
-) -> Transaction:
-    earn = kind is Kind.EARN
-    return Transaction(
-        program_id=terms.program.program_id,
-        member_id=command.member_id,
-        transaction_id=terms.new_id(),
-        point_type=wallet.point_type,
-        sequence=wallet.sequence + 1,
-        kind=kind,
-        points=points,
-        debit_account=Account.PROGRAM_ISSUANCE if earn else Account.WALLET_BALANCE,
-        credit_account=Account.WALLET_BALANCE if earn else Account.PROGRAM_REDEMPTION,
-        balance_after=wallet.balance + points if earn else wallet.balance - points,
-        occurred_at=occurred_at,
-        recorded_at=terms.now,
-        event_id=event_id,
-        event_type=command.action,
-        order_reference=command.reference,
-        store=command.store,
-        channel=command.channel,
-        source_system=command.actor.source_system,
-        actor=command.actor.label,
-        credential_id=command.actor.credential_id,
-        reason=command.reason if isinstance(command, Redeem) else "",
-        trace=trace.canonical(why),
-        key_id=terms.key_id,
-        previous_hash=wallet.head_hash,
     )

@@ -1,31 +1,91 @@
 """A row of the ledger in sentences that a support agent can read out."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
-from server.domain.ledger import Kind, Lot, Transaction
+from server.domain.ledger import Account, Kind, Lot, Transaction
 from server.domain.rules import explain
+
+# What happened to the points of a row; ADJUST is told by its direction.
+DID: Mapping[Kind, str] = MappingProxyType(
+    {
+        Kind.EARN: "were earned by",
+        Kind.REDEEM: "were spent by",
+        Kind.ACTIVATE: "became spendable by",
+        Kind.EXPIRE: "expired by",
+        Kind.HOLD: "were reserved by",
+        Kind.RELEASE: "were no longer reserved after",
+        Kind.CAPTURE: "that were reserved were spent by",
+        Kind.SETTLE: "paid a debt, after",
+        Kind.REVERSE_EARN: "were taken back by",
+        Kind.REVERSE_REDEEM: "that had been spent were given back by",
+        Kind.ADJUST: "were put in or taken out by",
+        Kind.TRANSFER_OUT: "were handed on by",
+        Kind.TRANSFER_IN: "were received by",
+    }
+)
+# Where points that nobody had any more were taken from.
+TAKEN_FROM: Mapping[Account, str] = MappingProxyType(
+    {
+        Account.WALLET_DEBT: "They had been spent, so the member owes them: what comes in pays them first.",
+        Account.PROGRAM_SHORTFALL: "They had been spent, and the program bears that: nothing was taken.",
+        Account.WALLET_PENDING: "They had not become spendable yet.",
+    }
+)
 
 
 def told(row: Transaction, lots: Sequence[tuple[Lot, int]]) -> list[str]:
     """What happened, why, and which lots it filled or drew from."""
-    return [_happened(row), *explain.sentences(row.trace), *(_lot(row, lot, points) for lot, points in lots)]
+    return [
+        _happened(row),
+        *explain.sentences(row.trace),
+        *_linked(json.loads(row.trace)),
+        *([TAKEN_FROM[row.debit_account]] if row.debit_account in TAKEN_FROM else []),
+        *(_lot(row, lot, points) for lot, points in lots),
+    ]
 
 
 def _happened(row: Transaction) -> str:
     where = f" at store {row.store}" if row.store else ""
     what = f" for {row.order_reference}" if row.order_reference else ""
-    did = "were earned by" if row.kind is Kind.EARN else "were spent by"
+    why = f", because: {row.reason}" if row.reason else ""
     return (
-        f"{row.points} {row.point_type} {did} {row.event_type}{what}{where} on "
-        f"{row.occurred_at:%Y-%m-%d at %H:%M} UTC, sent by {row.actor}; "
+        f"{row.points} {row.point_type} {DID[row.kind]} {row.event_type}{what}{where} on "
+        f"{row.occurred_at:%Y-%m-%d at %H:%M} UTC, sent by {row.actor}{why}; "
         f"the balance was {row.balance_after} afterwards."
     )
 
 
+def _linked(trace: Mapping[str, Any]) -> list[str]:
+    """What the row had to do with: another row, a hold, another member."""
+    said = []
+    if "reverses" in trace:
+        said.append(f"It reverses transaction {trace['reverses']}.")
+    if trace.get("lines"):
+        units = ", ".join(f"{n} of line {name}" if name else "all" for name, n in trace["lines"].items())
+        said.append(f"What came back: {units}.")
+    if "hold" in trace:
+        said.append(f"It belongs to hold {trace['hold']}.")
+    if "transfer" in trace:
+        between = trace["transfer"]
+        said.append(f"They went from member {between['from']} to member {between['to']}.")
+    if approved := trace.get("adjustment", {}).get("approved_by"):
+        said.append(f"{approved} agreed to it.")
+    return said
+
+
 def _lot(row: Transaction, lot: Lot, points: int) -> str:
-    until = "they never expire" if lot.expires_at is None else f"they expire on {lot.expires_at:%Y-%m-%d}"
-    if row.kind is Kind.EARN:
-        return f"{points} of them make up one lot; {until}; {lot.remaining} are left."
-    return (
-        f"{points} came out of the lot of transaction {lot.transaction_id}, where {lot.remaining} are left."
-    )
+    if lot.transaction_id == row.transaction_id:
+        return f"{points} of them make up one lot; {_until(lot)}; {lot.remaining} are left."
+    where = "went back into" if row.kind is Kind.REVERSE_REDEEM else "are of"
+    return f"{points} {where} the lot of transaction {lot.transaction_id}, where {lot.remaining} are left."
+
+
+def _until(lot: Lot) -> str:
+    if lot.rolling_days is not None:
+        return f"they expire {lot.rolling_days} days after the member was last active"
+    if lot.expires_at is None:
+        return "they never expire"
+    return f"they expire on {lot.expires_at:%Y-%m-%d}"

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from enum import StrEnum
 from functools import cached_property
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from server.domain.errors import invalid
+from server.domain.lots import AT_ONCE_AND_FOR_EVER, LotTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,37 @@ class Tier:
 
     name: str
     from_points: int
+
+
+class Clawback(StrEnum):
+    """What a return does about points that have been spent already."""
+
+    ALLOW_DEBT = "allow_debt"  # they are owed, and what comes in pays them first
+    WITHIN_BALANCE = "within_balance"  # only what is there is taken
+    REFUSE = "refuse"  # the return is refused
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTerms:
+    """How a program's points live. ``lots`` is by point type; what isn't there is spent at once and for ever.
+
+    ``refund_grace_days``: how long refunded points last that have expired meanwhile.
+    ``hold_seconds``: how long a hold lasts that doesn't say, ``max_hold_seconds`` how long at most.
+    ``transfer_points``: the most that a member may hand on at once, 0 for nothing at all.
+    ``approval_points``: a larger adjustment needs a second person; 0 for every one.
+    """
+
+    lots: Mapping[str, LotTerms] = field(default_factory=dict)
+    clawback: Clawback = Clawback.ALLOW_DEBT
+    refund_grace_days: int = 30
+    hold_seconds: int = 900
+    max_hold_seconds: int = 31 * 24 * 3600
+    transfer_points: int = 10**12
+    approval_points: int = 10_000
+
+    def lot_terms(self, point_type: str) -> LotTerms:
+        """How lots of this wallet live where no rule says otherwise."""
+        return self.lots.get(point_type, AT_ONCE_AND_FOR_EVER)
 
 
 @dataclass(frozen=True)
@@ -42,11 +75,18 @@ class Program:
     past_limit_days: int = 30
     clock_skew_seconds: int = 300
     step_up_redeem_points: int = 0
+    ledger: LedgerTerms = LedgerTerms()
 
     @property
     def main_point_type(self) -> str:
         """The wallet that tiers look at and replies lead with."""
         return self.point_types[0]
+
+    def point_type(self, name: str) -> str:
+        """The wallet of that name, the main one for ""; refused if the program has none."""
+        if name and name not in self.point_types:
+            raise invalid("point_type", f"the program has no point type {name!r}")
+        return name or self.main_point_type
 
     @cached_property
     def zone(self) -> ZoneInfo:

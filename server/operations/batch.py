@@ -4,29 +4,39 @@ Four round trips, however many commands there are: BEGIN with the locks, one que
 everything that deciding looks at, one statement for everything that changes, COMMIT.
 """
 
-import json
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from server.domain.books import Books, Decision, Prepared, Terms, recorded
+from server.domain.books import Books, Decision, OrderKey, Prepared, Terms, recorded
 from server.domain.books import Remembered as RememberedOutcome
-from server.domain.commands import Award, Command, Outcome, Redeem
+from server.domain.commands import (
+    Adjust,
+    CaptureHold,
+    Command,
+    Earn,
+    PlaceHold,
+    Redeem,
+    Refund,
+    Return,
+    Transfer,
+    VoidHold,
+)
 from server.domain.points import prepare
+from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluate import cap_keys
+from server.domain.rules.evaluation import CapKey
+from server.operations.outcomes import outcome_from, outcome_text
 from server.operations.programs import Programs, Snapshot
 from server.secrets import Keyring
-from server.store import events, keys, ledger, locks
+from server.store import events, keys, ledger, locks, past
 from server.store import programs as program_store
 from server.store.database import Connection
 from server.store.keys import Remembered, RequestKey
-from server.store.ledger import WalletOf
+from server.store.ledger import MemberOf, WalletOf
 from server.store.together import Question, ask, write
-
-_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Ledger = dict[UUID, tuple[Books, Terms]]  # by program
 
@@ -43,10 +53,12 @@ def prepared(commands: Iterable[Command], snapshots: Mapping[UUID, Snapshot]) ->
 
 def locking(batch: Sequence[Prepared]) -> str:
     """SQL that takes every lock that the commands need, in the one order."""
-    programs, members, named = set(), set(), set()
+    programs: set[int] = set()
+    members: set[int] = set()
+    named: set[int] = set()
     for command, _, key, *_ in batch:
         programs.add(locks.program_lock(command.actor.program_id))
-        members.add(locks.member_lock(command.member_id))
+        members.update(locks.member_lock(member_id) for member_id in command.members)
         named.add(locks.request_lock(request_key(command)))
         if key is not None:
             named.add(locks.order_lock(command.actor.program_id, key))
@@ -64,51 +76,106 @@ async def load(
 ) -> tuple[list[Prepared], Ledger]:
     """The batch and everything that deciding it will look at, by the rules in force under its locks."""
     known = {p: s.revision for p, s in snapshots.items()}
-    revisions, *found = await ask(
-        connection, program_store.revisions_of(list(known)), *_questions(batch, snapshots)
-    )
+    revisions, found = await _ask(connection, known, _questions(batch, snapshots, now))
     if revisions != known:
         # Rules were published since: counters and event types may be others.
         snapshots = await programs.all_current(connection, set(known))
         batch = prepared([p.command for p in batch], snapshots)
-        found = await ask(connection, *_questions(batch, snapshots))
+        _, found = await _ask(connection, known, _questions(batch, snapshots, now))
     return batch, _ledger(snapshots, found, now, new_id, ledger_keys)
 
 
-def _questions(batch: Sequence[Prepared], snapshots: Mapping[UUID, Snapshot]) -> list[Question[Any]]:
-    members, spent, requests, orders, counters = set(), Counter[WalletOf](), [], [], set()
+async def _ask(
+    connection: Connection, known: Mapping[UUID, int], questions: Mapping[str, Question[Any]]
+) -> tuple[dict[UUID, int], dict[str, Any]]:
+    revisions, *answers = await ask(connection, program_store.revisions_of(list(known)), *questions.values())
+    return revisions, dict(zip(questions, answers, strict=True))
+
+
+def _questions(
+    batch: Sequence[Prepared], snapshots: Mapping[UUID, Snapshot], now: datetime
+) -> dict[str, Question[Any]]:
+    """What the batch needs to know; what only a few kinds of command need is asked for their sake alone."""
+    wanted = Wanted()
     main = {p: s.program.main_point_type for p, s in snapshots.items()}
-    for command, _, key, what, _ in batch:
+    for prepared in batch:
+        program_id = prepared.command.actor.program_id
+        wanted.add(prepared, snapshots[program_id].rules, main[program_id])
+    return {
+        "members": ledger.members_known(list(wanted.members), main),
+        "lots": ledger.lots_open(wanted.members, wanted.awaited, now),
+        "spendable": ledger.lots_to_spend(wanted.spends),
+        "holds": ledger.holds_open(list(wanted.members), wanted.holds, now),
+        "usage": ledger.cap_usage(wanted.counters),
+        "requests": keys.requests_known(wanted.requests),
+        "orders": keys.orders_known(wanted.orders),
+        **({"purchases": past.purchases_named(wanted.purchases)} if wanted.purchases else {}),
+        **({"candidates": past.purchases_of(wanted.items)} if wanted.items else {}),
+        **(
+            {"spent": past.spent(wanted.spent), "drawn": past.lots_drawn(wanted.spent)}
+            if wanted.spent
+            else {}
+        ),
+    }
+
+
+class Wanted:
+    """What the commands of a batch need to know, of all programs together."""
+
+    def __init__(self) -> None:
+        self.members: dict[MemberOf, bool] = {}  # whether all open lots are needed
+        self.awaited: dict[MemberOf, str] = {}
+        self.spends: Counter[WalletOf] = Counter()
+        self.holds: list[UUID] = []
+        self.counters: set[tuple[UUID, UUID, CapKey]] = set()
+        self.requests: list[RequestKey] = []
+        self.orders: list[tuple[UUID, OrderKey]] = []
+        self.purchases: list[tuple[UUID, UUID, UUID]] = []
+        self.items: dict[MemberOf, set[str]] = {}
+        self.spent: list[tuple[UUID, UUID, UUID]] = []
+
+    def add(self, prepared: Prepared, rules: RuleSet, main_point_type: str) -> None:
+        """Count a command's needs in."""
+        command, _, key, what, _ = prepared
         program_id = command.actor.program_id
-        owner = (program_id, command.member_id)
-        members.add(owner)
-        requests.append(request_key(command))
+        for member_id in command.members:
+            self.members.setdefault((program_id, member_id), False)
+        self.requests.append(request_key(command))
         if key is not None:
-            orders.append((program_id, key))
+            self.orders.append((program_id, key))
         if what is None:
-            continue
-        if isinstance(command, Redeem):
-            spent[*owner, command.point_type or main[program_id]] += command.points
-        else:
-            for counter in cap_keys(snapshots[program_id].rules, what):
-                counters.add((*owner, counter))
-    return [
-        ledger.members_known(members, main),
-        ledger.lots_to_spend(spent),
-        ledger.cap_usage(counters),
-        keys.requests_known(requests),
-        keys.orders_known(orders),
-    ]
+            return
+        owner = (program_id, command.member_id)
+        match command:
+            case Earn():
+                # Two events of one member in a batch: all of its lots are more than both await.
+                if self.awaited.setdefault(owner, command.event_type) != command.event_type:
+                    self.members[owner] = True
+                self.counters.update((*owner, counter) for counter in cap_keys(rules, what))
+            case Redeem() | PlaceHold() | Transfer():
+                self.spends[*owner, command.point_type or main_point_type] += command.points
+            case Adjust() if command.points < 0:
+                self.spends[*owner, command.point_type or main_point_type] -= command.points
+            case CaptureHold() | VoidHold():
+                self.members[owner] = True
+                self.holds.append(command.hold_id)
+            case Return():
+                self.members[owner] = True
+                if command.event_id is not None:
+                    self.purchases.append((*owner, command.event_id))
+                else:
+                    self.items.setdefault(owner, set()).update(item.sku for item in command.items)
+            case Refund():
+                self.spent.append((*owner, command.transaction_id))
 
 
 def _ledger(
     snapshots: Mapping[UUID, Snapshot],
-    found: Sequence[Any],
+    found: Mapping[str, Any],
     now: datetime,
     new_id: Callable[[], UUID],
     ledger_keys: Keyring,
 ) -> Ledger:
-    states, lots, usage, remembered, orders = found
     result: Ledger = {}
     for program_id, snapshot in snapshots.items():
         terms = Terms(
@@ -121,16 +188,26 @@ def _ledger(
             ledger_keys.key,
         )
         result[program_id] = (Books(), terms)
-    for (program_id, member_id), state in states.items():
-        own = lots.get((program_id, member_id))
-        result[program_id][0].members[member_id] = state if own is None else state._replace(lots=own)
-    for request, known in remembered.items():
+    for owner, state in found["members"].items():
+        own = [found[name][owner] for name in ("lots", "spendable", "drawn") if owner in found.get(name, ())]
+        if own:
+            lots = own[0] if len(own) == 1 else dict(ChainMap(*own))
+            state = state._replace(lots=lots)
+        if owner in found["holds"]:
+            state = state._replace(holds=found["holds"][owner])
+        result[owner[0]][0].members[owner[1]] = state
+    for request, known in found["requests"].items():
         outcome = RememberedOutcome(known.request_hash, outcome_from(known.reply))
         result[request.program_id][0].requests[request.source_system, request.request_id] = outcome
-    for (program_id, key), order in orders.items():
+    for (program_id, key), order in found["orders"].items():
         result[program_id][0].orders[key] = order
-    for (program_id, member_id), counters in usage.items():
+    for (program_id, member_id), counters in found["usage"].items():
         result[program_id][0].cap_usage[member_id] = counters
+    for name in ("purchases", "candidates"):
+        for (program_id, event_id), purchase in found.get(name, {}).items():
+            result[program_id][0].purchases[event_id] = purchase
+    for (program_id, transaction_id), spent in found.get("spent", {}).items():
+        result[program_id][0].spent[transaction_id] = spent
     return result
 
 
@@ -144,41 +221,4 @@ async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]
         keys.record_orders(orders),
         keys.remember_requests(requests, now),
         events.append([event for _, d in decisions for event in d.events]),
-    )
-
-
-def outcome_text(outcome: Outcome) -> str:
-    """The outcome as it is remembered: JSON, no personal data."""
-    return _json(
-        {
-            "event_id": outcome.event_id.hex,
-            "member_id": outcome.member_id.hex,
-            "awards": [[a.transaction_id.hex, a.point_type, a.points] for a in outcome.awards],
-            "point_type": outcome.point_type,
-            "points": outcome.points,
-            "balance": outcome.balance,
-            "tier": outcome.tier,
-            "tier_raised": outcome.tier_raised,
-            "version": outcome.version,
-            "value": None if outcome.value is None else str(outcome.value),
-            "currency": outcome.currency,
-        }
-    )
-
-
-def outcome_from(text: str) -> Outcome:
-    """The outcome that was remembered."""
-    said = json.loads(text)
-    return Outcome(
-        event_id=UUID(said["event_id"]),
-        member_id=UUID(said["member_id"]),
-        awards=tuple(Award(UUID(i), point_type, points) for i, point_type, points in said["awards"]),
-        point_type=said["point_type"],
-        points=said["points"],
-        balance=said["balance"],
-        tier=said["tier"],
-        tier_raised=said["tier_raised"],
-        version=said["version"],
-        value=None if said["value"] is None else Decimal(said["value"]),
-        currency=said["currency"],
     )

@@ -28,10 +28,7 @@ MAX_REASON = 500
 NANO = Decimal(10) ** 9
 
 KINDS: Mapping[Kind, pb.TransactionKind.ValueType] = MappingProxyType(
-    {
-        Kind.EARN: pb.TRANSACTION_KIND_EARN,
-        Kind.REDEEM: pb.TRANSACTION_KIND_REDEEM,
-    }
+    {kind: pb.TransactionKind.Value(f"TRANSACTION_KIND_{kind}") for kind in Kind}
 )
 
 

@@ -1,14 +1,15 @@
 """The ledger's tables: loaded under locks, saved by one set-based statement each."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from server.domain.activity import MemberFacts
 from server.domain.books import Decision, MemberState
-from server.domain.ledger import Account, Kind, Lot, Transaction, Wallet
+from server.domain.ledger import Account, Allocation, Hold, HoldStatus, Kind, Lot, Transaction, Wallet
 from server.domain.rules import trace
 from server.domain.rules.evaluation import CapKey
 from server.store.database import Connection
@@ -30,8 +31,9 @@ def members_known(
     """The members that exist, with their wallets and without their lots."""
     return Question(
         """SELECT ROW(m.program_id, m.member_id, m.status, m.tier, m.tags, m.segments, m.attributes,
-                      m.birth_month, m.joined_at, m.purchases, m.version,
-                      w.point_type, w.balance, w.pending, w.held, w.debt, w.lifetime, w.sequence, w.head_hash)
+                      m.birth_month, m.joined_at, m.purchases, m.version, m.inherited,
+                      w.point_type, w.balance, w.pending, w.held, w.debt, w.lifetime, w.sequence, w.head_hash,
+                      w.next_due, w.active_at)
              FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
              JOIN member m USING (program_id, member_id)
              LEFT JOIN wallet w USING (program_id, member_id)""",
@@ -47,8 +49,8 @@ def _members(rows: Sequence[Any], main_point_types: Mapping[UUID, str]) -> dict[
         key = (row[0], row[1])
         first.setdefault(key, row)
         own = wallets.setdefault(key, {})
-        if row[11] is not None:
-            own[row[11]] = Wallet(*row[11:])
+        if row[12] is not None:
+            own[row[12]] = Wallet(*row[12:])
     return {key: _member(row, wallets[key], main_point_types[key[0]]) for key, row in first.items()}
 
 
@@ -57,39 +59,121 @@ def _member(row: Any, wallets: dict[str, Wallet], main_point_type: str) -> Membe
     facts = MemberFacts(
         tier=row[3],
         joined_at=row[8],
-        lifetime=0 if main is None else main.lifetime,
+        lifetime=row[11] + (0 if main is None else main.lifetime),
         purchases=row[9],
         birth_month=row[7],
         tags=frozenset(row[4]),
         segments=frozenset(row[5]),
         attributes={} if row[6] == "{}" else json.loads(row[6]),
     )
-    return MemberState(status=row[2], facts=facts, version=row[10], wallets=wallets)
+    return MemberState(status=row[2], facts=facts, version=row[10], wallets=wallets, inherited=row[11])
+
+
+LOT_COLUMNS = """lot_id, lot.point_type, transaction_id, points, remaining, active, activates_at,
+    expires_at, lot.held, activates_on, rolling_days"""
+# A rolling lot counts from the wallet's last activity.
+EXPIRES = "coalesce(expires_at, w.active_at + make_interval(days => rolling_days))"
 
 
 def lots_to_spend(wanted: Mapping[WalletOf, int]) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
     """Of each wallet the lots that are spent first, as many as hold so many points, or all it has."""
     return Question(
-        """SELECT ROW(wanted.program_id, wanted.member_id, lot_id, wanted.point_type, transaction_id, points,
-                      remaining, active, activates_at, expires_at)
+        f"""SELECT ROW(wanted.program_id, wanted.member_id, own.*)
              FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[])
-                  AS wanted(program_id, member_id, point_type, asked),
-                  LATERAL (SELECT *, sum(remaining) FILTER (WHERE active)
-                                     OVER (ORDER BY expires_at NULLS LAST, lot_id) AS so_far
-                             FROM lot
-                            WHERE program_id = wanted.program_id AND member_id = wanted.member_id
-                              AND point_type = wanted.point_type AND remaining > 0) AS own
-            WHERE active AND so_far - remaining < asked""",
+                  AS wanted(program_id, member_id, point_type, asked)
+             JOIN wallet w USING (program_id, member_id, point_type),
+                  LATERAL (SELECT {LOT_COLUMNS} FROM
+                           (SELECT *, sum(remaining - held)
+                                        OVER (ORDER BY {EXPIRES} NULLS LAST, lot_id) AS so_far
+                              FROM lot
+                             WHERE program_id = w.program_id AND member_id = w.member_id
+                               AND point_type = w.point_type AND remaining > 0
+                               AND active AND remaining > held) AS lot
+                            WHERE so_far - (remaining - held) < asked) AS own""",
         columns([(*wallet, points) for wallet, points in wanted.items()]) or NO_WALLETS,
-        _lots,
+        lots,
     )
 
 
-def _lots(rows: Sequence[Any]) -> dict[MemberOf, dict[UUID, Lot]]:
-    lots: dict[MemberOf, dict[UUID, Lot]] = {}
+def lots_open(
+    members: Mapping[MemberOf, bool], awaited: Mapping[MemberOf, str], now: datetime
+) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
+    """The open lots of members' wallets in which something has fallen due, and those that wait for an event.
+
+    ``members``: true for whom all are wanted. ``awaited``: the type of event that each submits.
+    """
+    return Question(
+        f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})
+             FROM unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::text[])
+                  AS wanted(program_id, member_id, whole, event_type)
+             JOIN wallet w USING (program_id, member_id)
+             JOIN lot USING (program_id, member_id)
+            WHERE (whole OR w.next_due <= $5 OR w.pending > 0) AND lot.point_type = w.point_type
+              AND remaining > 0
+              AND (whole OR w.next_due <= $5 OR (NOT active AND activates_on = event_type))""",
+        (
+            [program_id for program_id, _ in members],
+            [member_id for _, member_id in members],
+            list(members.values()),
+            [awaited.get(member, "") for member in members],
+            now,
+        ),
+        lots,
+    )
+
+
+def holds_open(
+    members: Collection[MemberOf], hold_ids: Collection[UUID], now: datetime
+) -> Question[dict[MemberOf, dict[UUID, Hold]]]:
+    """The open holds of members' wallets in which something has fallen due, and those of these ids."""
+    return Question(
+        """SELECT ROW(program_id, member_id, hold_id, h.point_type, points, open_points, captured, status,
+                      expires_at, shares)
+             FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
+             JOIN hold h USING (program_id, member_id)
+            WHERE hold_id = ANY($3::uuid[])
+               OR (open_points > 0 AND EXISTS (
+                   SELECT FROM wallet w
+                    WHERE w.program_id = h.program_id AND w.member_id = h.member_id
+                      AND w.point_type = h.point_type AND w.next_due <= $4))""",
+        (
+            [program_id for program_id, _ in members],
+            [member_id for _, member_id in members],
+            list(hold_ids),
+            now,
+        ),
+        _holds,
+    )
+
+
+def _holds(rows: Sequence[Any]) -> dict[MemberOf, dict[UUID, Hold]]:
+    holds: dict[MemberOf, dict[UUID, Hold]] = {}
     for row in rows:
-        lots.setdefault((row[0], row[1]), {})[row[2]] = Lot(*row[2:])
-    return lots
+        holds.setdefault((row[0], row[1]), {})[row[2]] = hold(row[2:])
+    return holds
+
+
+def hold(row: Sequence[Any]) -> Hold:
+    """A hold as the domain knows it."""
+    hold_id, point_type, points, open_points, captured, status, expires_at, shares = row
+    return Hold(
+        hold_id,
+        point_type,
+        points,
+        open_points,
+        captured,
+        HoldStatus(status),
+        expires_at,
+        tuple(Allocation(UUID(lot_id), share) for lot_id, share in json.loads(shares)),
+    )
+
+
+def lots(rows: Sequence[Any]) -> dict[MemberOf, dict[UUID, Lot]]:
+    """Rows of program, member and LOT_COLUMNS, by member and id."""
+    found: dict[MemberOf, dict[UUID, Lot]] = {}
+    for row in rows:
+        found.setdefault((row[0], row[1]), {})[row[2]] = Lot(*row[2:])
+    return found
 
 
 def cap_usage(
@@ -125,10 +209,13 @@ def save(decisions: Sequence[tuple[UUID, Decision]]) -> list[Write | None]:
         _insert_transactions(rows),
         _insert_lots(decisions),
         _insert_allocations(decisions),
-        _draw_lots(decisions),
+        _change_lots(decisions),
         _upsert_wallets(decisions),
-        _add_cap_usage(decisions),
+        *_cap_usage(decisions),
         _update_members(decisions),
+        _upsert_holds(decisions),
+        _add_returned(decisions),
+        _add_refunded(decisions),
     ]
 
 
@@ -147,9 +234,9 @@ def _insert_transactions(rows: Sequence[Transaction]) -> Write | None:
 
 
 def _insert_lots(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
-    # A lot that an earn of this batch created may be drawn from by its neighbour, so what
-    # remains of it is what the last movement left.
-    left = {lot.lot_id: lot for _, d in decisions for m in d.movements for lot in (*m.created, *m.drawn)}
+    # A lot that one decision of this batch created may be changed by the next, so it is written as
+    # the last movement left it.
+    left = {lot.lot_id: lot for _, d in decisions for m in d.movements for lot in (*m.created, *m.changed)}
     rows = [
         (m.transaction.program_id, m.transaction.member_id, *left[lot.lot_id])
         for _, d in decisions
@@ -160,9 +247,10 @@ def _insert_lots(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
         return None
     return Write(
         """INSERT INTO lot (program_id, member_id, lot_id, point_type, transaction_id, points, remaining,
-                            active, activates_at, expires_at)
+                            active, activates_at, expires_at, held, activates_on, rolling_days)
            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::bigint[],
-                                $7::bigint[], $8::boolean[], $9::timestamptz[], $10::timestamptz[])""",
+                                $7::bigint[], $8::boolean[], $9::timestamptz[], $10::timestamptz[],
+                                $11::bigint[], $12::text[], $13::integer[])""",
         columns(rows),
     )
 
@@ -183,68 +271,90 @@ def _insert_allocations(decisions: Sequence[tuple[UUID, Decision]]) -> Write | N
     )
 
 
-def _draw_lots(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
-    """What is left in lots of earlier batches; those of this one are written as they are at its end."""
-    drawn = {
-        lot.lot_id: (m.transaction.program_id, m.transaction.member_id, lot.lot_id, lot.remaining)
+def _change_lots(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+    """Lots of earlier batches as they are now; those of this one are written as they are at its end."""
+    changed = {
+        lot.lot_id: (
+            m.transaction.program_id,
+            m.transaction.member_id,
+            lot.lot_id,
+            lot.remaining,
+            lot.active,
+            lot.held,
+        )
         for _, d in decisions
         for m in d.movements
-        for lot in m.drawn
+        for lot in m.changed
     }
-    if not drawn:
+    if not changed:
         return None
     return Write(
-        """UPDATE lot SET remaining = drawn.remaining
-             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[])
-                  AS drawn(program_id, member_id, lot_id, remaining)
-            WHERE lot.program_id = drawn.program_id AND lot.member_id = drawn.member_id
-              AND lot.lot_id = drawn.lot_id""",
-        columns(list(drawn.values())),
+        """UPDATE lot SET remaining = now.remaining, active = now.active, held = now.held
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::boolean[], $6::bigint[])
+                  AS now(program_id, member_id, lot_id, remaining, active, held)
+            WHERE lot.program_id = now.program_id AND lot.member_id = now.member_id
+              AND lot.lot_id = now.lot_id""",
+        columns(list(changed.values())),
     )
 
 
 def _upsert_wallets(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
     last = {
-        (program_id, d.outcome.member_id, m.wallet.point_type): (program_id, d.outcome.member_id, *m.wallet)
+        (program_id, member_id, wallet.point_type): (program_id, member_id, *wallet)
         for program_id, d in decisions
-        for m in d.movements
+        for member_id, member in d.members.items()
+        for wallet in member.wallets.values()
+        if wallet.sequence
     }
     if not last:
         return None
     return Write(
         """INSERT INTO wallet (program_id, member_id, point_type, balance, pending, held, debt, lifetime,
-                               sequence, head_hash)
+                               sequence, head_hash, next_due, active_at)
            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
-                                $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[])
+                                $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $11::timestamptz[],
+                                $12::timestamptz[])
                ON CONFLICT (program_id, member_id, point_type) DO UPDATE SET
                   balance = excluded.balance, pending = excluded.pending, held = excluded.held,
                   debt = excluded.debt, lifetime = excluded.lifetime, sequence = excluded.sequence,
-                  head_hash = excluded.head_hash""",
+                  head_hash = excluded.head_hash, next_due = excluded.next_due,
+                  active_at = excluded.active_at""",
         columns(list(last.values())),
     )
 
 
-def _add_cap_usage(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
-    added: dict[tuple[UUID, UUID, CapKey], int] = {}
+def _cap_usage(decisions: Sequence[tuple[UUID, Decision]]) -> Iterator[Write | None]:
+    """What counters of caps gain, and what returns give back to them, each counter once."""
+    change: dict[tuple[UUID, UUID, CapKey], int] = {}
     for program_id, decision in decisions:
-        for key, points in decision.cap_usage.items():
-            where = (program_id, decision.outcome.member_id, key)
-            added[where] = added.get(where, 0) + points
-    if not added:
-        return None
-    return Write(
-        """INSERT INTO cap_usage (program_id, member_id, rule, period, points)
-           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
-               ON CONFLICT (program_id, member_id, rule, period)
-               DO UPDATE SET points = cap_usage.points + excluded.points""",
-        columns(
-            [(program_id, member_id, *key, points) for (program_id, member_id, key), points in added.items()]
-        ),
-    )
+        for (member_id, key), points in decision.changes.cap_usage.items():
+            where = (program_id, member_id, key)
+            change[where] = change.get(where, 0) + points
+    gained = [(p, m, *key, points) for (p, m, key), points in change.items() if points > 0]
+    given_back = [(p, m, *key, -points) for (p, m, key), points in change.items() if points < 0]
+    yield Write(ADD_CAP_USAGE, columns(gained)) if gained else None
+    yield Write(GIVE_BACK_CAP_USAGE, columns(given_back)) if given_back else None
+
+
+ADD_CAP_USAGE = """
+    INSERT INTO cap_usage (program_id, member_id, rule, period, points)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
+        ON CONFLICT (program_id, member_id, rule, period)
+        DO UPDATE SET points = cap_usage.points + excluded.points"""
+GIVE_BACK_CAP_USAGE = """
+    UPDATE cap_usage SET points = greatest(cap_usage.points - back.points, 0)
+      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
+           AS back(program_id, member_id, rule, period, points)
+     WHERE cap_usage.program_id = back.program_id AND cap_usage.member_id = back.member_id
+       AND cap_usage.rule = back.rule AND cap_usage.period = back.period"""
 
 
 def _update_members(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
-    last = {(program_id, d.outcome.member_id): d.member for program_id, d in decisions}
+    last = {
+        (program_id, member_id): member
+        for program_id, d in decisions
+        for member_id, member in d.members.items()
+    }
     if not last:
         return None
     return Write(
@@ -266,6 +376,63 @@ def _update_members(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
                 for key, member in last.items()
             ]
         ),
+    )
+
+
+def _upsert_holds(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+    last = {
+        hold_id: (
+            program_id,
+            member_id,
+            *hold[:7],
+            json.dumps([[share.lot_id.hex, share.points] for share in hold.shares]),
+        )
+        for program_id, d in decisions
+        for (member_id, hold_id), hold in d.changes.holds.items()
+    }
+    if not last:
+        return None
+    return Write(
+        """INSERT INTO hold (program_id, member_id, hold_id, point_type, points, open_points, captured,
+                             status, expires_at, shares)
+           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[],
+                                $7::bigint[], $8::text[], $9::timestamptz[], $10::jsonb[])
+               ON CONFLICT (program_id, member_id, hold_id) DO UPDATE SET
+                  open_points = excluded.open_points, captured = excluded.captured,
+                  status = excluded.status, shares = excluded.shares""",
+        columns(list(last.values())),
+    )
+
+
+def _add_returned(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+    units: dict[tuple[UUID, UUID, UUID, str], int] = {}
+    for program_id, decision in decisions:
+        for line, quantity in decision.changes.returned.items():
+            units[program_id, *line] = units.get((program_id, *line), 0) + quantity
+    if not units:
+        return None
+    return Write(
+        """INSERT INTO returned_line (program_id, member_id, event_id, line_id, quantity)
+           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[])
+               ON CONFLICT (program_id, member_id, event_id, line_id)
+               DO UPDATE SET quantity = returned_line.quantity + excluded.quantity""",
+        columns([(*line, quantity) for line, quantity in units.items()]),
+    )
+
+
+def _add_refunded(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+    given: dict[tuple[UUID, UUID, UUID], int] = {}
+    for program_id, decision in decisions:
+        for row, points in decision.changes.refunded.items():
+            given[program_id, *row] = given.get((program_id, *row), 0) + points
+    if not given:
+        return None
+    return Write(
+        """INSERT INTO refund (program_id, member_id, transaction_id, points)
+           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[])
+               ON CONFLICT (program_id, member_id, transaction_id)
+               DO UPDATE SET points = refund.points + excluded.points""",
+        columns([(*row, points) for row, points in given.items()]),
     )
 
 
@@ -309,19 +476,19 @@ async def lots_of(connection: Connection, row: Transaction) -> list[tuple[Lot, i
     """The lots that a row created or drew from, each with the points that this row moved."""
     rows = await connection.fetch(
         """SELECT l.lot_id, l.point_type, l.transaction_id, l.points, l.remaining, l.active, l.activates_at,
-                  l.expires_at, a.points AS moved
+                  l.expires_at, l.held, l.activates_on, l.rolling_days, a.points AS moved
              FROM allocation a JOIN lot l USING (program_id, member_id, lot_id)
             WHERE a.program_id = $1 AND a.member_id = $2 AND a.transaction_id = $3
            UNION ALL
            SELECT lot_id, point_type, transaction_id, points, remaining, active, activates_at, expires_at,
-                  points FROM lot
+                  held, activates_on, rolling_days, points FROM lot
             WHERE program_id = $1 AND member_id = $2 AND transaction_id = $3
             ORDER BY expires_at NULLS LAST, lot_id""",
         row.program_id,
         row.member_id,
         row.transaction_id,
     )
-    return [(Lot(*r[:8]), r[8]) for r in rows]
+    return [(Lot(*r[:-1]), r[-1]) for r in rows]
 
 
 def transaction(row: Any) -> Transaction:

@@ -6,20 +6,21 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from server.domain.program import Program, Tier
+from server.domain import terms
+from server.domain.program import LedgerTerms, Program, Tier
 from server.store.database import Connection
 from server.store.rules import event_types
 from server.store.together import Question
 
 COLUMNS = """program_id, name, currency, time_zone, point_types, tiers, rates,
-             past_limit_days, clock_skew_seconds, step_up_redeem_points"""
+             past_limit_days, clock_skew_seconds, step_up_redeem_points, ledger_terms"""
 
 
 async def create(connection: Connection, program: Program) -> bool:
     """Add the program; False if one of that name exists, which is left as it is."""
     row = await connection.fetchrow(
         f"""INSERT INTO program ({COLUMNS})
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
             ON CONFLICT (name) DO NOTHING RETURNING program_id""",
         program.program_id,
         program.name,
@@ -31,6 +32,7 @@ async def create(connection: Connection, program: Program) -> bool:
         program.past_limit_days,
         program.clock_skew_seconds,
         program.step_up_redeem_points,
+        json.dumps(terms.dump(program.ledger)),
     )
     return row is not None
 
@@ -68,6 +70,19 @@ async def set_step_up(connection: Connection, name: str, redeem_points: int) -> 
     return bool(done != "UPDATE 0")
 
 
+async def set_ledger_terms(connection: Connection, name: str, ledger: LedgerTerms) -> bool:
+    """Change how points live from now on; False if there is no such program.
+
+    The revision goes up, so that the next command of any process is decided by them.
+    """
+    done = await connection.execute(
+        "UPDATE program SET ledger_terms = $2, rules_revision = rules_revision + 1 WHERE name = $1",
+        name,
+        json.dumps(terms.dump(ledger)),
+    )
+    return bool(done != "UPDATE 0")
+
+
 def revisions_of(program_ids: Sequence[UUID]) -> Question[dict[UUID, int]]:
     """The revision of each program's rules."""
     return Question(
@@ -90,4 +105,5 @@ def _program(row: Any, registered: dict[str, dict[str, str]]) -> Program:
         past_limit_days=row["past_limit_days"],
         clock_skew_seconds=row["clock_skew_seconds"],
         step_up_redeem_points=row["step_up_redeem_points"],
+        ledger=terms.load(json.loads(row["ledger_terms"])),
     )

@@ -12,7 +12,7 @@ from server.domain.ledger import Allocation, Lot, Wallet
 from server.domain.proof import Check, Entry, Finding, Place
 from server.store.database import Connection, Database
 from server.store.identities import IDENTITIES, SCOPE
-from server.store.ledger import TRANSACTION_COLUMNS, transaction
+from server.store.ledger import LOT_COLUMNS, TRANSACTION_COLUMNS, transaction
 
 ROWS_AT_ONCE = 2000
 PATIENCE_SECONDS = 24 * 3600.0  # a large ledger takes its time; the pool's limits are those of a purchase
@@ -84,8 +84,7 @@ def _entry(row: Any, created: Sequence[Lot], allocations: Sequence[Allocation]) 
 
 async def _created(connection: Connection, keys: Sequence[RowKey]) -> dict[RowKey, list[Lot]]:
     rows = await connection.fetch(
-        """SELECT program_id, member_id, lot_id, point_type, transaction_id, points, remaining, active,
-                  activates_at, expires_at
+        f"""SELECT program_id, member_id, {LOT_COLUMNS}
              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, member_id, transaction_id)
              JOIN lot USING (program_id, member_id, transaction_id)""",
         *_columns(keys),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
+from server.domain.lots import LotTerms
+
 APPLIED = "applied"
 OUTBID = "outbid"  # another rule of its stacking group was chosen
 EXCLUDED = "excluded"  # an exclusive rule came before it
@@ -28,11 +30,13 @@ class CapKey(NamedTuple):
 class Award(NamedTuple):
     """Points for one wallet, and how they spread over the basket: line_id -> points.
 
-    The lines sum to ``points`` if the activity has lines; without a basket there are none.
+    The lines sum to ``points`` if the activity has lines; without a basket there are none. ``lots``:
+    how many of the points live by which terms, None for the program's; nothing if all of them do.
     """
 
     points: int
     lines: Mapping[str, int]
+    lots: tuple[tuple[LotTerms | None, int], ...] = ()
 
 
 class RuleResult(NamedTuple):

@@ -1,7 +1,8 @@
 """Why, as the ledger keeps it: JSON of int, str, bool, list and dict, never a float.
 
     earn    {"rules": [{"rule", "version", "outcome", "computed", "points", "point_type",
-                        "lines": {line_id: points}, "notes": [{"kind", ...}]}, ...]}
+                        "lines": {line_id: points}, "notes": [{"kind", ...}],
+                        "periods": [the counters of its caps that it used]}, ...]}
     redeem  {"worth": {"rule", "version", "value", "currency", "points", "money"}}
 
 The trace enters the row's hash, and returns are computed from it: keys are only ever added.
@@ -10,7 +11,7 @@ The trace enters the row's hash, and returns are computed from it: keys are only
 import json
 from typing import Any
 
-from server.domain.rules.evaluation import Evaluation, RedemptionTerms, RuleResult
+from server.domain.rules.evaluation import CapKey, Evaluation, RedemptionTerms, RuleResult
 from server.domain.rules.reading import plain
 
 # The one text of a trace, whoever writes it down: it enters the row's hash.
@@ -19,22 +20,26 @@ canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii
 
 def dump(evaluation: Evaluation, point_type: str) -> dict[str, Any]:
     """The part of an evaluation that explains one wallet's award."""
-    return {
-        "rules": [
-            {
-                "rule": result.rule,
-                "version": result.version,
-                "outcome": result.outcome,
-                "computed": result.computed,
-                "points": result.points,
-                "point_type": result.point_type,
-                "lines": dict(result.lines),
-                "notes": [dict(note) for note in result.notes],
-            }
-            for result in evaluation.results
-            if result.point_type == point_type
-        ]
-    }
+    rules = [
+        {
+            "rule": result.rule,
+            "version": result.version,
+            "outcome": result.outcome,
+            "computed": result.computed,
+            "points": result.points,
+            "point_type": result.point_type,
+            "lines": dict(result.lines),
+            "notes": [dict(note) for note in result.notes],
+        }
+        for result in evaluation.results
+        if result.point_type == point_type
+    ]
+    if evaluation.cap_usage:
+        for entry in rules:
+            periods = [key.period for key in evaluation.cap_usage if key.rule == entry["rule"]]
+            if periods:
+                entry["periods"] = periods
+    return {"rules": rules}
 
 
 def dump_terms(terms: RedemptionTerms) -> dict[str, Any]:
@@ -51,6 +56,22 @@ def dump_terms(terms: RedemptionTerms) -> dict[str, Any]:
             "money": plain(terms.unit_money),
         }
     }
+
+
+def spread(trace: str) -> tuple[dict[str, int], dict[CapKey, dict[str, int]]]:
+    """Of a row that was earned: the points of each line, and those that each counter of a cap counted.
+
+    Points of something without a basket stand under the line "".
+    """
+    lines: dict[str, int] = {}
+    counted: dict[CapKey, dict[str, int]] = {}
+    for entry in json.loads(trace).get("rules", ()):
+        own = entry["lines"] or ({"": entry["points"]} if entry["points"] else {})
+        for line_id, points in own.items():
+            lines[line_id] = lines.get(line_id, 0) + points
+        for period in entry.get("periods", ()):
+            counted[CapKey(entry["rule"], period)] = own
+    return lines, counted
 
 
 def load(trace: str) -> tuple[RuleResult, ...]:

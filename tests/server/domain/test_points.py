@@ -18,7 +18,8 @@ from server.domain.books import Books, Decision, MemberState, Terms
 from server.domain.chain import fault
 from server.domain.commands import Command, Earn, Outcome, Redeem
 from server.domain.errors import Refused
-from server.domain.ledger import Allocation, Lot, Transaction, allocate
+from server.domain.ledger import Allocation, Lot, Transaction
+from server.domain.lots import allocate
 from server.domain.points import decide, prepare
 from server.domain.program import Program, Tier
 from server.domain.rules.compile import RuleSet
@@ -189,11 +190,13 @@ def test_the_soonest_to_expire_is_spent_first(
         for n, (points, days) in enumerate(sizes, 1)
     ]
     wanted = data.draw(some.integers(1, sum(lot.points for lot in lots)))
-    shares, drawn = allocate(lots, wanted)
+    shares = allocate(lots, wanted, None)
     assert sum(s.points for s in shares) == wanted
-    assert all(lot.remaining == 0 for lot in drawn[:-1])
+    by_id = {lot.lot_id: lot for lot in lots}
+    drawn = [by_id[share.lot_id] for share in shares]
+    assert all(share.points == by_id[share.lot_id].points for share in shares[:-1])
     forever = datetime.max.replace(tzinfo=UTC)
-    taken = {lot.lot_id for lot in drawn}
+    taken = {share.lot_id for share in shares}
     latest = max((lot.expires_at or forever, lot.lot_id.int) for lot in drawn)
     untouched = [lot for lot in lots if lot.lot_id not in taken]
     assert all((lot.expires_at or forever, lot.lot_id.int) > latest for lot in untouched)

@@ -115,6 +115,32 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: too many changed the same at once, or for too long; nothing was done.
     RetryInfo says when to try again.
     """
+    ERROR_REASON_HOLD_NOT_FOUND: _ErrorReason.ValueType  # 50
+    """NOT_FOUND: no such hold in the program."""
+    ERROR_REASON_HOLD_NOT_OPEN: _ErrorReason.ValueType  # 51
+    """FAILED_PRECONDITION: the hold was captured, voided or has reached its time limit. Metadata: status."""
+    ERROR_REASON_HOLD_EXCEEDED: _ErrorReason.ValueType  # 52
+    """FAILED_PRECONDITION: more is to be captured than the hold reserves. Metadata: open, requested."""
+    ERROR_REASON_PURCHASE_NOT_FOUND: _ErrorReason.ValueType  # 53
+    """NOT_FOUND: no such purchase of the member."""
+    ERROR_REASON_RETURN_EXCEEDS_PURCHASE: _ErrorReason.ValueType  # 54
+    """FAILED_PRECONDITION: more comes back than was bought and is not back already. Metadata: line (its place
+    in the request, from 0), item, missing (units).
+    """
+    ERROR_REASON_POINTS_ALREADY_SPENT: _ErrorReason.ValueType  # 55
+    """FAILED_PRECONDITION: the points that the goods earned have been spent, and the program refuses returns
+    then. Metadata: point_type, missing.
+    """
+    ERROR_REASON_REDEMPTION_NOT_FOUND: _ErrorReason.ValueType  # 56
+    """NOT_FOUND: no such redemption of the member."""
+    ERROR_REASON_REFUND_EXCEEDS_REDEMPTION: _ErrorReason.ValueType  # 57
+    """FAILED_PRECONDITION: more is to be refunded than is left of the redemption. Metadata: redeemed,
+    refunded, requested.
+    """
+    ERROR_REASON_TRANSFER_LIMIT: _ErrorReason.ValueType  # 58
+    """FAILED_PRECONDITION: more than members may hand on at once. Metadata: limit, requested."""
+    ERROR_REASON_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 59
+    """FAILED_PRECONDITION: an adjustment of that size takes a second person. Metadata: limit, requested."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST alone, and from whatever serves it. The HTTP status is the one given.
     NOT_FOUND, 404: there is nothing at the path.
@@ -234,6 +260,32 @@ ERROR_REASON_CONTENTION: ErrorReason.ValueType  # 48
 """UNAVAILABLE: too many changed the same at once, or for too long; nothing was done.
 RetryInfo says when to try again.
 """
+ERROR_REASON_HOLD_NOT_FOUND: ErrorReason.ValueType  # 50
+"""NOT_FOUND: no such hold in the program."""
+ERROR_REASON_HOLD_NOT_OPEN: ErrorReason.ValueType  # 51
+"""FAILED_PRECONDITION: the hold was captured, voided or has reached its time limit. Metadata: status."""
+ERROR_REASON_HOLD_EXCEEDED: ErrorReason.ValueType  # 52
+"""FAILED_PRECONDITION: more is to be captured than the hold reserves. Metadata: open, requested."""
+ERROR_REASON_PURCHASE_NOT_FOUND: ErrorReason.ValueType  # 53
+"""NOT_FOUND: no such purchase of the member."""
+ERROR_REASON_RETURN_EXCEEDS_PURCHASE: ErrorReason.ValueType  # 54
+"""FAILED_PRECONDITION: more comes back than was bought and is not back already. Metadata: line (its place
+in the request, from 0), item, missing (units).
+"""
+ERROR_REASON_POINTS_ALREADY_SPENT: ErrorReason.ValueType  # 55
+"""FAILED_PRECONDITION: the points that the goods earned have been spent, and the program refuses returns
+then. Metadata: point_type, missing.
+"""
+ERROR_REASON_REDEMPTION_NOT_FOUND: ErrorReason.ValueType  # 56
+"""NOT_FOUND: no such redemption of the member."""
+ERROR_REASON_REFUND_EXCEEDS_REDEMPTION: ErrorReason.ValueType  # 57
+"""FAILED_PRECONDITION: more is to be refunded than is left of the redemption. Metadata: redeemed,
+refunded, requested.
+"""
+ERROR_REASON_TRANSFER_LIMIT: ErrorReason.ValueType  # 58
+"""FAILED_PRECONDITION: more than members may hand on at once. Metadata: limit, requested."""
+ERROR_REASON_APPROVAL_REQUIRED: ErrorReason.ValueType  # 59
+"""FAILED_PRECONDITION: an adjustment of that size takes a second person. Metadata: limit, requested."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST alone, and from whatever serves it. The HTTP status is the one given.
 NOT_FOUND, 404: there is nothing at the path.

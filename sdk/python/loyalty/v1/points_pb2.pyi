@@ -36,6 +36,28 @@ class _TransactionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trans
     """Points came in for a purchase or an event."""
     TRANSACTION_KIND_REDEEM: _TransactionKind.ValueType  # 2
     """Points were spent."""
+    TRANSACTION_KIND_ACTIVATE: _TransactionKind.ValueType  # 3
+    """Pending points can be spent from now on."""
+    TRANSACTION_KIND_EXPIRE: _TransactionKind.ValueType  # 4
+    """Points were not spent in time."""
+    TRANSACTION_KIND_HOLD: _TransactionKind.ValueType  # 5
+    """Points of the balance were reserved."""
+    TRANSACTION_KIND_RELEASE: _TransactionKind.ValueType  # 6
+    """Reserved points went back to the balance."""
+    TRANSACTION_KIND_CAPTURE: _TransactionKind.ValueType  # 7
+    """Reserved points were spent."""
+    TRANSACTION_KIND_SETTLE: _TransactionKind.ValueType  # 8
+    """Points that came in paid a debt."""
+    TRANSACTION_KIND_REVERSE_EARN: _TransactionKind.ValueType  # 9
+    """Goods came back, and with them points that they had earned."""
+    TRANSACTION_KIND_REVERSE_REDEEM: _TransactionKind.ValueType  # 10
+    """Spent points came back."""
+    TRANSACTION_KIND_ADJUST: _TransactionKind.ValueType  # 11
+    """Somebody put points in or took them out by hand."""
+    TRANSACTION_KIND_TRANSFER_OUT: _TransactionKind.ValueType  # 12
+    """Points went to another member."""
+    TRANSACTION_KIND_TRANSFER_IN: _TransactionKind.ValueType  # 13
+    """Points came from another member."""
 
 class TransactionKind(_TransactionKind, metaclass=_TransactionKindEnumTypeWrapper):
     """TransactionKind is what a row of the ledger does."""
@@ -46,6 +68,28 @@ TRANSACTION_KIND_EARN: TransactionKind.ValueType  # 1
 """Points came in for a purchase or an event."""
 TRANSACTION_KIND_REDEEM: TransactionKind.ValueType  # 2
 """Points were spent."""
+TRANSACTION_KIND_ACTIVATE: TransactionKind.ValueType  # 3
+"""Pending points can be spent from now on."""
+TRANSACTION_KIND_EXPIRE: TransactionKind.ValueType  # 4
+"""Points were not spent in time."""
+TRANSACTION_KIND_HOLD: TransactionKind.ValueType  # 5
+"""Points of the balance were reserved."""
+TRANSACTION_KIND_RELEASE: TransactionKind.ValueType  # 6
+"""Reserved points went back to the balance."""
+TRANSACTION_KIND_CAPTURE: TransactionKind.ValueType  # 7
+"""Reserved points were spent."""
+TRANSACTION_KIND_SETTLE: TransactionKind.ValueType  # 8
+"""Points that came in paid a debt."""
+TRANSACTION_KIND_REVERSE_EARN: TransactionKind.ValueType  # 9
+"""Goods came back, and with them points that they had earned."""
+TRANSACTION_KIND_REVERSE_REDEEM: TransactionKind.ValueType  # 10
+"""Spent points came back."""
+TRANSACTION_KIND_ADJUST: TransactionKind.ValueType  # 11
+"""Somebody put points in or took them out by hand."""
+TRANSACTION_KIND_TRANSFER_OUT: TransactionKind.ValueType  # 12
+"""Points went to another member."""
+TRANSACTION_KIND_TRANSFER_IN: TransactionKind.ValueType  # 13
+"""Points came from another member."""
 Global___TransactionKind: _TypeAlias = TransactionKind  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,68 @@
+"""Outcomes as they are remembered: JSON without personal data."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+from server.domain.commands import Award, Item, Outcome, ReturnedLine
+
+_json = json.JSONEncoder(separators=(",", ":")).encode
+
+Write = Callable[[Any], Any]
+Read = Callable[[Any], Any]
+
+
+def _optional(read: Read) -> Read:
+    return lambda said: None if said is None else read(said)
+
+
+# What isn't here is JSON already.
+WRITERS: Mapping[str, Write] = MappingProxyType(
+    {
+        "event_id": lambda value: value.hex,
+        "member_id": lambda value: value.hex,
+        "awards": lambda awards: [[a.transaction_id.hex, a.point_type, a.points] for a in awards],
+        "value": str,
+        "hold_id": lambda value: value.hex,
+        "expires_at": lambda value: value.isoformat(),
+        "lines": lambda lines: [[line.event_id.hex, line.line_id, line.quantity] for line in lines],
+        "unmatched": lambda items: [list(item) for item in items],
+    }
+)
+READERS: Mapping[str, Read] = MappingProxyType(
+    {
+        "event_id": UUID,
+        "member_id": UUID,
+        "awards": lambda said: tuple(Award(UUID(i), point_type, points) for i, point_type, points in said),
+        "value": _optional(Decimal),
+        "hold_id": UUID,
+        "expires_at": datetime.fromisoformat,
+        "lines": lambda said: tuple(ReturnedLine(UUID(i), line_id, n) for i, line_id, n in said),
+        "unmatched": lambda said: tuple(Item(*item) for item in said),
+    }
+)
+# Fields with a default are left out where they say nothing more than that.
+_FIELDS = tuple((field.name, field.default, WRITERS.get(field.name)) for field in fields(Outcome))
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """The outcome as JSON."""
+    said = {}
+    for name, default, write in _FIELDS:
+        value = getattr(outcome, name)
+        if value != default:
+            said[name] = value if write is None else write(value)
+    return _json(said)
+
+
+def outcome_from(text: str) -> Outcome:
+    """The outcome that was remembered."""
+    said = json.loads(text)
+    return Outcome(
+        **{name: READERS[name](value) if name in READERS else value for name, value in said.items()}
+    )

@@ -1,0 +1,129 @@
+"""Purchases and redemptions of the past, as returns and refunds need them."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from server.domain.activity import PURCHASE
+from server.domain.ledger import Allocation, Lot
+from server.domain.past import Earned, Purchase, Sold, Spent
+from server.domain.rules import trace
+from server.store.ledger import LOT_COLUMNS, MemberOf, lots
+from server.store.together import Question
+
+RowOf = tuple[UUID, UUID]  # the program, and the row or event within it
+
+# An event with what it earned and what is back of it.
+RECORDED = """
+    SELECT ROW(e.program_id, e.member_id, e.event_id, e.occurred_at, e.payload -> 'activity' ->> 'type',
+               e.payload -> 'activity' -> 'lines',
+               (SELECT jsonb_agg(jsonb_build_array(t.point_type, t.transaction_id, t.trace)
+                                 ORDER BY t.transaction_id)
+                  FROM ledger_transaction t
+                 WHERE t.program_id = e.program_id AND t.member_id = e.member_id AND t.kind = 'EARN'
+                   AND t.transaction_id = ANY(ARRAY(
+                       SELECT jsonb_array_elements_text(e.payload -> 'transaction_ids'))::uuid[])),
+               (SELECT jsonb_object_agg(r.line_id, r.quantity) FROM returned_line r
+                 WHERE r.program_id = e.program_id AND r.member_id = e.member_id
+                   AND r.event_id = e.event_id))"""
+
+
+def purchases_named(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[RowOf, Purchase]]:
+    """Purchases by program, member and id."""
+    return Question(
+        f"""{RECORDED}
+              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, member_id, event_id)
+              JOIN event_log e USING (program_id, member_id, event_id)
+             WHERE e.event_type = 'points.earned'""",
+        tuple([row[column] for row in wanted] for column in range(3)),
+        _purchases,
+    )
+
+
+def purchases_of(wanted: Mapping[MemberOf, Collection[str]]) -> Question[dict[RowOf, Purchase]]:
+    """All purchases in which members bought any of these SKUs."""
+    rows = [(*member, json.dumps([[sku]])) for member, skus in wanted.items() for sku in skus]
+    return Question(
+        f"""{RECORDED}
+              FROM event_log e
+             WHERE e.event_type = 'points.earned' AND EXISTS (
+                   SELECT FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[])
+                               AS wanted(program_id, member_id, sold)
+                    WHERE wanted.program_id = e.program_id AND wanted.member_id = e.member_id
+                      AND e.payload -> 'activity' -> 'lines' @> wanted.sold)
+               AND (e.program_id, e.member_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))""",
+        tuple([row[column] for row in rows] for column in range(3)),
+        _purchases,
+    )
+
+
+def _purchases(rows: Sequence[Any]) -> dict[RowOf, Purchase]:
+    found = {}
+    for program_id, member_id, event_id, occurred_at, event_type, lines, earned, returned in rows:
+        back = {} if returned is None else json.loads(returned)
+        sold = [Sold(n[0], n[1], n[3], back.get(n[0], 0)) for n in json.loads(lines)]
+        if not sold:
+            name = "1" if event_type == PURCHASE else ""
+            sold = [Sold(name, "", 1, back.get(name, 0))]
+        rows_earned = [] if earned is None else json.loads(earned)
+        found[program_id, event_id] = Purchase(
+            event_id, member_id, occurred_at, tuple(sold), _earned(rows_earned)
+        )
+    return found
+
+
+def _earned(rows: Sequence[Any]) -> tuple[Earned, ...]:
+    """By wallet; the rows of one wallet share one trace."""
+    by_wallet: dict[str, list[Any]] = {}
+    for row in rows:
+        by_wallet.setdefault(row[0], []).append(row)
+    return tuple(
+        Earned(point_type, tuple(UUID(row[1]) for row in own), *trace.spread(json.dumps(own[0][2])))
+        for point_type, own in by_wallet.items()
+    )
+
+
+def spent(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[RowOf, Spent]]:
+    """Redemptions and captures by program, member and id."""
+    return Question(
+        """SELECT ROW(program_id, transaction_id, member_id, t.point_type, t.points, coalesce(f.points, 0),
+                      (SELECT jsonb_agg(jsonb_build_array(a.lot_id, a.points)
+                                        ORDER BY l.expires_at NULLS LAST, a.lot_id)
+                         FROM allocation a JOIN lot l USING (program_id, member_id, lot_id)
+                        WHERE a.program_id = t.program_id AND a.member_id = t.member_id
+                          AND a.transaction_id = t.transaction_id))
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, member_id, transaction_id)
+             JOIN ledger_transaction t USING (program_id, member_id, transaction_id)
+             LEFT JOIN refund f USING (program_id, member_id, transaction_id)
+            WHERE t.kind IN ('REDEEM', 'CAPTURE')""",
+        tuple([row[column] for row in wanted] for column in range(3)),
+        _spent,
+    )
+
+
+def _spent(rows: Sequence[Any]) -> dict[RowOf, Spent]:
+    found = {}
+    for program_id, transaction_id, member_id, point_type, points, refunded, shares in rows:
+        found[program_id, transaction_id] = Spent(
+            transaction_id, member_id, point_type, points, refunded, _shares(shares)
+        )
+    return found
+
+
+def lots_drawn(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
+    """The lots that these rows drew from, empty ones too."""
+    return Question(
+        f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})
+              FROM (SELECT DISTINCT program_id, member_id, lot_id
+                      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
+                           AS wanted(program_id, member_id, transaction_id)
+                      JOIN allocation USING (program_id, member_id, transaction_id)) AS drawn
+              JOIN lot USING (program_id, member_id, lot_id)""",
+        tuple([row[column] for row in wanted] for column in range(3)),
+        lots,
+    )
+
+
+def _shares(text: str) -> tuple[Allocation, ...]:
+    return tuple(Allocation(UUID(lot_id), points) for lot_id, points in json.loads(text))

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from server.domain.books import Books, Decision, OrderKey, Prepared, Terms, recorded
+from server.domain.books import Books, Decision, MemberState, OrderKey, Prepared, Terms, recorded
 from server.domain.books import Remembered as RememberedOutcome
 from server.domain.commands import (
     Adjust,
@@ -189,13 +189,7 @@ def _ledger(
         )
         result[program_id] = (Books(), terms)
     for owner, state in found["members"].items():
-        own = [found[name][owner] for name in ("lots", "spendable", "drawn") if owner in found.get(name, ())]
-        if own:
-            lots = own[0] if len(own) == 1 else dict(ChainMap(*own))
-            state = state._replace(lots=lots)
-        if owner in found["holds"]:
-            state = state._replace(holds=found["holds"][owner])
-        result[owner[0]][0].members[owner[1]] = state
+        result[owner[0]][0].members[owner[1]] = _complete(state, owner, found)
     for request, known in found["requests"].items():
         outcome = RememberedOutcome(known.request_hash, outcome_from(known.reply))
         result[request.program_id][0].requests[request.source_system, request.request_id] = outcome
@@ -209,6 +203,16 @@ def _ledger(
     for (program_id, transaction_id), spent in found.get("spent", {}).items():
         result[program_id][0].spent[transaction_id] = spent
     return result
+
+
+def _complete(state: MemberState, owner: MemberOf, found: Mapping[str, Any]) -> MemberState:
+    """The member with its lots and holds, as far as anybody asked for them."""
+    own = [found[name][owner] for name in ("lots", "spendable", "drawn") if owner in found.get(name, ())]
+    if own:
+        state = state._replace(lots=own[0] if len(own) == 1 else dict(ChainMap(*own)))
+    if owner in found["holds"]:
+        state = state._replace(holds=found["holds"][owner])
+    return state
 
 
 async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]], now: datetime) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -53,7 +54,7 @@ def _happened(row: Transaction) -> str:
     why = f", because: {row.reason}" if row.reason else ""
     return (
         f"{row.points} {row.point_type} {DID[row.kind]} {row.event_type}{what}{where} on "
-        f"{row.occurred_at:%Y-%m-%d at %H:%M} UTC, sent by {row.actor}{why}; "
+        f"{_moment(row.occurred_at)}, sent by {row.actor}{why}; "
         f"the balance was {row.balance_after} afterwards."
     )
 
@@ -78,9 +79,19 @@ def _linked(trace: Mapping[str, Any]) -> list[str]:
 
 def _lot(row: Transaction, lot: Lot, points: int) -> str:
     if lot.transaction_id == row.transaction_id:
-        return f"{points} of them make up one lot; {_until(lot)}; {lot.remaining} are left."
+        when = [*_spendable(lot), _until(lot), f"{lot.remaining} are left"]
+        return f"{points} of them make up one lot; {'; '.join(when)}."
     where = "went back into" if row.kind is Kind.REVERSE_REDEEM else "are of"
     return f"{points} {where} the lot of transaction {lot.transaction_id}, where {lot.remaining} are left."
+
+
+def _spendable(lot: Lot) -> list[str]:
+    """What its points wait for, if they can't be spent yet."""
+    ways = [
+        *([f"from {_moment(lot.activates_at)}"] if lot.activates_at is not None else []),
+        *([f"with the next {lot.activates_on}"] if lot.activates_on else []),
+    ]
+    return [] if lot.active else [f"they can be spent {' or '.join(ways)}"]
 
 
 def _until(lot: Lot) -> str:
@@ -88,4 +99,8 @@ def _until(lot: Lot) -> str:
         return f"they expire {lot.rolling_days} days after the member was last active"
     if lot.expires_at is None:
         return "they never expire"
-    return f"they expire on {lot.expires_at:%Y-%m-%d}"
+    return f"they expire on {_moment(lot.expires_at)}"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d at %H:%M} UTC"

@@ -119,6 +119,13 @@ _ACTIVE = some.fixed_dictionaries(
         "hours": some.sampled_from(["09:00-17:00", "20:00-03:00", "00:00-24:00"]),
     },
 ).filter(bool)
+_PENDING = some.just("none") | some.fixed_dictionaries(
+    {}, optional={"days": some.integers(1, 30), "until": some.sampled_from((PURCHASE, "REFERRAL"))}
+).filter(bool)
+# Later than anything is pending.
+_EXPIRE = some.just("never") | some.sampled_from(("days", "months", "years", "rolling_days")).flatmap(
+    lambda way: some.fixed_dictionaries({way: some.integers(30, 70)})
+)
 
 
 def _of_purchases(condition: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +158,8 @@ def definitions(draw: some.DrawFn, name: str = "r", grouped: bool = False) -> di
         definition["caps"] = {"member": draw(_CAPS)}
     if draw(some.integers(0, 3)) == 0:
         definition["active"] = draw(_ACTIVE)
+    if any("add_tag" not in action for action in then):
+        definition |= draw(some.fixed_dictionaries({}, optional={"pending": _PENDING, "expire": _EXPIRE}))
     return definition
 
 

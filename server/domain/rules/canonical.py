@@ -5,6 +5,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
+from server.domain.lots import Expiry, Until
 from server.domain.rules.definition import (
     Action,
     Active,
@@ -20,6 +21,7 @@ from server.domain.rules.definition import (
     Items,
     Limit,
     Multiply,
+    Pending,
     Rule,
     Scalar,
     Total,
@@ -27,6 +29,7 @@ from server.domain.rules.definition import (
     Worth,
 )
 from server.domain.rules.fields import Level, field_of
+from server.domain.rules.read_terms import AT_ONCE, NOT_PENDING
 from server.domain.rules.reading import plain
 from server.domain.rules.schema import action_key, parse
 
@@ -56,6 +59,8 @@ def render(rule: Rule) -> dict[str, Any]:
         "stacking": stacking or None,
         "caps": {"member": _caps(rule.caps)} if rule.caps else None,
         "active": rule.active and _active(rule.active),
+        "pending": rule.pending and render_pending(rule.pending),
+        "expire": rule.expire and render_expire(rule.expire),
     }
     return _present(parts)
 
@@ -155,3 +160,15 @@ def _moment(moment: datetime) -> str:
 def _hours(first: time, last: time) -> str:
     end = "24:00" if last == time(0) else f"{last:%H:%M}"
     return f"{first:%H:%M}-{end}"
+
+
+def render_pending(pending: Pending) -> Any:
+    """How long points can't be spent, as a definition says it."""
+    if pending == AT_ONCE:
+        return NOT_PENDING
+    return _present({"days": pending.days or None, "until": pending.until or None})
+
+
+def render_expire(expire: Expiry) -> Any:
+    """When points expire, as a definition says it."""
+    return str(expire.until) if expire.until is Until.NEVER else {str(expire.until): expire.number}

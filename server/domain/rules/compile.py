@@ -6,6 +6,7 @@ from typing import Any
 
 from server.domain.activity import PURCHASE, REDEMPTION, Activity, MemberFacts
 from server.domain.errors import InvalidArgument, Violation
+from server.domain.lots import LotTerms
 from server.domain.program import Program
 from server.domain.rules.actions import Give, compile_actions, tags_of
 from server.domain.rules.conditions import Test, compile_condition
@@ -47,6 +48,8 @@ class CompiledRule:
         "rule",
         "tag_notes",
         "tags",
+        "terms",
+        "terms_notes",
         "version",
         "worth",
     )
@@ -67,6 +70,29 @@ class CompiledRule:
         self.worth = next((action for action in rule.then if isinstance(action, Worth)), None)
         self.limit = next((action for action in rule.then if isinstance(action, Limit)), None)
         self.matches = _test(rule, program)
+        self.terms = _terms(rule, program.ledger.lot_terms(self.point_type))
+        self.terms_notes = _terms_notes(rule)
+
+
+def _terms(rule: Rule, default: LotTerms) -> LotTerms | None:
+    """By which terms the rule's points live; None for the program's."""
+    if rule.pending is None and rule.expire is None:
+        return None
+    days, until = default.pending_days, default.activates_on
+    if rule.pending is not None:
+        days, until = rule.pending.days, rule.pending.until
+    terms = LotTerms(days, until, default.expiry if rule.expire is None else rule.expire)
+    return None if terms == default else terms
+
+
+def _terms_notes(rule: Rule) -> tuple[Note, ...]:
+    """What the rule itself says about how its points live."""
+    note: dict[str, int | str] = {}
+    if rule.pending is not None:
+        note |= {"days": rule.pending.days, "until": rule.pending.until}
+    if rule.expire is not None:
+        note |= {"expire": str(rule.expire.until), "number": rule.expire.number}
+    return ({"kind": "terms", **note},) if note else ()
 
 
 def _test(rule: Rule, program: Program) -> Test:

@@ -5,6 +5,8 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
 
+from server.domain.lots import Expiry
+
 
 class RuleType(StrEnum):
     """What a rule decides about: points that come in, or points that go out."""
@@ -158,8 +160,19 @@ class Active:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """How long points can't be spent: so many days, until an event of a type, or not at all."""
+
+    days: int
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. The order of consideration is priority descending, then name."""
+    """One rule. The order of consideration is priority descending, then name.
+
+    ``pending`` and ``expire`` are None where the program's terms for the wallet hold.
+    """
 
     name: str
     type: RuleType
@@ -169,3 +182,5 @@ class Rule:
     stacking: Stacking
     caps: tuple[Cap, ...]
     active: Active | None
+    pending: Pending | None = None
+    expire: Expiry | None = None

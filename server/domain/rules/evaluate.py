@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from server.domain.activity import Activity, MemberFacts
 from server.domain.errors import FailedPrecondition
+from server.domain.lots import LotTerms
 from server.domain.rules.arithmetic import spread
 from server.domain.rules.compile import CompiledRule, RuleSet
 from server.domain.rules.definition import Limit
@@ -22,6 +23,7 @@ from server.domain.rules.evaluation import (
     Award,
     CapKey,
     Evaluation,
+    Lots,
     Note,
     RedemptionTerms,
     RuleResult,
@@ -183,6 +185,7 @@ def _evaluation(
     usage: dict[CapKey, int] = {}
     tags: frozenset[str] = frozenset()
     results: list[RuleResult] = []
+    lots: Mapping[str, Lots] = {}
     exclusive = ""
     for rule in matching:
         name, point_type = rule.name, rule.point_type
@@ -201,15 +204,33 @@ def _evaluation(
             for cap in rule.caps:
                 if cap.per in PERIOD_KEYS:
                     usage[CapKey(name, PERIOD_KEYS[cap.per](case.local))] = offer.points
+            if rule.terms is not None and not lots:
+                lots = _lots(matching, settled)
         notes = offer.notes
         if rule.tags and outcome != OUTBID:
             tags |= rule.tags
             notes += rule.tag_notes
+        if rule.terms_notes and offer.points:
+            notes += rule.terms_notes
         results.append(
             RuleResult(name, rule.version, outcome, offer.computed, offer.points, point_type, lines, notes)
         )
-    awards = {point_type: Award(total, spreads[point_type]) for point_type, total in points.items()}
+    awards = {
+        point_type: Award(total, spreads[point_type], lots.get(point_type, ()))
+        for point_type, total in points.items()
+    }
     return Evaluation(awards, tuple(results), usage, tags)
+
+
+def _lots(matching: Sequence[CompiledRule], settled: Mapping[str, tuple[_Offer, str]]) -> Mapping[str, Lots]:
+    """How many points of each wallet live by which terms; only wallets with others than the program's."""
+    wallets: dict[str, dict[LotTerms | None, int]] = {}
+    for rule in matching:
+        offer, _ = settled.get(rule.name, (None, ""))
+        if offer is not None and offer.points:
+            parts = wallets.setdefault(rule.point_type, {})
+            parts[rule.terms] = parts.get(rule.terms, 0) + offer.points
+    return {point_type: tuple(parts.items()) for point_type, parts in wallets.items() if set(parts) != {None}}
 
 
 def _add_lines(sums: dict[str, int], case: Case, offer: _Offer) -> None:

@@ -20,6 +20,10 @@ CAPPED = "capped"  # its cap had nothing left
 Note = Mapping[str, int | str]
 
 
+# How many points live by which terms, None for the program's.
+Lots = tuple[tuple[LotTerms | None, int], ...]
+
+
 class CapKey(NamedTuple):
     """The counter of what a rule has given one member in a period such as ``day:2026-11-23``."""
 
@@ -36,7 +40,7 @@ class Award(NamedTuple):
 
     points: int
     lines: Mapping[str, int]
-    lots: tuple[tuple[LotTerms | None, int], ...] = ()
+    lots: Lots = ()
 
 
 class RuleResult(NamedTuple):

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable, Mapping
 
+from server.domain.lots import Until
 from server.domain.rules.evaluation import EXCLUDED, OUTBID, Note, RuleResult
 from server.domain.rules.money import written
 from server.domain.rules.trace import load
+from server.domain.terms_in_words import expiring, spendable
 
 _PER: Mapping[str, str] = {
     "event": "per purchase",
@@ -117,6 +119,19 @@ def _tag(note: Note, _: RuleResult) -> str:
     return f"put the tag {note['tag']} on the member"
 
 
+def _terms(note: Note, _: RuleResult) -> str:
+    """Only what the rule itself says: the program's terms aren't its doing."""
+    said = []
+    if "days" in note:
+        said.append(f"can be spent {spendable(int(note['days']), str(note['until']))}")
+    if "expire" in note:
+        until = Until(str(note["expire"]))
+        when = expiring(until, int(note["number"]))
+        said.append("never expire" if until is Until.NEVER else f"expire {when}")
+    separator = ", and " if ", " in said[0] else " and "
+    return f"says that its points {separator.join(said)}"
+
+
 def _count(points: int, point_type: str) -> str:
     unit = point_type.removesuffix("s") if points == 1 else point_type
     return f"{points} {unit}"
@@ -131,5 +146,6 @@ _NOTES: Mapping[str, Callable[[Note, RuleResult], str]] = {
     "outbid": _outbid,
     "excluded": _excluded,
     "tag": _tag,
+    "terms": _terms,
 }
 _ARITHMETIC = ("earn", "multiply", "fixed", "bonus")

@@ -7,6 +7,7 @@ a tier or an event type exists; the parser can.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from server.domain.lots import Until
 from server.domain.rules.definition import RuleType
 from server.domain.rules.fields import ALL_OPERATORS, ATTRIBUTE_PREFIXES, FIELDS, WEEKDAYS, Level
 from server.domain.rules.read_actions import (
@@ -18,6 +19,7 @@ from server.domain.rules.read_actions import (
     ROUNDINGS,
 )
 from server.domain.rules.read_conditions import MAX_CONDITIONS, SUMS
+from server.domain.rules.read_terms import BOUNDS, MAX_DAYS, NOT_PENDING
 from server.domain.rules.reading import ATTRIBUTE_NAME, DECIMAL, HOURS, MAX_SET, MOMENT, NAME
 from server.domain.rules.schema import MAX_CAP, MAX_PRIORITY, MODES, PERIODS
 
@@ -164,6 +166,7 @@ def _then(rule_type: RuleType) -> Schema:
     return _list({"oneOf": actions}, MAX_ACTIONS)
 
 
+_ONE: Schema = {"minProperties": 1, "maxProperties": 1}
 _CAP = _record({"points": _whole(1, MAX_CAP), "per": _choice(PERIODS)}, ("points", "per"))
 
 JSON_SCHEMA: Schema = {
@@ -196,11 +199,18 @@ JSON_SCHEMA: Schema = {
                 },
                 minProperties=1,
             ),
+            "pending": _ref("pending"),
+            "expire": _ref("expire"),
         },
         ("rule", "then"),
     ),
     "if": {"properties": {"type": {"const": "redeem"}}, "required": ["type"]},
-    "then": {"properties": {"then": _then(RuleType.REDEEM), "stacking": False, "caps": False}},
+    "then": {
+        "properties": {
+            "then": _then(RuleType.REDEEM),
+            **dict.fromkeys(("stacking", "caps", "pending", "expire"), False),
+        }
+    },
     "else": {"properties": {"then": _then(RuleType.EARN)}},
     "$defs": {
         "name": _text(NAME.pattern),
@@ -221,6 +231,24 @@ JSON_SCHEMA: Schema = {
                 _record({"sum_items": _total(summed=True)}, ("sum_items",)),
                 _record({"count_items": _total(summed=False)}, ("count_items",)),
             ]
+        },
+        "pending": {
+            "anyOf": [
+                {"const": NOT_PENDING},
+                _record(
+                    {"days": _whole(1, MAX_DAYS), "until": {"type": "string", "minLength": 1}},
+                    minProperties=1,
+                ),
+            ],
+            "description": "How long its points can't be spent: days, until an event, whichever comes first.",
+        },
+        "expire": {
+            "anyOf": [
+                {"const": str(Until.NEVER)},
+                _record({str(way): _whole(*bounds) for way, bounds in BOUNDS.items()}, **_ONE),
+            ],
+            "description": "When its points expire: the end of a day, month or year so many ahead, or days "
+            "after the member was last active.",
         },
         "item_condition": {"oneOf": [_group("item_condition"), _comparison(items=True)]},
     },

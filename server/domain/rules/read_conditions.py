@@ -70,6 +70,15 @@ def named_events(raw: object, depth: int = 0) -> frozenset[str]:
     return frozenset()
 
 
+def known_event(reader: Reader, program: Program | None, name: str, path: str) -> bool:
+    """Whether the program has this type of event; a mistake if not."""
+    if program is None or name in BUILT_IN_TYPES or name in program.event_types:
+        return True
+    known = (PURCHASE, *program.event_types)
+    reader.wrong(path, f"{shown(name)} is no registered event type{close_to(name, known)}")
+    return False
+
+
 class ConditionReader:
     """Reads the conditions of one rule; together they may be at most MAX_CONDITIONS."""
 
@@ -147,13 +156,7 @@ class ConditionReader:
             what = "only redemptions" if rule_type is RuleType.REDEEM else "what earns, never a REDEMPTION"
             self._reader.wrong(path, f"a rule of type {rule_type} is about {what}")
             return None
-        if program is not None and raw not in BUILT_IN_TYPES and raw not in program.event_types:
-            self._reader.wrong(
-                path,
-                f"{shown(raw)} is no registered event type{close_to(raw, (PURCHASE, *program.event_types))}",
-            )
-            return None
-        return EventIs(raw)
+        return EventIs(raw) if known_event(self._reader, program, raw, path) else None
 
     def _total(self, kind: str, raw: object, path: str, depth: int) -> Condition | None:
         summed = kind == "sum_items"

@@ -24,10 +24,11 @@ from server.domain.rules.definition import (
 from server.domain.rules.fields import WEEKDAYS
 from server.domain.rules.read_actions import ActionReader
 from server.domain.rules.read_conditions import ConditionReader, Scope, named_events
+from server.domain.rules.read_terms import check_terms, read_expire, read_pending
 from server.domain.rules.reading import Reader
 from server.domain.rules.requirements import item_conditions, possible_events
 
-KEYS = ("rule", "type", "priority", "when", "then", "stacking", "caps", "active")
+KEYS = ("rule", "type", "priority", "when", "then", "stacking", "caps", "active", "pending", "expire")
 MODES = ("best", "first", "all")
 PERIODS = ("event", "day", "week", "month", "year", "ever")
 MAX_PRIORITY = 1_000_000
@@ -64,6 +65,8 @@ def parse(definition: object, program: Program | None) -> Rule:
         _stacking(reader, record["stacking"]) if "stacking" in record else NO_STACKING,
         _caps(reader, record["caps"]) if "caps" in record else (),
         _active(reader, record["active"]) if "active" in record else None,
+        read_pending(reader, record["pending"], "pending", program) if "pending" in record else None,
+        read_expire(reader, record["expire"], "expire") if "expire" in record else None,
     )
     if not reader.mistakes:
         _check_whole(reader, rule, program)
@@ -182,6 +185,10 @@ def _check_whole(reader: Reader, rule: Rule, program: Program | None) -> None:
                 reader.wrong(f"{path}.to", "a rule pays into one wallet; use a second rule for the other")
     if rule.caps and not wallets:
         reader.wrong("caps", "there are no points to cap")
+    for key, given in (("pending", rule.pending), ("expire", rule.expire)):
+        if given is not None and not wallets:
+            reader.wrong(key, "there are no points that it could be about")
+    check_terms(reader, rule.pending, rule.expire, "expire")
 
 
 def _lines_named(when: Condition | None, action: Multiply) -> bool:
@@ -189,7 +196,12 @@ def _lines_named(when: Condition | None, action: Multiply) -> bool:
 
 
 def _check_redeem(reader: Reader, rule: Rule) -> None:
-    for key, given in (("stacking", rule.stacking != NO_STACKING), ("caps", bool(rule.caps))):
+    for key, given in (
+        ("stacking", rule.stacking != NO_STACKING),
+        ("caps", bool(rule.caps)),
+        ("pending", rule.pending is not None),
+        ("expire", rule.expire is not None),
+    ):
         if given:
             reader.wrong(key, "goes with rules of type earn")
     for kind in (Worth, Limit):

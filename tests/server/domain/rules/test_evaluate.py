@@ -1,5 +1,6 @@
 """What purchases and events come to under rules: the stories marketers rely on."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 
 from server.domain.errors import FailedPrecondition
+from server.domain.lots import Expiry, LotTerms, Until
+from server.domain.program import LedgerTerms
 from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluate import cap_keys, check_redemption, evaluate
 from server.domain.rules.evaluation import CapKey
@@ -350,3 +353,29 @@ def test_limits_of_a_rule_that_does_not_match_do_not_bind() -> None:
         "then": [{"limit": {"min": 100}}],
     }
     assert check_redemption(rules(bronze), redemption(1, DIWALI), member("gold")).value is None
+
+
+def test_points_of_rules_with_terms_of_their_own_stand_in_lots_of_their_own() -> None:
+    program = replace(PROGRAM, ledger=LedgerTerms({"points": LotTerms(7, expiry=Expiry(Until.YEARS, 1))}))
+    gift = {"rule": "gift", "then": [{"fixed": {"points": 30}}]}
+    other = {**gift, "rule": "other"}
+    later = {**gift, "rule": "later", "expire": {"days": 30}}
+    as_usual = {**gift, "rule": "usual", "pending": {"days": 7}, "expire": {"years": 1}}
+    at_once = {**later, "rule": "at-once", "pending": "none"}
+
+    def lots(*definitions: dict[str, Any]) -> Any:
+        return evaluate(rules(*definitions, program=program), purchase(), member(), {}).awards["points"].lots
+
+    thirty = Expiry(Until.DAYS, 30)
+    assert lots(gift, other) == ()
+    assert lots(gift, as_usual) == ()
+    # What a rule leaves out is as the program says; rules that say the same share a lot.
+    assert lots(gift, later, as_usual) == ((None, 60), (LotTerms(7, "", thirty), 30))
+    assert lots(later, {**later, "rule": "again"}) == ((LotTerms(7, "", thirty), 60),)
+    assert set(lots(gift, at_once)) == {(None, 30), (LotTerms(0, "", thirty), 30)}
+
+
+def test_a_rule_that_gave_nothing_makes_no_lot() -> None:
+    spent = {**BASE, "rule": "spent", "expire": {"days": 1}, "caps": {"member": {"points": 5, "per": "ever"}}}
+    evaluation = given([BASE, spent], used={CapKey("spent", "ever"): 5})
+    assert evaluation.awards["points"].lots == ()

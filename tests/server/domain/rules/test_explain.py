@@ -62,6 +62,24 @@ def test_the_basket_units_and_tags_are_told() -> None:
     ]
 
 
+def test_how_points_live_is_told_where_the_rule_says_it_itself() -> None:
+    gift = {**GIFT, "pending": {"days": 14, "until": "REFERRAL"}, "expire": {"months": 12}}
+    bonus = {"rule": "bonus", "priority": -1, "then": [{"fixed": {"points": 1}}], "pending": "none"}
+    lasting = {"rule": "lasting", "priority": -2, "then": [{"fixed": {"points": 1}}], "expire": "never"}
+    today = {**lasting, "rule": "today", "expire": {"days": 0}}
+    assert told([BASE, gift, bonus, lasting, today])[1:] == [
+        "Rule gift (version 1) gave 150 points: 150 points, whatever the amount.",
+        "Rule gift says that its points can be spent after 14 days or with the next REFERRAL, "
+        "whichever comes first, and expire at the end of the month, 12 months later.",
+        "Rule bonus (version 1) gave 1 point: 1 point, whatever the amount.",
+        "Rule bonus says that its points can be spent at once.",
+        "Rule lasting (version 1) gave 1 point: 1 point, whatever the amount.",
+        "Rule lasting says that its points never expire.",
+        "Rule today (version 1) gave 1 point: 1 point, whatever the amount.",
+        "Rule today says that its points expire at the end of the day.",
+    ]
+
+
 def test_one_point_is_one_point() -> None:
     assert told([{"rule": "r", "then": [{"fixed": {"points": 1}}]}]) == [
         "Rule r (version 1) gave 1 point: 1 point, whatever the amount."

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given as over
@@ -9,12 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as some
 
 from server.domain.activity import Activity, MemberFacts
+from server.domain.lots import Expiry, LotTerms, Until
+from server.domain.program import LedgerTerms
 from server.domain.rules import explain, trace
 from server.domain.rules.arithmetic import spread
 from server.domain.rules.evaluate import cap_keys, evaluate
 from server.domain.rules.evaluation import APPLIED, CapKey
 from tests.support.definitions import activities, demanding, members, rule_sets
-from tests.support.shop import BASE, line, member, purchase, rules, when
+from tests.support.shop import BASE, PROGRAM, line, member, purchase, rules, when
 
 Definitions = list[dict[str, Any]]
 
@@ -64,6 +67,27 @@ def test_lines_sum_to_the_award_and_results_to_the_awards(
     for award in evaluation.awards.values():
         assert sum(award.lines.values()) == (award.points if activity.lines else 0)
         assert set(award.lines) <= {line.line_id for line in activity.lines}
+
+
+@over(rule_sets(), activities(), members())
+def test_the_lots_of_an_award_sum_to_its_points_and_stand_only_where_a_rule_has_terms_of_its_own(
+    definitions: Definitions, activity: Activity, facts: MemberFacts
+) -> None:
+    program = replace(PROGRAM, ledger=LedgerTerms({"points": LotTerms(3, expiry=Expiry(Until.DAYS, 40))}))
+    compiled = rules(*definitions, program=program)
+    said = {d["rule"]: {"pending", "expire"} & set(d) for d in definitions}
+    evaluation = evaluate(compiled, activity, facts, {})
+    for award in evaluation.awards.values():
+        gave = [result for result in evaluation.results if result.points]
+        if any(said[result.rule] for result in gave) and award.lots:
+            assert sum(points for _, points in award.lots) == award.points
+            assert all(points > 0 for _, points in award.lots)
+            assert len({terms for terms, _ in award.lots}) == len(award.lots)
+        else:
+            assert award.lots == ()
+    for result in evaluation.results:
+        noted = any(note["kind"] == "terms" for note in result.notes)
+        assert noted is bool(said[result.rule] and result.points)
 
 
 @over(rule_sets(4), some.lists(some.tuples(activities(), members()), max_size=12))

@@ -166,6 +166,23 @@ def leaf(**parts: Any) -> dict[str, Any]:
         (rule(active={"hours": "9-17"}), "active.hours", "must be a span"),
         (rule(active={"hours": "09:00-09:00"}), "active.hours", "must not be empty"),
         (rule(active={"days": ["fri", "fri"]}), "active.days[1]", "twice"),
+        (rule(pending="3 days"), "pending", "must be none, or an object"),
+        (rule(pending={}), "pending", "must have days or until"),
+        (rule(pending={"day": 3}), "pending.day", 'did you mean "days"?'),
+        (rule(pending={"days": 0}), "pending.days", "between 1 and 36500"),
+        (rule(pending={"until": "REVIEW_SUBMITED"}), "pending.until", 'did you mean "REVIEW_SUBMITTED"?'),
+        (rule(pending={"until": "REDEMPTION"}), "pending.until", "never for a REDEMPTION"),
+        (rule(pending={"until": 3}), "pending.until", "must be text"),
+        (rule(expire="tomorrow"), "expire", "must be never, or an object"),
+        (rule(expire={}), "expire", "must have one of days, months"),
+        (rule(expire={"days": 3, "months": 1}), "expire", "must have one of days, months"),
+        (rule(expire={"weeks": 3}), "expire.weeks", "known are days, months, years, rolling_days"),
+        (rule(expire={"months": 1201}), "expire.months", "between 0 and 1200"),
+        (rule(expire={"rolling_days": 0}), "expire.rolling_days", "between 1 and 36500"),
+        (rule(pending={"days": 8}, expire={"days": 7}), "expire", "pending for 8 days"),
+        (rule(pending={"days": 29}, expire={"months": 1}), "expire", "pending for 29 days"),
+        (rule(then=[{"add_tag": {"tag": "t"}}], expire="never"), "expire", "no points"),
+        (rule(then=[{"limit": {"min": 5}}], type="redeem", pending="none"), "pending", "type earn"),
         (rule(type="redeem"), "then[0]", "goes with rules of type earn"),
         (
             rule(type="redeem", then=[{"limit": {"min": 5, "max": 1}}]),
@@ -250,6 +267,8 @@ def test_canonical_leaves_out_defaults_and_orders_sets() -> None:
         "stacking": {"exclusive": True},
         "caps": {"member": [{"points": 5, "per": "day"}]},
         "active": {"days": ["sat", "fri"], "from": "2026-11-01"},
+        "pending": {"until": "PURCHASE", "days": "14"},
+        "expire": {"months": 12.0},
     }
     assert canonical(written) == {
         "rule": "r",
@@ -259,6 +278,8 @@ def test_canonical_leaves_out_defaults_and_orders_sets() -> None:
         "stacking": {"exclusive": True},
         "caps": {"member": {"points": 5, "per": "day"}},
         "active": {"from": "2026-11-01T00:00", "days": ["fri", "sat"]},
+        "pending": {"days": 14, "until": "PURCHASE"},
+        "expire": {"months": 12},
     }
 
 
@@ -296,6 +317,11 @@ def test_whatever_the_parser_accepts_satisfies_the_json_schema(definition: dict[
         rule(when={"any_item": {"field": "store", "op": "eq", "value": "x"}}),
         rule(stacking={"group": "g"}),
         rule(active={"hours": "9-17"}),
+        rule(pending="never"),
+        rule(pending={}),
+        rule(expire={"days": 1, "months": 1}),
+        rule(expire={"rolling_days": 0}),
+        rule(type="redeem", then=[{"limit": {"min": 5}}], expire="never"),
     ],
 )
 def test_the_json_schema_refuses_what_it_can_see(definition: object) -> None:
@@ -310,7 +336,8 @@ def test_the_json_schema_is_one() -> None:
 WORDS = re.findall(
     r"\S+",
     "rule type when then all any none event field op value any_item sum_items of where earn points per items "
-    "caps member active days from hours stacking group currency limit min fixed multiply by exists",
+    "caps member active days from hours stacking group currency limit min fixed multiply by exists "
+    "pending until expire never days months rolling_days",
 )
 VALUES = ["PURCHASE", "amount", "item.sku", "in", "between", "gte", "earn", "2026-11-01", "attributes.x"]
 ANY_JSON = some.recursive(

@@ -21,7 +21,9 @@ from laurel import channels
 from laurel.client import ROLES, Client
 from laurel.stack.folder import read_json, write_json
 from server.domain.actor import CallerKind
-from server.domain.program import Program, Tier
+from server.domain.program import Clawback, LedgerTerms, Program, Tier
+from server.domain.rules.read_terms import read_lot_terms
+from server.domain.rules.reading import Reader
 from server.operations import credentials
 from server.rpc.access import declared_scopes
 from server.store import programs as program_store
@@ -171,11 +173,22 @@ async def _program(database: Database, description: Mapping[str, Any], say: Say)
             rates={currency: Decimal(rate) for currency, rate in description.get("rates", {}).items()},
             past_limit_days=description.get("past_limit_days", 30),
             step_up_redeem_points=description.get("step_up_redeem_points", 0),
+            ledger=_ledger(description.get("ledger", {})),
         )
         if await program_store.create(connection, program):
             say(f"  program {name} made")
         # Another stack on the same database may have been faster.
         return await program_store.find(connection, name) or program
+
+
+def _ledger(said: Mapping[str, Any]) -> LedgerTerms:
+    """How points live. Raises InvalidArgument for a mistake in the file."""
+    reader = Reader()
+    lots = {
+        name: read_lot_terms(reader, terms, name, None) for name, terms in said.get("wallets", {}).items()
+    }
+    reader.check()
+    return LedgerTerms(lots, Clawback(said.get("clawback", Clawback.ALLOW_DEBT)))
 
 
 async def _is_known(database: Database, program: Program, key: str, say: Say) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -10,10 +11,12 @@ import click
 from uuid_utils.compat import uuid7
 
 from laurel.client import database_url
+from laurel.commands.program_terms import as_json, in_words, revised, terms_options
 from laurel.failures import Failure
 from laurel.output import show_fields, show_json, show_table
 from server.domain.ledger import MAX_POINTS
 from server.domain.program import Program, Tier
+from server.operations import program_terms
 from server.store import programs as store
 from server.store.database import Database
 
@@ -141,6 +144,7 @@ def _rates(_ctx: click.Context, _option: click.Parameter, value: tuple[str, ...]
     show_default=True,
     help="Members who redeem more at once must have logged in strongly and of late; 0 for always.",
 )
+@terms_options
 def create(
     *,
     name: str,
@@ -151,12 +155,15 @@ def create(
     rates: Mapping[str, Decimal],
     past_limit_days: int,
     step_up_redeem_points: int,
+    **terms: Any,
 ) -> None:
     """Make a program.
 
+    Points are spent at once and for ever, unless --pending and --expiry say otherwise.
+
     \b
     laurel programs create cafe --currency EUR --time-zone Europe/Paris \\
-        --tiers bronze:0,silver:1000,gold:5000 --rate CHF=1.05
+        --tiers bronze:0,silver:1000,gold:5000 --rate CHF=1.05 --expiry points=months:12
     """
     program = Program(
         uuid7(),
@@ -169,6 +176,7 @@ def create(
         past_limit_days=past_limit_days,
         step_up_redeem_points=step_up_redeem_points,
     )
+    program = replace(program, ledger=revised(program, terms))
 
     async def work(database: Database) -> bool:
         async with database.connection() as connection:
@@ -186,19 +194,34 @@ def create(
 @click.option(
     "--step-up-redeem-points",
     type=click.IntRange(0, MAX_POINTS),
-    required=True,
     help="Members who redeem more at once must have logged in strongly and of late; 0 for always.",
 )
-def change(name: str, step_up_redeem_points: int) -> None:
-    """Change a program. Servers act on it within a minute."""
+@terms_options
+def change(name: str, step_up_redeem_points: int | None, **terms: Any) -> None:
+    """Change what the options name in a program, nothing else.
 
-    async def work(database: Database) -> bool:
-        async with database.connection() as connection:
-            return await store.set_step_up(connection, name, step_up_redeem_points)
+    How new points live is obeyed from the next command on; points that are there already keep the terms by
+    which they came. Other changes take up to a minute.
 
-    if not on_database(work):
+    \b
+    laurel programs change cafe --expiry points=months:12 --pending points=days:14
+    """
+    if step_up_redeem_points is None and all(given in (None, {}) for given in terms.values()):
+        raise click.UsageError("say what to change; `laurel programs change --help` shows what can be")
+
+    async def work(database: Database) -> Program | None:
+        return await program_terms.change(
+            database,
+            name,
+            step_up_redeem_points=step_up_redeem_points,
+            ledger=lambda program: revised(program, terms),
+        )
+
+    program = on_database(work)
+    if program is None:
         raise Failure(f"no program {name}; `laurel programs list` shows which there are")
-    click.echo(f"program {name}: more than {step_up_redeem_points:,} points at once take a stronger login")
+    click.echo(f"program {name} changed")
+    show_fields(_terms(program))
 
 
 @programs.command("list")
@@ -244,9 +267,15 @@ def show(name: str, as_json: bool) -> None:
             ("event types", ", ".join(sorted(program.event_types))),
             ("past limit", f"{program.past_limit_days} days"),
             ("clock skew", f"{program.clock_skew_seconds} seconds"),
-            ("step-up", f"for more than {program.step_up_redeem_points:,} points at once"),
+            *_terms(program),
         )
     )
+
+
+def _terms(program: Program) -> list[tuple[str, str]]:
+    """What can be changed, in words."""
+    step_up = f"for more than {program.step_up_redeem_points:,} points at once"
+    return [("step-up", step_up), *in_words(program)]
 
 
 def _as_dict(program: Program) -> dict[str, Any]:
@@ -261,4 +290,5 @@ def _as_dict(program: Program) -> dict[str, Any]:
         "pastLimitDays": program.past_limit_days,
         "clockSkewSeconds": program.clock_skew_seconds,
         "stepUpRedeemPoints": program.step_up_redeem_points,
+        "ledger": as_json(program),
     }

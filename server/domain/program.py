@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 from server.domain.errors import invalid
 from server.domain.lots import AT_ONCE_AND_FOR_EVER, LotTerms
 
+MAX_HOLD_SECONDS = 366 * 24 * 3600  # the longest that a program may allow
+
 
 @dataclass(frozen=True, slots=True)
 class Tier:

@@ -127,6 +127,10 @@ async def test_a_program_is_made_once_with_the_terms_asked_for(laurel: Laurel) -
         ["--rate", "CHF=0"],
         ["--rate", "CHF=NaN"],
         ["--point-type", "Points!"],
+        ["--expiry", "points"],
+        ["--expiry", "points=never", "--expiry", "points=days:3"],
+        ["--clawback", "shrug"],
+        ["--refund-grace-days", "-1"],
     ],
 )
 def test_terms_that_make_no_sense_are_wrong_usage(wrong: list[str]) -> None:

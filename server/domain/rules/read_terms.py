@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from server.domain.activity import REDEMPTION
-from server.domain.lots import NEVER, Expiry, Until
+from server.domain.lots import AT_ONCE_AND_FOR_EVER, NEVER, Expiry, LotTerms, Until
 from server.domain.program import Program
 from server.domain.rules.definition import Pending
 from server.domain.rules.read_conditions import known_event
@@ -83,3 +83,20 @@ def _shortest(expire: Expiry) -> int:
             return MAX_DAYS
         case _:
             return number
+
+
+def read_lot_terms(
+    reader: Reader, raw: object, path: str, program: Program | None, before: LotTerms = AT_ONCE_AND_FOR_EVER
+) -> LotTerms:
+    """How a wallet's points live; what isn't said stays as it was."""
+    record = reader.record(raw, path, ("pending", "expire")) or {}
+    pending: Pending | None = Pending(before.pending_days, before.activates_on)
+    expire: Expiry | None = before.expiry
+    if "pending" in record:
+        pending = read_pending(reader, record["pending"], f"{path}.pending", program)
+    if "expire" in record:
+        expire = read_expire(reader, record["expire"], f"{path}.expire")
+    check_terms(reader, pending, expire, f"{path}.expire")
+    if pending is None or expire is None:
+        return before
+    return LotTerms(pending.days, pending.until, expire)

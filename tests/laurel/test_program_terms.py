@@ -1,0 +1,127 @@
+"""How points live in a program, set from the command line and obeyed by a running server."""
+
+import json
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from google.type import money_pb2
+from loyalty.v1 import member_pb2, rules_pb2
+from loyalty.v1 import points_pb2 as pb
+
+from server.domain.actor import CallerKind
+from server.domain.program import Program
+from tests.laurel.test_cli import cli
+from tests.support.programs import new_key, new_program
+from tests.support.servers import Caller, Laurel
+
+BASE = {"rule": "base", "when": {"event": "PURCHASE"}, "then": [{"earn": {"points": 1, "per": "1.00"}}]}
+
+
+@pytest.fixture
+async def program(laurel: Laurel) -> Program:
+    return await new_program(laurel.database, point_types=("points", "stars"))
+
+
+async def till_of(laurel: Laurel, program: Program) -> Caller:
+    """A till of a program that has a rule in force."""
+    caller = await laurel.caller(await new_key(laurel.database, program, CallerKind.SERVICE))
+    request = rules_pb2.CreateRuleRequest()
+    json_format.ParseDict(BASE, request.definition)
+    await caller.rules.CreateRule(request)
+    version = rules_pb2.RuleVersion(name="base", version=1)
+    await caller.rules.PublishRules(rules_pb2.PublishRulesRequest(publish=[version]))
+    return caller
+
+
+async def newcomer(till: Caller) -> str:
+    member = member_pb2.Member(email="asha@example.com")
+    request = member_pb2.RegisterMemberRequest(request_id="asha", member=member)
+    return (await till.members.RegisterMember(request)).member.member_id
+
+
+async def terms(laurel: Laurel, program: Program) -> Any:
+    return json.loads((await cli(laurel, "programs", "show", program.name, "--json")).stdout)["ledger"]
+
+
+async def test_a_change_changes_what_is_named_and_nothing_else(laurel: Laurel, program: Program) -> None:
+    before = await terms(laurel, program)
+    assert before["wallets"]["points"] == {"pending": "none", "expire": "never"}
+    shown = await cli(laurel, "programs", "change", program.name, "--expiry", "points=months:12")
+    assert "at the end of the month, 12 months later" in shown.stdout
+    options = ("--pending", "points=days:14,until:PURCHASE", "--clawback", "refuse", "--transfer-limit", "0")
+    assert (await cli(laurel, "programs", "change", program.name, *options)).returncode == 0
+    after = {
+        **before,
+        "wallets": {
+            **before["wallets"],
+            "points": {"pending": {"days": 14, "until": "PURCHASE"}, "expire": {"months": 12}},
+        },
+        "clawback": "refuse",
+        "transferLimit": 0,
+    }
+    assert await terms(laurel, program) == after
+    assert (await cli(laurel, "programs", "change", program.name, "--pending", "points=none")).returncode == 0
+    after["wallets"]["points"]["pending"] = "none"
+    assert await terms(laurel, program) == after
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--expiry", "points=weeks:2"], "points.expire.weeks: is unknown"),
+        (["--expiry", "points=months:many"], "points.expire.months: must be a whole number"),
+        (["--expiry", "points=days:99999"], "points.expire.days: must be between 0 and 36500"),
+        (["--expiry", "gold=days:2"], "gold: is no wallet; the program has points, stars"),
+        (
+            ["--pending", "points=until:NOTHING"],
+            "points.pending.until: 'NOTHING' is no registered event type",
+        ),
+        (["--pending", "stars=days:9", "--expiry", "stars=days:8"], "stars.expire: must leave time"),
+        (["--hold-seconds", "86400", "--max-hold-seconds", "60"], "must not be above"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_with_its_place_and_changes_nothing(
+    laurel: Laurel, program: Program, options: list[str], said: str
+) -> None:
+    before = await terms(laurel, program)
+    refused = await cli(laurel, "programs", "change", program.name, *options)
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert await terms(laurel, program) == before
+
+
+async def test_a_change_says_what(laurel: Laurel, program: Program) -> None:
+    assert (await cli(laurel, "programs", "change", program.name)).returncode == 2
+    assert (await cli(laurel, "programs", "change", "nowhere", "--hold-seconds", "5")).returncode == 1
+
+
+async def test_a_program_is_made_with_its_terms(laurel: Laurel) -> None:
+    options = ("--currency", "EUR", "--time-zone", "Europe/Paris", "--expiry", "points=rolling_days:180")
+    assert (await cli(laurel, "programs", "create", "rolling", *options)).returncode == 0
+    shown = json.loads((await cli(laurel, "programs", "show", "rolling", "--json")).stdout)
+    assert shown["ledger"]["wallets"] == {"points": {"pending": "none", "expire": {"rolling_days": 180}}}
+
+
+async def test_the_next_purchase_obeys_and_what_was_there_keeps_its_terms(
+    laurel: Laurel, program: Program
+) -> None:
+    till = await till_of(laurel, program)
+    member_id = await newcomer(till)
+
+    async def buy(order: str) -> pb.AccrueResponse:
+        amount = money_pb2.Money(currency_code="INR", units=100)
+        return await till.points.Accrue(
+            pb.AccrueRequest(request_id=order, member_id=member_id, order_reference=order, amount=amount)
+        )
+
+    assert (await buy("one")).balance == 100
+    options = ("--pending", "points=days:14", "--expiry", "points=years:1")
+    assert (await cli(laurel, "programs", "change", program.name, *options)).returncode == 0
+    bought = await buy("two")
+    assert (bought.points, bought.balance) == (100, 100)
+    lots = []
+    for order in (await till.points.ListHistory(pb.ListHistoryRequest(member_id=member_id))).transactions:
+        why = await till.points.Explain(pb.ExplainRequest(transaction_id=order.transaction_id))
+        lots.append([lot.HasField("expire_time") for lot in why.lots])
+    assert lots == [[True], [False]]

@@ -18,6 +18,7 @@ COMMANDS = {
     "members": "laurel.commands.members:members",
     "points": "laurel.commands.points:points",
     "rules": "laurel.commands.rules:rules",
+    "run": "laurel.commands.run:run",
     "import": "laurel.commands.imports:imports",
     "replay": "laurel.commands.replay:replay",
     "verify": "laurel.commands.verify:verify",

@@ -50,6 +50,12 @@ def database_url() -> str:
     return str(url)
 
 
+def secrets_file() -> Path:
+    """Where the keys of the ledger are: LAUREL_SECRETS_FILE, or the running stack's."""
+    given = os.environ.get("LAUREL_SECRETS_FILE") or stack().get("secrets_file")
+    return Path(given) if given else data_folder() / "secrets.json"
+
+
 def key_for(role: str, program: str) -> str:
     """The API key to call with. Raises Failure."""
     if given := os.environ.get("LAUREL_API_KEY"):

@@ -32,8 +32,10 @@ from server.operations.members import Members
 from server.operations.points import Points
 from server.operations.programs import Programs
 from server.operations.rules import Rules
+from server.operations.runs import Runs
+from server.operations.schedule import attend
 from server.operations.tokens import Tokens
-from server.operations.watch import Commits
+from server.operations.watch import Commits, Lag
 from server.readiness import Readiness
 from server.rpc import reflection
 from server.rpc.access import SERVICES, declared_scopes
@@ -161,6 +163,7 @@ class Server:
         self.readiness = readiness = Readiness(database, programs)
         opened.push_async_callback(_cancel, asyncio.create_task(readiness.load_rules()))
         await self._open_ops(opened, Listener(self.telemetry, readiness.checks))
+        commits = Commits(metrics)
         committer = Committer(
             database,
             programs,
@@ -169,9 +172,13 @@ class Server:
             uuid7,
             settings.batch_size,
             settings.queue_size,
-            watch=Commits(metrics),
+            watch=commits,
         )
         opened.push_async_callback(committer.close)
+        if settings.due_seconds:
+            runs = Runs(database, programs, keys.ledger, now, uuid7, watch=commits, patient=False)
+            attending = attend(runs, database, Lag(metrics, now), settings.due_seconds)
+            opened.push_async_callback(_cancel, asyncio.create_task(attending))
         opened.push_async_callback(_cancel, asyncio.create_task(follow(hints, database, programs)))
         credentials = Credentials(database, now, settings.credential_cache_seconds)
         opened.push_async_callback(credentials.close)

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
         default=128, ge=1, le=1024, description="most commands in one database transaction"
     )
     queue_size: int = Field(default=4096, ge=1, description="most commands waiting; more are refused at once")
+    due_seconds: float = Field(
+        default=60.0, ge=0, description="how often to do what has fallen due, as expiries; 0 for never"
+    )
     default_deadline_seconds: float = Field(default=10.0, gt=0, description="for calls that set no deadline")
     max_deadline_seconds: float = Field(default=60.0, gt=0, description="longer deadlines are cut to this")
     max_message_bytes: int = Field(

@@ -1,16 +1,14 @@
 """`laurel verify`: prove that the ledger is what the servers wrote, and that it adds up."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from uuid import UUID
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from laurel.client import data_folder, stack
+from laurel.client import secrets_file
 from laurel.commands.programs import find, on_database
 from laurel.output import console, show_table
 from server import secrets
@@ -37,7 +35,7 @@ def verify(program: str | None, limit_findings: int) -> None:
     local stack) and compares the tables with each other, all as of one moment. It changes
     nothing and waits for nobody, so it may run beside the shop.
     """
-    keys = secrets.load(_secrets_file()).ledger.keys
+    keys = secrets.load(secrets_file()).ledger.keys
 
     async def work(database: Database) -> tuple[list[Result], Mapping[UUID, str]]:
         wanted = None if program is None else (await find(database, program)).program_id
@@ -97,8 +95,3 @@ def _show(findings: Sequence[Finding], names: Mapping[UUID, str]) -> None:
             for f in findings
         ],
     )
-
-
-def _secrets_file() -> Path:
-    given = os.environ.get("LAUREL_SECRETS_FILE") or stack().get("secrets_file")
-    return Path(given) if given else data_folder() / "secrets.json"

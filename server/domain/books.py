@@ -111,17 +111,23 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Effects:
+    """What changes in the books, whoever caused it: ``members`` as they are afterwards, and how."""
+
+    members: Mapping[UUID, MemberState]
+    movements: tuple[Movement, ...]
+    events: tuple[Event, ...]
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(Effects):
     """Everything that changes when a command is accepted."""
 
     command: Command
     digest: bytes
     outcome: Outcome
-    members: Mapping[UUID, MemberState]
-    movements: tuple[Movement, ...]
-    events: tuple[Event, ...]
     order_key: OrderKey | None
-    changes: Changes
 
 
 @dataclass(slots=True)

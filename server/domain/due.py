@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from server.domain.books import Books, MemberState, Terms
+from server.domain.books import Books, Effects, MemberState, Terms
 from server.domain.draft import BALANCE, HELD, PENDING, Cause, Draft, Holdings
 from server.domain.events import PointsActivated, PointsExpired, PointsReleased
 from server.domain.ledger import Account, Allocation, Hold, HoldStatus, Kind, Lot
@@ -45,9 +45,31 @@ def catch_up_overdue(draft: Draft, own: Holdings) -> None:
         _catch_up(draft, own, own.overdue.pop())
 
 
+def anything_due(member: MemberState, now: datetime) -> bool:
+    """Whether something may have fallen due in one of the member's wallets."""
+    return any(w.next_due is not None and w.next_due <= now for w in member.wallets.values())
+
+
+def caught_up(books: Books, terms: Terms) -> Effects:
+    """What the clock has done to the members in ``books``, and nothing else.
+
+    Of a wallet whose bound was too low only the bound changes. Who was seen to meanwhile isn't in it.
+    """
+    draft = Draft(books, terms, _cause(terms, EXPIRY, terms.now))
+    for member_id, member in books.members.items():
+        if anything_due(member, terms.now):
+            catch_up(draft, draft.of(member_id))
+    return Effects(
+        members=draft.finish(),
+        movements=tuple(draft.movements),
+        events=tuple(draft.events),
+        changes=draft.changes,
+    )
+
+
 def as_due(member_id: UUID, member: MemberState, program: Program, now: datetime) -> MemberState:
     """The member as a decision taken now would find it."""
-    if all(w.next_due is None or w.next_due > now for w in member.wallets.values()):
+    if not anything_due(member, now):
         return member
     numbers = count(1)
     terms = Terms(program, RuleSet.compile(program, []), 0, now, lambda: UUID(int=next(numbers)), "", b"-")

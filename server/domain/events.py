@@ -7,7 +7,7 @@ both only ever grow.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -204,6 +204,32 @@ class PointsExpired(PointsMoved):
     """Points were not spent in time."""
 
     event_type = "points.expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointsExpiring(Event):
+    """Points can be spent for some days more: so a member is warned, ``days_ahead`` days before.
+
+    ``points`` are those of one day, spendable as of now; the first of them expire at ``expires_at``.
+    """
+
+    event_type = "points.expiring"
+
+    point_type: str
+    points: int
+    expires_at: datetime
+    expires_on: date
+    days_ahead: int
+
+    def payload(self) -> Mapping[str, Any]:
+        """The wallet, the points and when they expire."""
+        return {
+            "point_type": self.point_type,
+            "points": self.points,
+            "expires_at": self.expires_at.isoformat(),
+            "expires_on": self.expires_on.isoformat(),
+            "days_ahead": self.days_ahead,
+        }
 
 
 class PointsHeld(PointsMoved):

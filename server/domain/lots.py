@@ -73,7 +73,7 @@ def new_lot(
         points,
         points,
         active=not terms.pending,
-        activates_at=_midnight(today, terms.pending_days, zone) if terms.pending_days else None,
+        activates_at=midnight(today, terms.pending_days, zone) if terms.pending_days else None,
         expires_at=_end(today, until, number, zone),
         activates_on=terms.activates_on,
         rolling_days=number if until is Until.ROLLING_DAYS else None,
@@ -84,17 +84,18 @@ def _end(today: date, until: Until, number: int, zone: ZoneInfo) -> datetime | N
     """The moment at which they expire: the first at which they can't be spent any more."""
     match until:
         case Until.DAYS:
-            return _midnight(today, number + 1, zone)
+            return midnight(today, number + 1, zone)
         case Until.MONTHS:
             months = today.year * 12 + today.month + number  # counts from 1, so this is the month after
-            return _midnight(date(months // 12, months % 12 + 1, 1), 0, zone)
+            return midnight(date(months // 12, months % 12 + 1, 1), 0, zone)
         case Until.YEARS:
-            return _midnight(date(today.year + number + 1, 1, 1), 0, zone)
+            return midnight(date(today.year + number + 1, 1, 1), 0, zone)
         case _:
             return None
 
 
-def _midnight(day: date, days_later: int, zone: ZoneInfo) -> datetime:
+def midnight(day: date, days_later: int, zone: ZoneInfo) -> datetime:
+    """When the day so many days after ``day`` begins there."""
     return datetime.combine(day + timedelta(days=days_later), time(0), zone).astimezone(UTC)
 
 

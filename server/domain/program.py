@@ -39,6 +39,7 @@ class LedgerTerms:
     ``hold_seconds``: how long a hold lasts that doesn't say, ``max_hold_seconds`` how long at most.
     ``transfer_points``: the most that a member may hand on at once, 0 for nothing at all.
     ``approval_points``: a larger adjustment needs a second person; 0 for every one.
+    ``warn_days``: so many days ahead members are told of points that expire; none for never.
     """
 
     lots: Mapping[str, LotTerms] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class LedgerTerms:
     max_hold_seconds: int = 31 * 24 * 3600
     transfer_points: int = 10**12
     approval_points: int = 10_000
+    warn_days: tuple[int, ...] = (30, 7)
 
     def lot_terms(self, point_type: str) -> LotTerms:
         """How lots of this wallet live where no rule says otherwise."""

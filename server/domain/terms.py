@@ -35,6 +35,8 @@ def load(said: Mapping[str, Any]) -> LedgerTerms:
         plain["lots"] = {point_type: load_lot(terms) for point_type, terms in plain["lots"].items()}
     if "clawback" in plain:
         plain["clawback"] = Clawback(plain["clawback"])
+    if "warn_days" in plain:
+        plain["warn_days"] = tuple(plain["warn_days"])
     return LedgerTerms(**plain)
 
 

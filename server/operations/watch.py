@@ -8,17 +8,39 @@ the others and the batch link to each other.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from types import MappingProxyType
 from uuid import UUID
 
-from server.domain.books import Decision
-from server.domain.commands import Outcome, Redeem
+from server.domain.books import Effects
+from server.domain.commands import Outcome
+from server.domain.ledger import Kind
 from server.operations.programs import Programs
 from telemetry.metrics import SIZES, Metrics
 from telemetry.traces import Trace, current
 
 Commit = Trace
+
+# What points are counted as. Those of a transfer are counted where they leave.
+MOVEMENTS: Mapping[Kind, str] = MappingProxyType(
+    {
+        Kind.EARN: "earned",
+        Kind.REDEEM: "redeemed",
+        Kind.CAPTURE: "redeemed",
+        Kind.ACTIVATE: "activated",
+        Kind.EXPIRE: "expired",
+        Kind.HOLD: "held",
+        Kind.RELEASE: "released",
+        Kind.SETTLE: "settled",
+        Kind.REVERSE_EARN: "returned",
+        Kind.REVERSE_REDEEM: "refunded",
+        Kind.ADJUST: "adjusted",
+        Kind.TRANSFER_OUT: "transferred",
+        Kind.TRANSFER_IN: "transferred",
+    }
+)
 
 
 class Commits:
@@ -64,16 +86,39 @@ class Commits:
             if trace is not None and trace.span is not None:
                 trace.span.end()
 
-    def committed(self, decisions: Sequence[tuple[UUID, Decision]], programs: Programs) -> None:
+    def committed(self, decisions: Sequence[tuple[UUID, Effects]], programs: Programs) -> None:
         """These are in the books."""
-        sums: dict[tuple[UUID, bool], int] = {}
-        for program_id, decision in decisions:
-            key = program_id, isinstance(decision.command, Redeem)
-            sums[key] = sums.get(key, 0) + decision.outcome.points
-        for (program_id, redeemed), points in sums.items():
+        sums: dict[tuple[UUID, str], int] = {}
+        for program_id, effects in decisions:
+            for row, *_ in effects.movements:
+                if row.kind is not Kind.TRANSFER_IN:
+                    key = program_id, MOVEMENTS[row.kind]
+                    sums[key] = sums.get(key, 0) + row.points
+        for (program_id, movement), points in sums.items():
             snapshot = programs.known(program_id)
-            name = "" if snapshot is None else snapshot.program.name
-            self._points.add(name, "redeemed" if redeemed else "earned", amount=abs(points))
+            self._points.add("" if snapshot is None else snapshot.program.name, movement, amount=points)
+
+
+class Lag:
+    """How long what is due has waited for a run, as of the last look at each program."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        # When the clock next changes something, by program.
+        self.first_due: Mapping[str, datetime] = {}
+        metrics.gauge(
+            "laurel.due.lag",
+            "s",
+            "How long what has fallen due has waited to be done, by program.",
+            self._read,
+            ("program",),
+        )
+
+    def _read(self) -> Mapping[tuple[str, ...], float]:
+        now = self._clock()
+        return {
+            (program,): max(0.0, (now - moment).total_seconds()) for program, moment in self.first_due.items()
+        }
 
 
 def begun(reply: "asyncio.Future[Outcome]") -> Commit | None:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from server.domain.activity import MemberFacts
-from server.domain.books import Decision, MemberState
+from server.domain.books import Effects, MemberState
 from server.domain.ledger import Account, Allocation, Hold, HoldStatus, Kind, Lot, Transaction, Wallet
 from server.domain.rules import trace
 from server.domain.rules.evaluation import CapKey
@@ -202,7 +202,7 @@ def _usage(rows: Sequence[Any]) -> dict[MemberOf, dict[CapKey, int]]:
     return usage
 
 
-def save(decisions: Sequence[tuple[UUID, Decision]]) -> list[Write | None]:
+def save(decisions: Sequence[tuple[UUID, Effects]]) -> list[Write | None]:
     """Write what the decisions of a batch change, in their order; the key tables and events apart."""
     rows = [m.transaction for _, d in decisions for m in d.movements]
     return [
@@ -233,7 +233,7 @@ def _insert_transactions(rows: Sequence[Transaction]) -> Write | None:
     )
 
 
-def _insert_lots(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+def _insert_lots(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     # A lot that one decision of this batch created may be changed by the next, so it is written as
     # the last movement left it.
     left = {lot.lot_id: lot for _, d in decisions for m in d.movements for lot in (*m.created, *m.changed)}
@@ -255,7 +255,7 @@ def _insert_lots(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
     )
 
 
-def _insert_allocations(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+def _insert_allocations(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     rows = [
         (m.transaction.program_id, m.transaction.member_id, m.transaction.transaction_id, *share)
         for _, d in decisions
@@ -271,7 +271,7 @@ def _insert_allocations(decisions: Sequence[tuple[UUID, Decision]]) -> Write | N
     )
 
 
-def _change_lots(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+def _change_lots(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     """Lots of earlier batches as they are now; those of this one are written as they are at its end."""
     changed = {
         lot.lot_id: (
@@ -298,7 +298,7 @@ def _change_lots(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
     )
 
 
-def _upsert_wallets(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+def _upsert_wallets(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     last = {
         (program_id, member_id, wallet.point_type): (program_id, member_id, *wallet)
         for program_id, d in decisions
@@ -323,7 +323,7 @@ def _upsert_wallets(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
     )
 
 
-def _cap_usage(decisions: Sequence[tuple[UUID, Decision]]) -> Iterator[Write | None]:
+def _cap_usage(decisions: Sequence[tuple[UUID, Effects]]) -> Iterator[Write | None]:
     """What counters of caps gain, and what returns give back to them, each counter once."""
     change: dict[tuple[UUID, UUID, CapKey], int] = {}
     for program_id, decision in decisions:
@@ -349,7 +349,7 @@ GIVE_BACK_CAP_USAGE = """
        AND cap_usage.rule = back.rule AND cap_usage.period = back.period"""
 
 
-def _update_members(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+def _update_members(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     last = {
         (program_id, member_id): member
         for program_id, d in decisions
@@ -379,7 +379,7 @@ def _update_members(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
     )
 
 
-def _upsert_holds(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+def _upsert_holds(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     last = {
         hold_id: (
             program_id,
@@ -404,7 +404,7 @@ def _upsert_holds(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
     )
 
 
-def _add_returned(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+def _add_returned(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     units: dict[tuple[UUID, UUID, UUID, str], int] = {}
     for program_id, decision in decisions:
         for line, quantity in decision.changes.returned.items():
@@ -420,7 +420,7 @@ def _add_returned(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
     )
 
 
-def _add_refunded(decisions: Sequence[tuple[UUID, Decision]]) -> Write | None:
+def _add_refunded(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     given: dict[tuple[UUID, UUID, UUID], int] = {}
     for program_id, decision in decisions:
         for row, points in decision.changes.refunded.items():

@@ -1,6 +1,6 @@
 """Advisory locks: who waits for whom, in one order for everybody.
 
-The order: program (shared by all that evaluate its rules, exclusive to publish),
+The order: program (shared by all that evaluate its rules, exclusive to publish), run,
 members, then request and business keys, then identifiers; each kind ascending. Advisory locks assign no
 transaction id, so a transaction that waits here does not hold back the event log's
 readers. A clash of two 64-bit values costs a needless wait, or a deadlock that the
@@ -24,6 +24,11 @@ def program_lock(program_id: UUID) -> int:
 def drafts_lock(program_id: UUID) -> int:
     """The lock of a program's drafts and publications: before every other, and held by nobody who earns."""
     return _digest("drafts", program_id.hex)
+
+
+def run_lock(program_id: UUID) -> int:
+    """The lock of the one batch of runs that a program has under way."""
+    return _digest("run", program_id.hex)
 
 
 def member_lock(member_id: UUID) -> int:
@@ -66,6 +71,11 @@ def taking(locks: Sequence[int], shared: Iterable[int] = ()) -> str:
 async def take(connection: Connection, locks: Sequence[int]) -> None:
     """Take locks in the order given; held until the transaction ends."""
     await connection.execute("SELECT pg_advisory_xact_lock(unnest($1::bigint[]))", locks)
+
+
+async def take_if_free(connection: Connection, lock: int) -> bool:
+    """Take a lock unless somebody has it; held until the transaction ends."""
+    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock))
 
 
 def _array(locks: Iterable[int]) -> str:

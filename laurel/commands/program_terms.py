@@ -43,6 +43,9 @@ NUMBERS: Mapping[str, tuple[str, click.IntRange, str]] = {
         "Larger adjustments need a second person; 0 for all.",
     ),
 }
+# Longer ahead, or more often, nobody wants to be told.
+MOST_WARN_DAYS = 365
+MOST_WARNINGS = 5
 WALLETS = {
     "pending": (
         "--pending",
@@ -67,9 +70,26 @@ def terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="What a return does about points that have been spent: they are owed, only what is there is "
         "taken, or it is refused.",
     )(command)
+    command = click.option(
+        "--warn-days",
+        callback=_warn_days,
+        help="How many days ahead members are told of points that expire, such as 30,7; none for never.",
+    )(command)
     for name, (option, text) in reversed(list(WALLETS.items())):
         command = click.option(option, name, multiple=True, callback=_by_wallet, help=text)(command)
     return command
+
+
+def _warn_days(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    parts = [] if value == "none" else [part.strip() for part in value.split(",")]
+    if len(parts) > MOST_WARNINGS or len(set(parts)) < len(parts):
+        raise click.BadParameter(f"at most {MOST_WARNINGS} numbers of days, each once, or none")
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and 1 <= int(part) <= MOST_WARN_DAYS):
+            raise click.BadParameter(f"{part!r} is no number of days from 1 to {MOST_WARN_DAYS}")
+    return tuple(sorted(map(int, parts), reverse=True))
 
 
 def _by_wallet(_ctx: click.Context, _option: click.Parameter, value: tuple[str, ...]) -> Mapping[str, Any]:
@@ -99,6 +119,8 @@ def revised(program: Program, given: Mapping[str, Any]) -> LedgerTerms:
     plain = {name: given[name] for name in NUMBERS if given[name] is not None}
     if given["clawback"] is not None:
         plain["clawback"] = Clawback(given["clawback"])
+    if given["warn_days"] is not None:
+        plain["warn_days"] = given["warn_days"]
     after = replace(ledger, lots=lots, **plain)
     if after.hold_seconds > after.max_hold_seconds:
         reader.wrong("hold-seconds", "must not be above max-hold-seconds")
@@ -125,6 +147,7 @@ def as_json(program: Program) -> dict[str, Any]:
         "maxHoldSeconds": ledger.max_hold_seconds,
         "transferLimit": ledger.transfer_points,
         "approvalAbove": ledger.approval_points,
+        "warnDays": list(ledger.warn_days),
     }
 
 
@@ -150,4 +173,10 @@ def in_words(program: Program) -> list[tuple[str, str]]:
             f"up to {most:,} points at once" if most else "none",
         ),
         ("adjustments", f"above {ledger.approval_points:,} points need a second person"),
+        (
+            "warnings",
+            f"{' and '.join(map(str, ledger.warn_days))} days before points expire"
+            if ledger.warn_days
+            else "none",
+        ),
     ]

@@ -50,6 +50,7 @@ async def test_a_change_changes_what_is_named_and_nothing_else(laurel: Laurel, p
     shown = await cli(laurel, "programs", "change", program.name, "--expiry", "points=months:12")
     assert "at the end of the month, 12 months later" in shown.stdout
     options = ("--pending", "points=days:14,until:PURCHASE", "--clawback", "refuse", "--transfer-limit", "0")
+    options = (*options, "--warn-days", "3,14")
     assert (await cli(laurel, "programs", "change", program.name, *options)).returncode == 0
     after = {
         **before,
@@ -59,6 +60,7 @@ async def test_a_change_changes_what_is_named_and_nothing_else(laurel: Laurel, p
         },
         "clawback": "refuse",
         "transferLimit": 0,
+        "warnDays": [14, 3],
     }
     assert await terms(laurel, program) == after
     assert (await cli(laurel, "programs", "change", program.name, "--pending", "points=none")).returncode == 0

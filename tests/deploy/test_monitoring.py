@@ -33,6 +33,7 @@ WORDS = frozenset(
         "count",
         "vector",
         "or",
+        "max",
         "min_over_time",
         "label_values",
     ]

@@ -14,9 +14,9 @@ from uuid import UUID
 from server.domain.activity import Activity, MemberFacts
 from server.domain.commands import Command, Outcome
 from server.domain.errors import Refused
-from server.domain.events import Event
+from server.domain.events import Event, PointsEarned
 from server.domain.ledger import Hold, Lot, Movement, Wallet
-from server.domain.past import Purchase, Spent
+from server.domain.past import Purchase, Spent, purchase_of
 from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluation import CapKey
@@ -135,7 +135,8 @@ class Books:
     """What one program's commands need to know, loaded under their locks.
 
     ``cap_usage`` is by member, then by rule and period: points given so far. ``purchases`` and ``spent``
-    are those that returns and refunds may concern.
+    are those that returns and refunds may concern. ``returning``: members whose returns name no purchase,
+    so that what they buy meanwhile counts too.
     """
 
     members: dict[UUID, MemberState] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class Books:
     cap_usage: dict[UUID, dict[CapKey, int]] = field(default_factory=dict)
     purchases: dict[UUID, Purchase] = field(default_factory=dict)
     spent: dict[UUID, Spent] = field(default_factory=dict)
+    returning: set[UUID] = field(default_factory=set)
 
     def apply(self, decision: Decision) -> None:
         """Take an accepted decision in."""
@@ -157,11 +159,19 @@ class Books:
         for (member_id, key), points in changes.cap_usage.items():
             usage = self.cap_usage.setdefault(member_id, {})
             usage[key] = usage.get(key, 0) + points
+        if command.member_id in self.returning:
+            self._remember_purchases(decision)
         for (_, event_id, line_id), units in changes.returned.items():
             self.purchases[event_id] = self.purchases[event_id].with_returned(line_id, units)
         for (_, transaction_id), points in changes.refunded.items():
             spent = self.spent[transaction_id]
             self.spent[transaction_id] = spent._replace(refunded=spent.refunded + points)
+
+    def _remember_purchases(self, decision: Decision) -> None:
+        rows = [movement.transaction for movement in decision.movements]
+        for event in decision.events:
+            if isinstance(event, PointsEarned):
+                self.purchases[event.event_id] = purchase_of(event, rows)
 
 
 def recorded(decision: Decision) -> Recorded:

@@ -34,15 +34,15 @@ class _Due(NamedTuple):
 
 def catch_up(draft: Draft, own: Holdings) -> None:
     """Do what has fallen due in any of the member's wallets."""
-    for point_type, wallet in list(own.wallets.items()):
+    for point_type, wallet in sorted(own.wallets.items()):
         if wallet.next_due is not None and wallet.next_due <= draft.terms.now:
             _catch_up(draft, own, point_type)
 
 
 def catch_up_overdue(draft: Draft, own: Holdings) -> None:
     """Do what the draft itself made due: a lot that was too old when it came in."""
-    while own.overdue:
-        _catch_up(draft, own, own.overdue.pop())
+    for point_type in sorted(own.overdue):
+        _catch_up(draft, own, point_type)
 
 
 def anything_due(member: MemberState, now: datetime) -> bool:
@@ -96,7 +96,8 @@ def _catch_up(draft: Draft, own: Holdings, point_type: str) -> None:
 
 
 def _holds(own: Holdings, point_type: str) -> list[Hold]:
-    return [hold for hold in own.holds.values() if hold.point_type == point_type and hold.open_points]
+    holds = [hold for hold in own.holds.values() if hold.point_type == point_type and hold.open_points]
+    return sorted(holds, key=lambda hold: hold.hold_id)
 
 
 def _due(own: Holdings, point_type: str, now: datetime) -> list[_Due]:

@@ -1,11 +1,14 @@
 """What has been bought and spent, as far as returns and refunds need it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from server.domain.ledger import Allocation
+from server.domain.activity import PURCHASE
+from server.domain.events import PointsEarned
+from server.domain.ledger import Allocation, Kind, Transaction
+from server.domain.rules import trace
 from server.domain.rules.evaluation import CapKey
 
 
@@ -49,7 +52,10 @@ class Purchase(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """A redemption or capture of the past: from which lots, in the order taken, and how much is refunded."""
+    """A redemption or capture of the past: from which lots, and how much is refunded.
+
+    ``shares``: by the lots' own expiry, those without one last, ties by age.
+    """
 
     transaction_id: UUID
     member_id: UUID
@@ -57,3 +63,43 @@ class Spent(NamedTuple):
     points: int
     refunded: int
     shares: tuple[Allocation, ...]
+
+
+def purchase_of(event: PointsEarned, rows: Iterable[Transaction]) -> Purchase:
+    """The purchase of which the event tells; ``rows`` are those of its decision."""
+    earned = [
+        (row.point_type, row.transaction_id, row.trace)
+        for row in rows
+        if row.kind is Kind.EARN and row.event_id == event.event_id
+    ]
+    activity = event.activity
+    return Purchase(
+        event.event_id,
+        event.member_id,
+        event.occurred_at,
+        sold(activity["type"], activity["lines"], {}),
+        earned_by_wallet(earned),
+    )
+
+
+def sold(event_type: str, lines: Sequence[Sequence[Any]], returned: Mapping[str, int]) -> tuple[Sold, ...]:
+    """The lines of a recorded activity; ``returned``: how many units of each are back."""
+    if lines:
+        return tuple(Sold(line[0], line[1], line[3], returned.get(line[0], 0)) for line in lines)
+    name = "1" if event_type == PURCHASE else ""
+    return (Sold(name, "", 1, returned.get(name, 0)),)
+
+
+def earned_by_wallet(rows: Iterable[tuple[str, UUID, str]]) -> tuple[Earned, ...]:
+    """What an activity earned, by wallet, of its rows' point types, ids and traces.
+
+    The rows of one wallet share one trace.
+    """
+    traces: dict[str, str] = {}
+    ids: dict[str, list[UUID]] = {}
+    for point_type, transaction_id, why in rows:
+        traces[point_type] = why
+        ids.setdefault(point_type, []).append(transaction_id)
+    return tuple(
+        Earned(point_type, tuple(ids[point_type]), *trace.spread(why)) for point_type, why in traces.items()
+    )

@@ -82,7 +82,11 @@ async def load(
         snapshots = await programs.all_current(connection, set(known))
         batch = prepared([p.command for p in batch], snapshots)
         _, found = await _ask(connection, known, _questions(batch, snapshots, now))
-    return batch, _ledger(snapshots, found, now, new_id, ledger_keys)
+    ledger = _ledger(snapshots, found, now, new_id, ledger_keys)
+    for command, *_ in batch:
+        if isinstance(command, Return) and command.event_id is None:
+            ledger[command.actor.program_id][0].returning.add(command.member_id)
+    return batch, ledger
 
 
 async def _ask(

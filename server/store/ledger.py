@@ -76,7 +76,11 @@ EXPIRES = "coalesce(expires_at, w.active_at + make_interval(days => rolling_days
 
 
 def lots_to_spend(wanted: Mapping[WalletOf, int]) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
-    """Of each wallet the lots that are spent first, as many as hold so many points, or all it has."""
+    """Of each wallet the lots that are spent first, as many as hold so many points, or all it has.
+
+    Of rolling lots and of others so many each: activity between two spendings puts the former behind the
+    latter, and leaves each kind in its own order.
+    """
     return Question(
         f"""SELECT ROW(wanted.program_id, wanted.member_id, own.*)
              FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[])
@@ -84,7 +88,8 @@ def lots_to_spend(wanted: Mapping[WalletOf, int]) -> Question[dict[MemberOf, dic
              JOIN wallet w USING (program_id, member_id, point_type),
                   LATERAL (SELECT {LOT_COLUMNS} FROM
                            (SELECT *, sum(remaining - held)
-                                        OVER (ORDER BY {EXPIRES} NULLS LAST, lot_id) AS so_far
+                                        OVER (PARTITION BY rolling_days IS NULL
+                                              ORDER BY {EXPIRES} NULLS LAST, lot_id) AS so_far
                               FROM lot
                              WHERE program_id = w.program_id AND member_id = w.member_id
                                AND point_type = w.point_type AND remaining > 0

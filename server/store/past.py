@@ -5,10 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from server.domain.activity import PURCHASE
 from server.domain.ledger import Allocation, Lot
-from server.domain.past import Earned, Purchase, Sold, Spent
-from server.domain.rules import trace
+from server.domain.past import Purchase, Spent, earned_by_wallet, sold
 from server.store.ledger import LOT_COLUMNS, MemberOf, lots
 from server.store.together import Question
 
@@ -62,26 +60,15 @@ def _purchases(rows: Sequence[Any]) -> dict[RowOf, Purchase]:
     found = {}
     for program_id, member_id, event_id, occurred_at, event_type, lines, earned, returned in rows:
         back = {} if returned is None else json.loads(returned)
-        sold = [Sold(n[0], n[1], n[3], back.get(n[0], 0)) for n in json.loads(lines)]
-        if not sold:
-            name = "1" if event_type == PURCHASE else ""
-            sold = [Sold(name, "", 1, back.get(name, 0))]
-        rows_earned = [] if earned is None else json.loads(earned)
+        own = [] if earned is None else json.loads(earned)
         found[program_id, event_id] = Purchase(
-            event_id, member_id, occurred_at, tuple(sold), _earned(rows_earned)
+            event_id,
+            member_id,
+            occurred_at,
+            sold(event_type, json.loads(lines), back),
+            earned_by_wallet((point_type, UUID(row), json.dumps(why)) for point_type, row, why in own),
         )
     return found
-
-
-def _earned(rows: Sequence[Any]) -> tuple[Earned, ...]:
-    """By wallet; the rows of one wallet share one trace."""
-    by_wallet: dict[str, list[Any]] = {}
-    for row in rows:
-        by_wallet.setdefault(row[0], []).append(row)
-    return tuple(
-        Earned(point_type, tuple(UUID(row[1]) for row in own), *trace.spread(json.dumps(own[0][2])))
-        for point_type, own in by_wallet.items()
-    )
 
 
 def spent(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[RowOf, Spent]]:

@@ -54,7 +54,7 @@ def earn(draft: Draft, books: Books, command: Earn, prepared: Prepared) -> Outco
 
 def _activate_awaiting(draft: Draft, own: Holdings, event_type: str) -> None:
     """Points that waited for this event can be spent from now on."""
-    for point_type, wallet in list(own.wallets.items()):
+    for point_type, wallet in sorted(own.wallets.items()):
         if wallet.pending:
             lots = [
                 lot

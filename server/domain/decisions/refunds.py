@@ -17,7 +17,8 @@ def refund(draft: Draft, books: Books, command: Refund, _: Prepared) -> Outcome:
     """Give points back, with their own expiry; what has expired meanwhile gets the program's grace."""
     own = draft.of(command.member_id)
     spent = books.spent.get(command.transaction_id)
-    if spent is None:
+    # The books may have it for the sake of another member's command.
+    if spent is None or spent.member_id != command.member_id:
         raise NotFound("REDEMPTION_NOT_FOUND", "no such redemption of this member")
     left = spent.points - spent.refunded
     points = command.points or left

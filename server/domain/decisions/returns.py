@@ -74,7 +74,8 @@ def _found(books: Books, command: Return) -> tuple[list[tuple[Purchase, Back]], 
     if command.event_id is None:
         return _matched(books, command)
     purchase = books.purchases.get(command.event_id)
-    if purchase is None:
+    # The books may have it for the sake of another member's command.
+    if purchase is None or purchase.member_id != command.member_id:
         raise NotFound("PURCHASE_NOT_FOUND", "no such purchase of this member")
     if not command.items:
         back = {line.line_id: line.quantity - line.returned for line in purchase.lines}

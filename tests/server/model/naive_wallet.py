@@ -1,0 +1,133 @@
+"""What the naive model keeps of a member: lots, holds, what was bought and spent. No sums."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(eq=False)
+class Lot:
+    """Points that came in together."""
+
+    number: int
+    points: int
+    remaining: int
+    purchase: int | None = None
+    active: bool = True
+    activates_at: datetime | None = None
+    activates_on: str = ""
+    expires_at: datetime | None = None
+    rolling_days: int | None = None
+    held: int = 0
+
+    @property
+    def spendable(self) -> int:
+        return self.remaining - self.held if self.active else 0
+
+
+@dataclass(eq=False)
+class Hold:
+    """Points reserved, from which lots; until when."""
+
+    who: UUID
+    wallet: str
+    until: datetime
+    shares: list[tuple[Lot, int]]
+    over: str = ""
+
+    @property
+    def open(self) -> int:
+        return sum(points for _, points in self.shares)
+
+
+@dataclass(eq=False)
+class Spent:
+    """A redemption or a capture: what came from where."""
+
+    who: UUID
+    wallet: str
+    shares: list[tuple[Lot, int]]
+    refunded: int = 0
+
+
+@dataclass(eq=False)
+class Sold:
+    """A line of a purchase."""
+
+    name: str
+    sku: str
+    quantity: int
+    returned: int = 0
+    points: dict[str, int] = field(default_factory=dict)  # by wallet
+    counted: dict[tuple[str, str], int] = field(default_factory=dict)  # by rule and period
+
+
+@dataclass(eq=False)
+class Purchase:
+    """What was bought, or an event, which is one line without a name."""
+
+    place: int
+    who: UUID
+    moment: datetime
+    lines: list[Sold]
+
+
+@dataclass(eq=False)
+class Wallet:
+    """Lots, a debt, and what tiers count."""
+
+    lots: list[Lot] = field(default_factory=list)
+    debt: int = 0
+    lifetime: int = 0
+    active_at: datetime | None = None
+
+    @property
+    def balance(self) -> int:
+        return sum(lot.spendable for lot in self.lots)
+
+    @property
+    def pending(self) -> int:
+        return sum(lot.remaining for lot in self.lots if not lot.active)
+
+    @property
+    def held(self) -> int:
+        return sum(lot.held for lot in self.lots)
+
+    def expiry(self, lot: Lot) -> datetime | None:
+        if lot.rolling_days is not None and self.active_at is not None:
+            return self.active_at + lot.rolling_days * 24 * HOUR
+        return lot.expires_at
+
+    def in_order(self, lots: list[Lot]) -> list[Lot]:
+        """The soonest to expire first, those without expiry last, ties by age."""
+        far = datetime.max.replace(tzinfo=self.active_at.tzinfo if self.active_at else None)
+        return sorted(lots, key=lambda lot: ((self.expiry(lot) or far).replace(tzinfo=None), lot.number))
+
+    def shares(self, points: int, lots: list[Lot] | None = None) -> list[tuple[Lot, int]]:
+        """Which lots give how much."""
+        taken = []
+        for lot in self.in_order(self.lots if lots is None else lots):
+            part = min(lot.spendable, points)
+            if part > 0:
+                taken.append((lot, part))
+                points -= part
+        assert points == 0
+        return taken
+
+    def spend(self, points: int, lots: list[Lot] | None = None) -> list[tuple[Lot, int]]:
+        """Take them out."""
+        taken = self.shares(points, lots)
+        for lot, part in taken:
+            lot.remaining -= part
+        return taken
+
+    def settle(self) -> None:
+        """What comes in pays a debt first."""
+        paid = min(self.balance, self.debt)
+        self.spend(paid)
+        self.debt -= paid
+
+    def touch(self, moment: datetime) -> None:
+        self.active_at = moment if self.active_at is None else max(self.active_at, moment)

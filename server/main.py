@@ -88,7 +88,7 @@ def build_services(
     member_service, points_service, rules_service = SERVICES
     pages, sealer = Pages(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now)
-    points = Points(database, sealer, programs, committer)
+    points = Points(database, sealer, programs, committer, now)
     return {
         member_service: MemberService(members, pages),
         points_service: PointsService(points, pages, now),

@@ -1,10 +1,11 @@
 """`laurel points`: record purchases, redeem, look into wallets and the ledger."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 from google.protobuf.struct_pb2 import Struct
-from loyalty.v1 import points_pb2
+from loyalty.v1 import member_pb2, points_pb2
 
 from laurel.client import connect, program_option
 from laurel.commands.identifiers import (
@@ -188,7 +189,7 @@ def redeem(
 @program_option
 @json_option
 def balance(*, member: str, program: str, as_json: bool) -> None:
-    """Show the wallets and the tier of a member."""
+    """Show the wallets of a member, what in them expires or becomes spendable when, and the tier."""
     with connect("staff", program) as client:
         request = points_pb2.GetBalanceRequest(member_id=member_id_of(client, member))
         reply = client.call(client.points.GetBalance, request)
@@ -199,6 +200,11 @@ def balance(*, member: str, program: str, as_json: bool) -> None:
         ("WALLET", "BALANCE", "PENDING", "HELD", "DEBT", "LIFETIME"),
         [(w.point_type, w.balance, w.pending, w.held, w.debt, w.lifetime) for w in reply.wallets],
     )
+    coming = [change for w in reply.wallets for change in _coming(w)]
+    if coming:
+        click.echo()
+        show_table(("WALLET", "POINTS", "WHAT", "WHEN"), coming)
+        click.echo()
     rest = f", {reply.points_to_next_tier:,} points to {reply.next_tier}" if reply.next_tier else ""
     click.echo(f"tier {reply.tier}{rest}")
 
@@ -309,6 +315,22 @@ def explain(*, transaction_id: str, program: str, as_json: bool) -> None:
         )
 
 
+def _coming(wallet: member_pb2.Wallet) -> Iterator[tuple[str, int, str, str]]:
+    """What time will do to a wallet; nothing for one in which nothing expires and nothing is pending."""
+    name, outlook = wallet.point_type, wallet.outlook
+    for start in outlook.activations:
+        ways = [moment(start.activate_time), start.event_type and f"with the next {start.event_type}"]
+        yield name, start.points, "can be spent", " or ".join(way for way in ways if way)
+    if outlook.activating_later:
+        yield name, outlook.activating_later, "can be spent", "later"
+    for end in outlook.expiries:
+        yield name, end.points, "expire", moment(end.expire_time)
+    if outlook.expiring_later:
+        yield name, outlook.expiring_later, "expire", "later"
+    if outlook.expiries and outlook.never_expiring:
+        yield name, outlook.never_expiring, "expire", "never"
+
+
 def _whose(member: str) -> dict[str, Any]:
     return {"member_id": member} if is_member_id(member) else {"identifier": identifier(member)}
 
@@ -353,6 +375,7 @@ def _show_awards(reply: points_pb2.AccrueResponse | points_pb2.SubmitEventRespon
         (
             ("awarded", ", ".join(f"{a.points:,} {a.point_type}" for a in reply.awards) or "nothing"),
             ("balance", reply.balance),
+            ("pending", reply.pending or ""),
             ("tier", f"{reply.tier}{', just reached' if reply.tier_raised else ''}"),
             *((f"transaction ({a.point_type})", a.transaction_id) for a in reply.awards),
             ("event", reply.event_id),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from server.domain.lots import NEVER, Expiry, LotTerms, Until
+from server.domain.lots import AT_ONCE_AND_FOR_EVER, NEVER, Expiry, LotTerms, Until
 from server.domain.program import Clawback, LedgerTerms
 
 
@@ -23,8 +23,8 @@ def dump(ledger: LedgerTerms) -> dict[str, Any]:
         for name, value in asdict(ledger).items()
         if name != "lots" and value != getattr(default, name)
     }
-    if ledger.lots:
-        said["lots"] = {point_type: dump_lot(terms) for point_type, terms in ledger.lots.items()}
+    if lots := _told_apart(ledger.lots):
+        said["lots"] = {point_type: dump_lot(terms) for point_type, terms in lots.items()}
     return said
 
 
@@ -32,7 +32,7 @@ def load(said: Mapping[str, Any]) -> LedgerTerms:
     """The terms that ``dump`` wrote down."""
     plain = {f.name: said[f.name] for f in fields(LedgerTerms) if f.name in said}
     if "lots" in plain:
-        plain["lots"] = {point_type: load_lot(terms) for point_type, terms in plain["lots"].items()}
+        plain["lots"] = _told_apart({name: load_lot(terms) for name, terms in plain["lots"].items()})
     if "clawback" in plain:
         plain["clawback"] = Clawback(plain["clawback"])
     if "warn_days" in plain:
@@ -58,3 +58,8 @@ def load_lot(said: Mapping[str, Any]) -> LotTerms:
     for until, number in said.get("expiry", {}).items():
         expiry = Expiry(Until(until), number)
     return LotTerms(said.get("pending_days", 0), said.get("activates_on", ""), expiry)
+
+
+def _told_apart(lots: Mapping[str, LotTerms]) -> Mapping[str, LotTerms]:
+    """Only the wallets whose points don't simply live at once and for ever."""
+    return {point_type: terms for point_type, terms in lots.items() if terms != AT_ONCE_AND_FOR_EVER}

@@ -5,10 +5,10 @@ reading the member, so that no stored reply holds personal data.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -23,13 +23,16 @@ from server.domain.events import (
     MemberStatusChanged,
     MemberUpdated,
 )
+from server.domain.ledger import Wallet
 from server.domain.members import Consent, Identifier, Member, Profile, Status
 from server.operations.coalesced import Coalesced
 from server.operations.collisions import repeated
 from server.operations.programs import Programs
+from server.operations.wallets import members_as_due
 from server.store import events, keys, locks
 from server.store import members as store
 from server.store.database import Connection, Database
+from server.store.ledger import MemberOf
 from server.store.sealing import Sealer
 from server.store.together import ask, write
 
@@ -54,7 +57,7 @@ class Members:
         self._sealer = sealer
         self._programs = programs
         self._clock = clock
-        self._rows = Coalesced(database, store.rows)
+        self._sealed = Coalesced(database, self._rows)
         self._owners = Coalesced(database, store.owners)
 
     @repeated
@@ -89,11 +92,11 @@ class Members:
 
     async def get(self, program_id: UUID, member_id: UUID) -> Member:
         """The member, in whatever status. Raises NotFound."""
-        row = await self._rows.get((program_id, member_id))
-        if row is None:
+        found = await self._sealed.get((program_id, member_id))
+        if found is None:
             raise _not_found()
         snapshots = await self._programs.at_hand(self._database, [program_id])
-        return self._opened(row, snapshots[program_id].program.point_types)
+        return self._opened(found, snapshots[program_id].program.point_types)
 
     async def find(self, program_id: UUID, identifier: Identifier) -> Member:
         """The member that the identifier belongs to. Raises NotFound."""
@@ -112,11 +115,11 @@ class Members:
         """At most ``size`` members after that id, oldest first, and whether there are more."""
         async with self._database.connection() as connection:
             point_types = await self._point_types(connection, program_id)
-            found = await store.page(
-                connection, self._sealer, program_id, after=after, size=size + 1, status=status, tier=tier
+            rows = await store.page(
+                connection, program_id, after=after, size=size + 1, status=status, tier=tier
             )
-        members = [replace(m, wallets=rules.all_wallets(m.wallets, point_types)) for m in found]
-        return members[:size], len(members) > size
+            found = await self._as_due(connection, rows[:size])
+        return [self._opened(sealed, point_types) for sealed in found.values()], len(rows) > size
 
     @repeated
     async def update(
@@ -275,19 +278,46 @@ class Members:
 
     async def _read(self, connection: Connection, program_id: UUID, member_id: UUID) -> Member:
         """The member as this transaction sees it. Raises NotFound."""
-        row = (await store.rows(connection, [(program_id, member_id)])).get((program_id, member_id))
-        if row is None:
+        found = (await self._rows(connection, [(program_id, member_id)])).get((program_id, member_id))
+        if found is None:
             raise _not_found()
-        return self._opened(row, await self._point_types(connection, program_id))
+        return self._opened(found, await self._point_types(connection, program_id))
 
-    def _opened(self, row: Any, point_types: Sequence[str]) -> Member:
-        member = store.opened(self._sealer, row)
-        return replace(member, wallets=rules.all_wallets(member.wallets, point_types))
+    async def _rows(
+        self, connection: Connection, wanted: Collection[MemberOf]
+    ) -> Mapping[MemberOf, "_Sealed"]:
+        """The members that exist, still sealed, with their wallets as they are now."""
+        return await self._as_due(connection, await store.rows(connection, wanted))
+
+    async def _as_due(self, connection: Connection, rows: Sequence[Any]) -> dict[MemberOf, "_Sealed"]:
+        now = self._clock()
+        found = {store.member_of(row): _Sealed(row, store.wallets_of(row)) for row in rows}
+        due = [key for key, (_, wallets) in found.items() if any(_is_due(w, now) for w in wallets)]
+        if due:
+            members = await members_as_due(connection, self._programs, due, now)
+            for key, member in members.items():
+                found[key] = _Sealed(found[key].row, tuple(member.wallets.values()))
+        return found
+
+    def _opened(self, sealed: "_Sealed", point_types: Sequence[str]) -> Member:
+        member = store.opened(self._sealer, sealed.row)
+        return replace(member, wallets=rules.all_wallets(sealed.wallets, point_types))
 
     async def _point_types(self, connection: Connection, program_id: UUID) -> tuple[str, ...]:
         # A stale snapshot does: the terms matter here only for wallets that are still empty.
         snapshot = self._programs.known(program_id) or await self._programs.current(connection, program_id)
         return snapshot.program.point_types
+
+
+class _Sealed(NamedTuple):
+    """A member's row, still sealed, and its wallets."""
+
+    row: Any
+    wallets: tuple[Wallet, ...]
+
+
+def _is_due(wallet: Wallet, now: datetime) -> bool:
+    return wallet.next_due is not None and wallet.next_due <= now
 
 
 class _Change:

@@ -1,7 +1,8 @@
 """Points: who is meant, what is committed, and what stands in the books."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from server.domain.books import MemberState
@@ -13,12 +14,12 @@ from server.domain.program import Program
 from server.operations.coalesced import Coalesced
 from server.operations.committer import Committer
 from server.operations.programs import Programs
+from server.operations.wallets import members_as_due
 from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
 from server.store.ledger import MemberOf
 from server.store.sealing import Sealer
-from server.store.together import ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,21 @@ class Explained:
 
 
 class Points:
-    """What can be done with points."""
+    """What can be done with points. ``clock`` tells the time, aware, in UTC."""
 
-    def __init__(self, database: Database, sealer: Sealer, programs: Programs, committer: Committer) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        programs: Programs,
+        committer: Committer,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._database = database
         self._sealer = sealer
         self._programs = programs
         self._committer = committer
+        self._clock = clock
         self._owners = Coalesced(database, member_store.owners)
         self._members = Coalesced(database, self._read_members)
 
@@ -60,7 +69,11 @@ class Points:
         return await self._committer.submit(command, deadline)
 
     async def balance(self, program_id: UUID, member_id: UUID) -> tuple[Program, MemberState]:
-        """The member's wallets and tier, and the program whose terms they follow. Raises NotFound."""
+        """The member's wallets as they are now and tier, and the program whose terms they follow.
+
+        What has fallen due is done in them, and all open lots of wallets that change by the clock are there.
+        Raises NotFound.
+        """
         member = await self._members.get((program_id, member_id))
         if member is None:
             raise _no_member()
@@ -94,13 +107,7 @@ class Points:
     async def _read_members(
         self, connection: Connection, wanted: Collection[MemberOf]
     ) -> Mapping[MemberOf, MemberState]:
-        main = {}
-        for program_id in {program_id for program_id, _ in wanted}:
-            known = self._programs.known(program_id) or await self._programs.current(connection, program_id)
-            main[program_id] = known.program.main_point_type
-        (found,) = await ask(connection, store.members_known(wanted, main))
-        states: Mapping[MemberOf, MemberState] = found
-        return states
+        return await members_as_due(connection, self._programs, wanted, self._clock())
 
 
 async def _transaction(connection: Connection, program_id: UUID, transaction_id: UUID) -> Transaction:

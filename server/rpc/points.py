@@ -15,6 +15,7 @@ from server.domain.commands import Outcome, Redeem
 from server.domain.errors import PermissionDenied
 from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction
 from server.domain.members import Identifier
+from server.domain.outlook import outlook
 from server.domain.points_in_words import told
 from server.domain.rules import trace
 from server.operations.points import Points
@@ -111,7 +112,10 @@ class PointsService:
         following = program.tier_after(member.facts.lifetime)
         return pb.GetBalanceResponse(
             member_id=str(member_id),
-            wallets=[profiles.wallet_message(member.wallet(t)) for t in program.point_types],
+            wallets=[
+                profiles.wallet_with_outlook(member.wallet(t), outlook(member, t))
+                for t in program.point_types
+            ],
             tier=member.facts.tier,
             next_tier="" if following is None else following.name,
             points_to_next_tier=0 if following is None else following.from_points - member.facts.lifetime,
@@ -193,6 +197,7 @@ def _earned(outcome: Outcome) -> dict[str, Any]:
         ],
         "points": outcome.points,
         "balance": outcome.balance,
+        "pending": outcome.pending,
         "tier": outcome.tier,
         "tier_raised": outcome.tier_raised,
         "version": outcome.version,

@@ -21,6 +21,7 @@ from server.domain.members import (
     Profile,
     Status,
 )
+from server.domain.outlook import Outlook
 from server.operations import contacts
 from server.operations.members import Decision
 from server.rpc.fields import Fields
@@ -134,6 +135,24 @@ def wallet_message(wallet: Wallet) -> pb.Wallet:
         debt=wallet.debt,
         lifetime=wallet.lifetime,
     )
+
+
+def wallet_with_outlook(wallet: Wallet, outlook: Outlook) -> pb.Wallet:
+    """What a member holds of one point type, and what time will do to it."""
+    message = wallet_message(wallet)
+    told = message.outlook
+    told.never_expiring = outlook.never_expiring
+    if outlook.expiring:
+        told.expiring_later = outlook.expiring_later
+        for end in outlook.expiring:
+            told.expiries.add(points=end.points).expire_time.FromDatetime(end.expires_at)
+    if outlook.activating:
+        told.activating_later = outlook.activating_later
+        for start in outlook.activating:
+            entry = told.activations.add(points=start.points, event_type=start.activates_on)
+            if start.activates_at is not None:
+                entry.activate_time.FromDatetime(start.activates_at)
+    return message
 
 
 def consent_message(consent: Consent) -> pb.Consent:

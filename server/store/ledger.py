@@ -127,6 +127,20 @@ def lots_open(
     )
 
 
+def lots_that_change(members: Collection[MemberOf]) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
+    """The open lots of those wallets of members in which the clock, or an event, will change something."""
+    return Question(
+        f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})
+             FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
+             JOIN wallet w USING (program_id, member_id)
+             JOIN lot USING (program_id, member_id)
+            WHERE (w.next_due IS NOT NULL OR w.pending > 0) AND lot.point_type = w.point_type
+              AND remaining > 0""",
+        ([program_id for program_id, _ in members], [member_id for _, member_id in members]),
+        lots,
+    )
+
+
 def holds_open(
     members: Collection[MemberOf], hold_ids: Collection[UUID], now: datetime
 ) -> Question[dict[MemberOf, dict[UUID, Hold]]]:

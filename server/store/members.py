@@ -32,7 +32,7 @@ _MEMBERS = """
     SELECT m.program_id, m.member_id, m.status, m.tier, m.tags, m.segments, m.attributes, m.joined_at,
            m.version, p.sealed, p.preferences, p.updated_at, p.etag, k.master_key_id, k.wrapped,
            ARRAY(SELECT (w.point_type, w.balance, w.pending, w.held, w.debt, w.lifetime,
-                         w.sequence, w.head_hash)
+                         w.sequence, w.head_hash, w.next_due, w.active_at)
                    FROM wallet w
                   WHERE w.program_id = m.program_id AND w.member_id = m.member_id) AS wallets
       FROM member m
@@ -74,30 +74,29 @@ async def insert(connection: Connection, sealer: Sealer, member: Member) -> None
     )
 
 
-async def rows(connection: Connection, wanted: Collection[MemberOf]) -> dict[MemberOf, Any]:
+async def rows(connection: Connection, wanted: Collection[MemberOf]) -> list[Any]:
     """The rows of these members, still sealed; what does not exist is absent."""
-    found = await connection.fetch(
+    found: list[Any] = await connection.fetch(
         f"""{_MEMBERS}
               JOIN unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
              USING (program_id, member_id)""",
         [program_id for program_id, _ in wanted],
         [member_id for _, member_id in wanted],
     )
-    return {(r["program_id"], r["member_id"]): r for r in found}
+    return found
 
 
 async def page(
     connection: Connection,
-    sealer: Sealer,
     program_id: UUID,
     *,
     after: UUID | None,
     size: int,
     status: Status | None = None,
     tier: str = "",
-) -> list[Member]:
-    """At most ``size`` members after that id, oldest first: their ids are in order of joining."""
-    rows = await connection.fetch(
+) -> list[Any]:
+    """The rows of at most ``size`` members after that id, oldest first: ids are in order of joining."""
+    found: list[Any] = await connection.fetch(
         f"""{_MEMBERS}
              WHERE m.program_id = $1
                AND ($2::uuid IS NULL OR m.member_id > $2)
@@ -111,7 +110,7 @@ async def page(
         tier,
         size,
     )
-    return [opened(sealer, r) for r in rows]
+    return found
 
 
 async def update_profile(
@@ -289,6 +288,16 @@ def _personal(profile: Profile) -> dict[str, Any]:
     }
 
 
+def member_of(row: Any) -> MemberOf:
+    """Whose row it is."""
+    return row["program_id"], row["member_id"]
+
+
+def wallets_of(row: Any) -> tuple[Wallet, ...]:
+    """The wallets in a row, as they are written down."""
+    return tuple(Wallet(*w) for w in row["wallets"])
+
+
 def opened(sealer: Sealer, row: Any) -> Member:
     """The member in a row. Raises BrokenSealError."""
     program_id, member_id = row["program_id"], row["member_id"]
@@ -304,7 +313,7 @@ def opened(sealer: Sealer, row: Any) -> Member:
         updated_at=row["updated_at"],
         etag=row["etag"],
         version=row["version"],
-        wallets=tuple(Wallet(*w) for w in row["wallets"]),
+        wallets=wallets_of(row),
     )
 
 

@@ -1,6 +1,7 @@
 """How points live in a program, set from the command line and obeyed by a running server."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -121,7 +122,17 @@ async def test_the_next_purchase_obeys_and_what_was_there_keeps_its_terms(
     options = ("--pending", "points=days:14", "--expiry", "points=years:1")
     assert (await cli(laurel, "programs", "change", program.name, *options)).returncode == 0
     bought = await buy("two")
-    assert (bought.points, bought.balance) == (100, 100)
+    assert (bought.points, bought.balance, bought.pending) == (100, 100, 100)
+
+    [points, _] = (await till.points.GetBalance(pb.GetBalanceRequest(member_id=member_id))).wallets
+    assert (points.balance, points.pending) == (100, 100)
+    assert (points.outlook.never_expiring, list(points.outlook.expiries)) == (100, [])
+    [coming] = points.outlook.activations
+    assert (coming.points, coming.HasField("activate_time"), coming.event_type) == (100, True, "")
+    staff = await new_key(laurel.database, program, CallerKind.STAFF)
+    shown = await cli(laurel, "points", "balance", member_id, key=staff)
+    assert re.search(r"points +100  can be spent  20\d\d-\d\d-\d\d 18:30:00Z", shown.stdout), shown.stdout
+
     lots = []
     for order in (await till.points.ListHistory(pb.ListHistoryRequest(member_id=member_id))).transactions:
         why = await till.points.Explain(pb.ExplainRequest(transaction_id=order.transaction_id))

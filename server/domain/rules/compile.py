@@ -125,16 +125,18 @@ class RuleSet:
     """The rules in force, compiled once and never changed.
 
     ``rules`` are those that earn and ``redeeming`` those about redemptions, each in the
-    order of consideration: priority descending, then name.
+    order of consideration: priority descending, then name. ``timed``: whether any points
+    that they give activate or expire.
     """
 
-    __slots__ = ("_capped", "_shelves", "program", "redeeming", "rules")
+    __slots__ = ("_capped", "_shelves", "program", "redeeming", "rules", "timed")
 
     def __init__(self, program: Program, compiled: Iterable[CompiledRule]) -> None:
         ordered = sorted(compiled, key=lambda rule: (-rule.rule.priority, rule.name))
         self.program = program
         self.rules = tuple(rule for rule in ordered if rule.rule.type is RuleType.EARN)
         self.redeeming = tuple(rule for rule in ordered if rule.rule.type is RuleType.REDEEM)
+        self.timed = bool(program.ledger.lots) or any(rule.terms is not None for rule in self.rules)
         demanded = {place: demands(full_condition(rule.rule)) for place, rule in enumerate(self.rules)}
         self._shelves = self._by_event(demanded)
         self._capped = self._by_event(

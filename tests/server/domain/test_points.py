@@ -68,7 +68,7 @@ def books() -> Books:
     )
 
 
-def command(kind: type[Earn] | type[Redeem], member_id: UUID, request_id: str, **said: Any) -> Any:
+def command(kind: type[Command], member_id: UUID, request_id: str, **said: Any) -> Any:
     """A command that names an order only if ``said`` does."""
     common: dict[str, Any] = {
         "actor": ACTOR,

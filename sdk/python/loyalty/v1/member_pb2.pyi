@@ -198,6 +198,7 @@ class Wallet(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     DEBT_FIELD_NUMBER: _builtins.int
     LIFETIME_FIELD_NUMBER: _builtins.int
+    OUTLOOK_FIELD_NUMBER: _builtins.int
     point_type: _builtins.str
     """The point type, such as `points`."""
     balance: _builtins.int
@@ -210,6 +211,10 @@ class Wallet(_message.Message):
     """Owed to the program; later earnings pay it first."""
     lifetime: _builtins.int
     """Everything ever earned, less what was taken back."""
+    @_builtins.property
+    def outlook(self) -> Global___Outlook:
+        """What time will do to it. In replies of GetBalance only."""
+
     def __init__(
         self,
         *,
@@ -219,14 +224,122 @@ class Wallet(_message.Message):
         held: _builtins.int = ...,
         debt: _builtins.int = ...,
         lifetime: _builtins.int = ...,
+        outlook: Global___Outlook | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outlook", b"outlook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "debt", b"debt", "held", b"held", "lifetime", b"lifetime", "pending", b"pending", "point_type", b"point_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "debt", b"debt", "held", b"held", "lifetime", b"lifetime", "outlook", b"outlook", "pending", b"pending", "point_type", b"point_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Wallet: _TypeAlias = Wallet  # noqa: Y015
+
+@_typing.final
+class Outlook(_message.Message):
+    """Outlook says which points of a wallet expire when, and when pending ones can be spent.
+
+    The points of expiries, expiring_later and never_expiring sum to the balance; those of activations and
+    activating_later to what is pending. Held points are in none of them. Where expiry rolls with activity, moments are
+    those that hold if the member does nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPIRIES_FIELD_NUMBER: _builtins.int
+    EXPIRING_LATER_FIELD_NUMBER: _builtins.int
+    NEVER_EXPIRING_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    ACTIVATING_LATER_FIELD_NUMBER: _builtins.int
+    expiring_later: _builtins.int
+    """Points of the balance that expire after those."""
+    never_expiring: _builtins.int
+    """Points of the balance that never expire."""
+    activating_later: _builtins.int
+    """Pending points that come after those."""
+    @_builtins.property
+    def expiries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Expiry]:
+        """The next moments at which points of the balance expire, soonest first; at most 12."""
+
+    @_builtins.property
+    def activations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Activation]:
+        """When pending points can be spent, soonest first, those that wait for an event alone last; at most 12."""
+
+    def __init__(
+        self,
+        *,
+        expiries: _abc.Iterable[Global___Expiry] | None = ...,
+        expiring_later: _builtins.int = ...,
+        never_expiring: _builtins.int = ...,
+        activations: _abc.Iterable[Global___Activation] | None = ...,
+        activating_later: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activating_later", b"activating_later", "activations", b"activations", "expiries", b"expiries", "expiring_later", b"expiring_later", "never_expiring", b"never_expiring"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outlook: _TypeAlias = Outlook  # noqa: Y015
+
+@_typing.final
+class Expiry(_message.Message):
+    """Expiry is points that expire together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    points: _builtins.int
+    """Points, 1 or more."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The first moment at which they can't be spent any more."""
+
+    def __init__(
+        self,
+        *,
+        points: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Expiry: _TypeAlias = Expiry  # noqa: Y015
+
+@_typing.final
+class Activation(_message.Message):
+    """Activation is pending points that can be spent from a moment on, or with an event, whichever comes first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    points: _builtins.int
+    """Points, 1 or more."""
+    event_type: _builtins.str
+    """The type of event with which the member activates them, empty for none."""
+    @_builtins.property
+    def activate_time(self) -> _timestamp_pb2.Timestamp:
+        """The first moment at which they can be spent; absent if only an event activates them."""
+
+    def __init__(
+        self,
+        *,
+        points: _builtins.int = ...,
+        activate_time: _timestamp_pb2.Timestamp | None = ...,
+        event_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "event_type", b"event_type", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Activation: _TypeAlias = Activation  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):

@@ -302,6 +302,7 @@ class AccrueResponse(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     TIER_RAISED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the purchase in the event log, also when it earned nothing."""
     member_id: _builtins.str
@@ -316,6 +317,8 @@ class AccrueResponse(_message.Message):
     """Whether this purchase raised the tier."""
     version: _builtins.int
     """The member's version after this purchase: a read at this version or later includes it."""
+    pending: _builtins.int
+    """The main wallet's points that can't be spent yet, after this purchase; what was awarded may be among them."""
     @_builtins.property
     def awards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Award]:
         """What was awarded, one entry a wallet; empty if no rule gave anything."""
@@ -331,10 +334,11 @@ class AccrueResponse(_message.Message):
         tier: _builtins.str = ...,
         tier_raised: _builtins.bool = ...,
         version: _builtins.int = ...,
+        pending: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "event_id", b"event_id", "member_id", b"member_id", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,6 +420,7 @@ class SubmitEventResponse(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     TIER_RAISED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the event in the event log."""
     member_id: _builtins.str
@@ -430,6 +435,8 @@ class SubmitEventResponse(_message.Message):
     """Whether this event raised the tier."""
     version: _builtins.int
     """The member's version after this event."""
+    pending: _builtins.int
+    """The main wallet's points that can't be spent yet, after this event; what was awarded may be among them."""
     @_builtins.property
     def awards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Award]:
         """What was awarded, one entry a wallet."""
@@ -445,10 +452,11 @@ class SubmitEventResponse(_message.Message):
         tier: _builtins.str = ...,
         tier_raised: _builtins.bool = ...,
         version: _builtins.int = ...,
+        pending: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "event_id", b"event_id", "member_id", b"member_id", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

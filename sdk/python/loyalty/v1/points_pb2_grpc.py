@@ -125,7 +125,9 @@ class PointsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBalance(self, request, context):
-        """GetBalance returns the wallets and the tier of a member.
+        """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
+
+        What has fallen due is done in what it shows, whether or not it is written down yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

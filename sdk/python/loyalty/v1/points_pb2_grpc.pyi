@@ -64,7 +64,10 @@ class PointsServiceStub:
     program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]
-    """GetBalance returns the wallets and the tier of a member."""
+    """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
+
+    What has fallen due is done in what it shows, whether or not it is written down yet.
+    """
     GetTransaction: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetTransactionRequest, _points_pb2.GetTransactionResponse]
     """GetTransaction returns one row of the ledger."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_points_pb2.ListHistoryRequest, _points_pb2.ListHistoryResponse]
@@ -110,7 +113,10 @@ class PointsServiceAsyncStub(PointsServiceStub):
     program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]  # type: ignore[assignment]
-    """GetBalance returns the wallets and the tier of a member."""
+    """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
+
+    What has fallen due is done in what it shows, whether or not it is written down yet.
+    """
     GetTransaction: _aio.UnaryUnaryMultiCallable[_points_pb2.GetTransactionRequest, _points_pb2.GetTransactionResponse]  # type: ignore[assignment]
     """GetTransaction returns one row of the ledger."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_points_pb2.ListHistoryRequest, _points_pb2.ListHistoryResponse]  # type: ignore[assignment]
@@ -177,7 +183,10 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _points_pb2.GetBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.GetBalanceResponse, _abc.Awaitable[_points_pb2.GetBalanceResponse]]:
-        """GetBalance returns the wallets and the tier of a member."""
+        """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
+
+        What has fallen due is done in what it shows, whether or not it is written down yet.
+        """
 
     @_abc_1.abstractmethod
     def GetTransaction(

@@ -39,12 +39,15 @@ from server.operations.watch import Commits, Lag
 from server.readiness import Readiness
 from server.rpc import reflection
 from server.rpc.access import SERVICES, declared_scopes
-from server.rpc.gate import Gate, Method, UnknownMethods, guarded, methods
+from server.rpc.gate import Gate
+from server.rpc.handlers import Methods, UnknownMethods, guarded, methods
+from server.rpc.journal import JournalService
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
 from server.rpc.rules import RulesService
-from server.rpc.watch import Calls
+from server.rpc.streams import Streams
+from server.rpc.watch import Calls, EntriesTold
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
 from server.store.database import Database
@@ -53,6 +56,7 @@ from server.store.sealing import Sealer
 from server.tls import Certificates, Files, TlsError
 from server.watch import RedisState, describe
 from telemetry.listener import Listener
+from telemetry.metrics import Metrics
 from telemetry.setup import Telemetry, TelemetryError
 
 # gRPC refuses by itself, without our details, what is larger than this many times the
@@ -83,15 +87,18 @@ def build_services(
     keys: Secrets,
     programs: Programs,
     committer: Committer,
+    gate: Gate,
+    metrics: Metrics,
 ) -> dict[ServiceDescriptor, object]:
     """Every service with what it needs, by its contract."""
-    member_service, points_service, rules_service = SERVICES
+    member_service, points_service, journal_service, rules_service = SERVICES
     pages, sealer = Pages(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now)
-    points = Points(database, sealer, programs, committer, now)
+    points = PointsService(Points(database, sealer, programs, committer, now), pages, now)
     return {
         member_service: MemberService(members, pages),
-        points_service: PointsService(points, pages, now),
+        points_service: points,
+        journal_service: JournalService(gate, points, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, hints, programs, now), members, pages, now),
     }
 
@@ -113,9 +120,14 @@ class Server:
         self.readiness: Readiness | None = None
         self.telemetry = telemetry
         self.certificates: Certificates | None = None
-        self.methods: dict[str, Method] = {}
+        self.methods = Methods()
         self._settings = settings
         self._health: Health | None = None
+        self._streams = Streams(
+            idle_seconds=settings.stream_idle_seconds,
+            most=settings.streams,
+            most_of_a_credential=settings.streams_per_caller,
+        )
         self._closing = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
@@ -132,6 +144,12 @@ class Server:
         if self._health is not None:
             await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.grace_seconds)
+
+    async def end_streams(self) -> None:
+        """Let no stream begin any more; wait for those that are open, as long as draining may take."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self._streams.stop()
 
     async def stop(self) -> None:
         """Announce it, then take no more calls, let those under way finish for ``drain_seconds``, and close.
@@ -194,11 +212,12 @@ class Server:
             Callers(credentials, tokens) if tokens else credentials,
             Audit(database, now),
             limits,
+            streams=self._streams,
             default_deadline=settings.default_deadline_seconds,
             max_deadline=settings.max_deadline_seconds,
             max_message_bytes=settings.max_message_bytes,
         )
-        services = build_services(database, hints, keys, programs, committer)
+        services = build_services(database, hints, keys, programs, committer, gate, metrics)
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
         verifiers: dict[str, Credentials | Tokens] = {"key": credentials}
         if tokens is not None:
@@ -240,7 +259,7 @@ class Server:
         for service, servicer in services.items():
             behind = calls.methods(service.full_name, methods(service, servicer, gate))
             server.add_generic_rpc_handlers([guarded(service, behind)])
-            self.methods |= {f"/{service.full_name}/{name}": method for name, method in behind.items()}
+            self.methods.add(service.full_name, behind)
         self._health = status = Health()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         names = [service.full_name for service in services]
@@ -264,6 +283,7 @@ class Server:
 
     async def _drain(self, server: grpc.aio.Server, gate: Gate, status: Health) -> None:
         stopping = asyncio.create_task(server.stop(self._settings.drain_seconds))
+        ending = asyncio.create_task(self.end_streams())
         status.end_watches()
         # That ends when the last stream does. A client that keeps one open without need
         # must not hold it back, once nothing has come in from others for a while.
@@ -273,6 +293,7 @@ class Server:
             if not gate.under_way:
                 break
         log.info("drained", cut_off=gate.under_way)
+        await _cancel(ending)
         await server.stop(None)
         await stopping
 

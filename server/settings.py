@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, description="larger requests are refused"
     )
+    streams: int = Field(default=1000, ge=0, description="streams open in one process, over gRPC and REST")
+    streams_per_caller: int = Field(default=50, ge=0, description="of these, those of one credential")
+    stream_idle_seconds: float = Field(
+        default=300.0, gt=0, description="a stream on which a client says nothing for so long is ended"
+    )
     drain_seconds: float = Field(default=10.0, ge=0, description="time for calls under way on SIGTERM")
     grace_seconds: float = Field(
         default=0.0, ge=0, description="how long calls are taken after SIGTERM, for balancers to notice"

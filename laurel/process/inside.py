@@ -1,11 +1,15 @@
 """The server in this process as the shim's backend: through the same gate, without a connection."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from gateway.backend import Call, Failed
 from server.rpc import gate
 from server.rpc.errors import challenge, unknown_method
+from server.rpc.handlers import Methods
+
+# Replies that wait for the client; then the method must wait too.
+WAITING = 16
 
 
 class Incoming:
@@ -37,23 +41,55 @@ class Incoming:
 class InsideBackend:
     """Calls methods behind the gate, by their gRPC paths."""
 
-    def __init__(self, methods: Mapping[str, gate.Method]) -> None:
+    def __init__(self, methods: Methods) -> None:
         self._methods = methods
 
     async def unary(self, call: Call, request: bytes) -> bytes:
         """The method's reply. Raises Failed."""
-        method = self._methods.get(call.path)
+        method = self._methods.unary.get(call.path)
         if method is None:
             raise _unknown(call)
         try:
             return await method(request, Incoming(call))
         except gate.Failed as failed:
-            raise Failed(failed.status, challenge(failed.status)) from None
+            raise _failed(failed) from None
 
     async def stream(self, call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Nothing: no method behind the gate streams. Raises Failed."""
-        raise _unknown(call)
-        yield b""  # what makes it an iterator
+        """The method's replies. Raises Failed."""
+        method = self._methods.streams.get(call.path)
+        if method is None:
+            raise _unknown(call)
+        replies: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(WAITING)
+        # In a task of its own: whoever iterates may do so from several.
+        talking = asyncio.create_task(_talk(method, requests, replies, Incoming(call)))
+        try:
+            while (reply := await replies.get()) is not None:
+                if isinstance(reply, Exception):
+                    raise reply
+                yield reply
+        except gate.Failed as failed:
+            raise _failed(failed) from None
+        finally:
+            talking.cancel()
+            await asyncio.wait((talking,))
+
+
+async def _talk(
+    method: gate.Stream,
+    requests: AsyncIterator[bytes],
+    replies: "asyncio.Queue[bytes | Exception | None]",
+    incoming: Incoming,
+) -> None:
+    end: Exception | None = None
+    try:
+        await method(requests, replies.put, incoming)
+    except Exception as error:  # noqa: BLE001 - told to whoever iterates
+        end = error
+    await replies.put(end)
+
+
+def _failed(failed: gate.Failed) -> Failed:
+    return Failed(failed.status, challenge(failed.status))
 
 
 def _unknown(call: Call) -> Failed:

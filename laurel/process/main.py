@@ -79,6 +79,8 @@ class Process:
         Both at once: the server closes nothing before the calls of both are done.
         """
         await self.server.announce_stop()
+        # Those over REST too; the shim would cut them off.
+        await self.server.end_streams()
         await asyncio.gather(self.rest.stop(), self.server.stop())
         await self._close()
 

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -29,6 +30,7 @@ from server.domain.errors import DeadlineExceeded, ResourceExhausted, Unavailabl
 from server.domain.points import decide
 from server.operations.batch import Ledger, load, locking, prepared, save
 from server.operations.collisions import ATTEMPTS, pause
+from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.watch import Commit, Commits, begun
 from server.secrets import Keyring
@@ -38,8 +40,19 @@ from telemetry.metrics import Metrics
 OUTAGE_PATIENCE_SECONDS = 2.0
 OUTAGE_PAUSE_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 0.5
+# How often those who wait for room in the queue look for it.
+ROOM_PAUSE_SECONDS = 0.02
 
 log = structlog.get_logger()
+
+
+class Replayed(NamedTuple):
+    """The outcome of a request that was on record before."""
+
+    outcome: Outcome
+
+
+Result = Outcome | Replayed | BaseException
 
 
 @dataclass(slots=True, eq=False)
@@ -49,23 +62,38 @@ class Waiting:
     command: Command
     deadline: float
     reply: asyncio.Future[Outcome]
+    turn: Turn | None = None
     trace: Commit | None = None
 
-    def settle(self, result: Outcome | BaseException) -> None:
-        """Tell the caller, if there still is one."""
+    def settle(self, result: Result) -> None:
+        """Tell the caller, if there still is one, and the others in its line."""
+        if isinstance(result, BaseException) and self.turn is not None:
+            self.turn.failed(result)
         if self.reply.done():
             return
         if isinstance(result, BaseException):
             self.reply.set_exception(result)
-        else:
-            self.reply.set_result(result)
+            return
+        if isinstance(result, Replayed):
+            if self.turn is not None:
+                self.turn.replayed = True
+            result = result.outcome
+        self.reply.set_result(result)
+
+    def over(self, now: float) -> BaseException | None:
+        """Why it needn't be begun any more; None if it must be."""
+        if self.deadline <= now:
+            return DeadlineExceeded("DEADLINE_EXCEEDED", "the call's time was over before the work began")
+        return None if self.turn is None else self.turn.fault
 
 
 class Committer:
     """Gathers commands and commits them in batches, ``lanes`` transactions at a time.
 
     One lane makes batches about twice as large as two do, so a command costs less CPU; the price
-    is that a batch that waits for another transaction's lock holds up the next.
+    is that a batch that waits for another transaction's lock holds up the next. With one lane
+    commands also take effect in the order in which they were submitted, however their batch is
+    split or repeated; what stands in a ``Line`` relies on that.
     """
 
     def __init__(
@@ -94,23 +122,32 @@ class Committer:
         self._watch.queue(self._queue.__len__)
         self._lanes = [asyncio.create_task(self._lane(), name=f"committer-{n}") for n in range(lanes)]
 
-    async def submit(self, command: Command, deadline: float) -> Outcome:
+    async def submit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
         """Decide and commit; returns after COMMIT.
 
         ``deadline`` is a time of the event loop. A caller that goes away takes its
-        command along only while it still waits: a commit under way is finished.
+        command along only while it still waits: a commit under way is finished. ``turn`` is
+        the command's place among others that must take effect before and after it.
         Raises Refused: what the domain refuses, OVERLOADED when too many wait,
         DEADLINE_EXCEEDED when the time was over before the work began,
         STORAGE_UNAVAILABLE when the database stayed away, the outcome then unknown;
         CONTENTION when it met others again and again.
         """
+        if turn is not None:
+            await turn.come()
+        while len(self._queue) >= self._queue_size and not self._closing:
+            if turn is None or not turn.patient:
+                raise ResourceExhausted(
+                    "OVERLOADED", "too many commands are waiting", None, RETRY_AFTER_SECONDS
+                )
+            await asyncio.sleep(ROOM_PAUSE_SECONDS)
         if self._closing:
             raise Unavailable("STORAGE_UNAVAILABLE", "the server is stopping", None, RETRY_AFTER_SECONDS)
-        if len(self._queue) >= self._queue_size:
-            raise ResourceExhausted("OVERLOADED", "too many commands are waiting", None, RETRY_AFTER_SECONDS)
-        waiting = Waiting(command, deadline, asyncio.get_running_loop().create_future())
+        waiting = Waiting(command, deadline, asyncio.get_running_loop().create_future(), turn)
         waiting.trace = begun(waiting.reply)
         self._queue.append(waiting)
+        if turn is not None:
+            turn.leave()
         self._wake.release()
         return await waiting.reply
 
@@ -137,16 +174,16 @@ class Committer:
             waiting = self._queue.popleft()
             if waiting.reply.done():
                 continue
-            if waiting.deadline <= now:
-                waiting.settle(
-                    DeadlineExceeded("DEADLINE_EXCEEDED", "the call's time was over before the work began")
-                )
+            if (why := waiting.over(now)) is not None:
+                waiting.settle(why)
                 continue
             batch.append(waiting)
         return batch
 
     async def _run(self, batch: Sequence[Waiting]) -> None:
         """Commit the batch, or find out which command it is that can't be."""
+        if not batch:
+            return
         try:
             with self._watch.batch([w.trace for w in batch]):
                 results = await self._persist([w.command for w in batch])
@@ -160,12 +197,12 @@ class Committer:
             self._watch.splits.add()
             half = len(batch) // 2
             await self._run(batch[:half])
-            await self._run(batch[half:])
+            await self._run(_still_standing(batch[half:]))
         else:
             for waiting, result in zip(batch, results, strict=True):
                 waiting.settle(result)
 
-    async def _persist(self, commands: Sequence[Command]) -> list[Outcome | BaseException]:
+    async def _persist(self, commands: Sequence[Command]) -> list[Result]:
         """Commit, again after a collision, and again while the database comes back."""
         loop = asyncio.get_running_loop()
         patience = loop.time() + OUTAGE_PATIENCE_SECONDS
@@ -185,7 +222,7 @@ class Committer:
                 self._watch.retries.add("outage")
                 await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
 
-    async def _commit(self, commands: Sequence[Command]) -> list[Outcome | BaseException]:
+    async def _commit(self, commands: Sequence[Command]) -> list[Result]:
         program_ids = {c.actor.program_id for c in commands}
         snapshots = await self._programs.at_hand(self._database, program_ids)
         batch = prepared(commands, snapshots)
@@ -201,11 +238,20 @@ class Committer:
         return results
 
 
-def _decided(
-    batch: Sequence[Prepared], ledger: Ledger
-) -> tuple[list[Outcome | BaseException], list[tuple[UUID, Decision]]]:
+def _still_standing(batch: Sequence[Waiting]) -> list[Waiting]:
+    """Those whose line goes on, now that what stood before them has been tried."""
+    standing = []
+    for waiting in batch:
+        if waiting.turn is not None and (why := waiting.turn.fault) is not None:
+            waiting.settle(why)
+        else:
+            standing.append(waiting)
+    return standing
+
+
+def _decided(batch: Sequence[Prepared], ledger: Ledger) -> tuple[list[Result], list[tuple[UUID, Decision]]]:
     """What each command is told, and what there is to save."""
-    results: list[Outcome | BaseException] = []
+    results: list[Result] = []
     decisions: list[tuple[UUID, Decision]] = []
     for entry in batch:
         program_id = entry.command.actor.program_id
@@ -220,5 +266,5 @@ def _decided(
             decisions.append((program_id, decided))
             results.append(decided.outcome)
         else:
-            results.append(decided)
+            results.append(Replayed(decided))
     return results, decisions

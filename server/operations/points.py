@@ -13,6 +13,7 @@ from server.domain.members import Identifier
 from server.domain.program import Program
 from server.operations.coalesced import Coalesced
 from server.operations.committer import Committer
+from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
 from server.store import ledger as store
@@ -64,9 +65,9 @@ class Points:
             raise _no_member()
         return member_id, f"{kind}:{blind.hex()}"
 
-    async def commit(self, command: Command, deadline: float) -> Outcome:
+    async def commit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
         """Earn or redeem; see Committer.submit for what it raises."""
-        return await self._committer.submit(command, deadline)
+        return await self._committer.submit(command, deadline, turn)
 
     async def balance(self, program_id: UUID, member_id: UUID) -> tuple[Program, MemberState]:
         """The member's wallets as they are now and tier, and the program whose terms they follow.

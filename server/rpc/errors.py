@@ -40,14 +40,17 @@ REALM = 'Bearer realm="laurel"'
 CHALLENGE = ("error", "acr_values", "max_age")
 
 
-def status_of(error: BaseException) -> status_pb2.Status:
-    """The status, with details, for any exception; what isn't a refusal is logged as an incident."""
+def status_of(error: BaseException, metadata: Mapping[str, str] | None = None) -> status_pb2.Status:
+    """The status, with details, for any exception; what isn't a refusal is logged as an incident.
+
+    ``metadata`` is added to a refusal's own.
+    """
     if not isinstance(error, errors.Refused):
         return _fault(error)
     code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
     if code is None:
         return _fault(error)
-    status = _status(code, error.message, error.reason, error.metadata)
+    status = _status(code, error.message, error.reason, {**error.metadata, **(metadata or {})})
     if isinstance(error, errors.Retryable) and error.retry_after_seconds is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(round(error.retry_after_seconds * 10**9))

@@ -8,16 +8,15 @@ without being admitted.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
-import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
 from server.domain.actor import Actor, CallerKind, StepUp
@@ -28,18 +27,18 @@ from server.domain.errors import (
     FailedPrecondition,
     InvalidArgument,
     PermissionDenied,
+    Refused,
     ResourceExhausted,
     Unauthenticated,
 )
 from server.domain.limits import RateClass
 from server.operations.limits import Limits
-from server.rpc.access import PERSONS, Declaration, declarations
-from server.rpc.errors import challenge, status_of, unknown_method
+from server.operations.lines import Turn
+from server.rpc.access import PERSONS, Declaration
 from server.rpc.peers import network_of
+from server.rpc.streams import Inbox, Streams
 
-DETAILS_KEY = "grpc-status-details-bin"
-CHALLENGE_KEY = "www-authenticate"
-STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+AGAIN_SECONDS = 0.1
 ANONYMOUS = Actor(
     kind=CallerKind.PUBLIC,
     program_id=UUID(int=0),
@@ -54,10 +53,11 @@ ANONYMOUS = Actor(
 class Call:
     """What a handler knows of a call besides its request.
 
-    ``deadline`` is a time of the event loop, in seconds. Handlers append to ``touched``
-    the ids of members whose data the reply shows and whom the request did not name in
-    the declared member field: before a member of staff gets the reply, it is recorded
-    whom they looked at.
+    ``deadline`` is a time of the event loop, in seconds; infinite for a stream without one.
+    Handlers append to ``touched`` the ids of members whose data the reply shows and whom
+    the request did not name in the declared member field: before a member of staff gets
+    the reply, it is recorded whom they looked at. ``turn`` is what a command of the call
+    waits for at the committer, if it is an entry of a journal.
     """
 
     actor: Actor
@@ -67,6 +67,9 @@ class Call:
     rate_class: RateClass = RateClass.READ
     # None once the call has been counted against its member.
     uncounted: Limits | None = None
+    turn: Turn | None = None
+    # What it came in by, for requests within it.
+    incoming: "Incoming | None" = None
 
     async def count(self, member_id: UUID) -> None:
         """Apply the rate limit of the member whom the call turns out to be about.
@@ -75,10 +78,12 @@ class Call:
         ResourceExhausted (RATE_LIMITED).
         """
         limits, self.uncounted = self.uncounted, None
-        if limits is not None:
-            pending = limits.member(self.actor.program_id, member_id, self.rate_class)
-            if pending is not None:
-                await pending
+        if limits is None:
+            return
+        program_id, rate_class = self.actor.program_id, self.rate_class
+        pending = limits.member(program_id, member_id, rate_class)
+        if pending is not None:
+            await _let_in(pending, self.turn, lambda: limits.member(program_id, member_id, rate_class))
 
 
 class Verifier(Protocol):
@@ -122,7 +127,8 @@ class Failed(Exception):  # noqa: N818 - reads as the sentence it is
 Handler = Callable[[Any, Call], Awaitable[Message]]
 # A whole method behind the gate: the request's bytes in, the reply's out. Raises Failed.
 Method = Callable[[bytes, Incoming], Awaitable[bytes]]
-Context = grpc.aio.ServicerContext[bytes, bytes]
+# The same of an RPC in which the client streams: replies are sent by the second.
+Stream = Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]], Incoming], Awaitable[None]]
 
 
 class Gate:
@@ -134,11 +140,13 @@ class Gate:
         recorder: Recorder,
         limits: Limits | None = None,
         *,
+        streams: Streams | None = None,
         default_deadline: float = 10.0,
         max_deadline: float = 60.0,
         max_message_bytes: int = 4 * 1024 * 1024,
     ) -> None:
         self.under_way = 0
+        self.streams = streams or Streams()
         self._verifier = verifier
         self._recorder = recorder
         self._limits = limits or Limits()
@@ -175,12 +183,7 @@ class Gate:
         left = incoming.time_remaining()
         if left is not None and left <= 0:
             raise _too_late()
-        if len(raw) > self._max_message_bytes:
-            raise ResourceExhausted(
-                "MESSAGE_TOO_LARGE",
-                f"a request has at most {self._max_message_bytes:,} bytes",
-                {"limit_bytes": str(self._max_message_bytes)},
-            )
+        self._check_size(raw)
         span = self._default_deadline if left is None else min(left, self._max_deadline)
         deadline = asyncio.get_running_loop().time() + span
         limit = asyncio.timeout_at(deadline)
@@ -188,21 +191,99 @@ class Gate:
             async with limit:
                 actor = await self._admit(declaration, incoming)
                 request = _decode(decode, raw)
-                _bind(declaration, actor, request)
-                call = Call(actor, deadline, declaration.method, [], declaration.rate_class, self._limits)
-                if (member_id := _member(declaration, actor, request)) is not None:
-                    await call.count(member_id)
-                if declaration.step_up is not None and actor.kind in PERSONS:
-                    _step_up(declaration, declaration.step_up, actor, request)
-                if actor.kind is CallerKind.STAFF:
-                    return await self._answer_staff(declaration, handler, request, call)
-                return (await handler(request, call)).SerializeToString()
+                call = self._call(declaration, actor, deadline, incoming)
+                return (await self._handle(declaration, handler, request, call)).SerializeToString()
         except TimeoutError:
             if limit.expired():
                 raise _too_late() from None
             raise
 
-    async def _admit(self, declaration: Declaration, incoming: Incoming) -> Actor:
+    @asynccontextmanager
+    async def stream(
+        self,
+        declaration: Declaration,
+        decode: Callable[[bytes], Message],
+        raws: AsyncIterator[bytes],
+        incoming: Incoming,
+    ) -> AsyncIterator[tuple[Inbox, Call]]:
+        """A stream that was let in, for as long as the block lasts.
+
+        Only the caller's own deadline ends it. What can't be read of it is given to its
+        handler as a refusal. Raises Refused, or whatever went wrong.
+        """
+        left = incoming.time_remaining()
+        if left is not None and left <= 0:
+            raise _too_late()
+        deadline = math.inf if left is None else asyncio.get_running_loop().time() + left
+        limit = asyncio.timeout_at(None if left is None else deadline)
+        try:
+            async with limit:
+                actor = await self._admit(declaration, incoming)
+                inbox = Inbox(raws, lambda raw: self._read(decode, raw), self.streams.idle_seconds)
+                try:
+                    with self.streams.opened(inbox, actor.credential_id):
+                        yield inbox, self._call(declaration, actor, deadline, incoming)
+                finally:
+                    inbox.close()
+        except TimeoutError:
+            if limit.expired():
+                raise _too_late() from None
+            raise
+
+    async def within(
+        self, call: Call, declaration: Declaration, handler: Handler, request: Message, turn: Turn
+    ) -> Message:
+        """The reply to a request that another call brought, as if it had come by itself.
+
+        The credential is looked at anew: one that was revoked meanwhile brings nothing
+        more in. Raises Refused, or whatever went wrong.
+        """
+        assert call.incoming is not None
+        actor = await self._admit(declaration, call.incoming, turn)
+        inner = self._call(declaration, actor, call.deadline, call.incoming)
+        inner.turn = turn
+        return await self._handle(declaration, handler, request, inner)
+
+    def _call(self, declaration: Declaration, actor: Actor, deadline: float, incoming: Incoming) -> Call:
+        return Call(
+            actor,
+            deadline,
+            declaration.method,
+            rate_class=declaration.rate_class,
+            uncounted=self._limits,
+            incoming=incoming,
+        )
+
+    def _read(self, decode: Callable[[bytes], Message], raw: bytes) -> Message | Refused:
+        try:
+            self._check_size(raw)
+            return _decode(decode, raw)
+        except Refused as refusal:
+            return refusal
+
+    def _check_size(self, raw: bytes) -> None:
+        if len(raw) > self._max_message_bytes:
+            raise ResourceExhausted(
+                "MESSAGE_TOO_LARGE",
+                f"a request has at most {self._max_message_bytes:,} bytes",
+                {"limit_bytes": str(self._max_message_bytes)},
+            )
+
+    async def _handle(
+        self, declaration: Declaration, handler: Handler, request: Message, call: Call
+    ) -> Message:
+        """The reply to whom the gate has let in, if this very request is theirs to make."""
+        actor = call.actor
+        _bind(declaration, actor, request)
+        if (member_id := _member(declaration, actor, request)) is not None:
+            await call.count(member_id)
+        if declaration.step_up is not None and actor.kind in PERSONS:
+            _step_up(declaration, declaration.step_up, actor, request)
+        if actor.kind is CallerKind.STAFF:
+            return await self._answer_staff(declaration, handler, request, call)
+        return await handler(request, call)
+
+    async def _admit(self, declaration: Declaration, incoming: Incoming, turn: Turn | None = None) -> Actor:
         key = _credential(incoming)
         if key is None and declaration.public:
             return ANONYMOUS
@@ -211,9 +292,10 @@ class Gate:
         except Unauthenticated:
             self._limits.failed(network_of(incoming.peer()))
             raise
-        pending = self._limits.credential(actor.credential_id, declaration.rate_class)
+        credential_id, rate_class = actor.credential_id, declaration.rate_class
+        pending = self._limits.credential(credential_id, rate_class)
         if pending is not None:
-            await pending
+            await _let_in(pending, turn, lambda: self._limits.credential(credential_id, rate_class))
         if declaration.public:
             return actor
         if actor.kind not in declaration.callers:
@@ -240,10 +322,10 @@ class Gate:
 
     async def _answer_staff(
         self, declaration: Declaration, handler: Handler, request: Message, call: Call
-    ) -> bytes:
+    ) -> Message:
         """Staff get no answer about a member before it is on record that they asked."""
         try:
-            reply = (await handler(request, call)).SerializeToString()
+            reply = await handler(request, call)
         except (FailedPrecondition, AlreadyExists, Aborted):
             # These tell of the member too; a member who isn't there leaves no trace.
             await self._record(declaration, request, call)
@@ -261,83 +343,23 @@ class Gate:
             await self._recorder.record(call.actor, declaration.method, member_ids)
 
 
-def methods(service: ServiceDescriptor, servicer: object, gate: Gate) -> dict[str, Method]:
-    """Each RPC of a service behind the gate, by its name, for whatever brings the bytes.
-
-    ``servicer`` has one ``async def Name(self, request, call)`` for each RPC. Raises
-    AccessNotDeclared for a contract that leaves access open, TypeError for an RPC that
-    the servicer lacks or that streams.
-    """
-    declared = declarations(service)
-    return {
-        method.name: _method(gate, declared[method.name], method, _handler(servicer, method))
-        for method in service.methods
-    }
-
-
-def guarded(service: ServiceDescriptor, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
-    """The gRPC handler of a service whose methods are behind the gate."""
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        name: grpc.unary_unary_rpc_method_handler(_over_grpc(method)) for name, method in methods.items()
-    }
-    return grpc.method_handlers_generic_handler(service.full_name, handlers)
-
-
-def _handler(servicer: object, method: MethodDescriptor) -> Handler:
-    if method.client_streaming or method.server_streaming:
-        raise TypeError(f"{method.full_name} streams, which the gate can't guard yet")
-    handler = getattr(servicer, method.name, None)
-    if handler is None:
-        raise TypeError(f"{type(servicer).__name__} has no handler for {method.full_name}")
-    found: Handler = handler
-    return found
-
-
-def _method(gate: Gate, declaration: Declaration, method: MethodDescriptor, handler: Handler) -> Method:
-    decode = GetMessageClass(method.input_type).FromString
-
-    async def answer(raw: bytes, incoming: Incoming) -> bytes:
-        gate.enter()
+async def _let_in(
+    pending: Awaitable[None], turn: Turn | None, again: Callable[[], Awaitable[None] | None]
+) -> None:
+    """Wait for a limit. An entry that can wait comes again where others are refused."""
+    while True:
         try:
-            return await gate.answer(declaration, decode, handler, raw, incoming)
-        except Exception as error:
-            raise Failed(status_of(error)) from error
-        finally:
-            gate.leave()
-
-    return answer
-
-
-def _over_grpc(method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def answer(raw: bytes, context: Context) -> bytes:
-        try:
-            return await method(raw, context)
-        except Failed as failed:
-            status = failed.status
-        await _abort(context, status)
-
-    return answer
-
-
-class UnknownMethods(grpc.GenericRpcHandler):
-    """Answers what no other handler knows; add it after all others."""
-
-    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
-        """A handler that refuses without reading the request."""
-        name = str(details.method).removeprefix("/").replace("/", ".")
-
-        async def refuse(_requests: object, context: Context) -> None:
-            await _abort(context, unknown_method(name))
-
-        return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-async def _abort(context: Context, status: status_pb2.Status) -> NoReturn:
-    code = STATUS_CODES.get(status.code, grpc.StatusCode.INTERNAL)
-    trailing: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
-    if asked := challenge(status):
-        trailing += ((CHALLENGE_KEY, asked),)
-    await context.abort(code, status.message, trailing)
+            await pending
+        except ResourceExhausted as refusal:
+            if turn is None or not turn.patient:
+                raise
+            await asyncio.sleep(refusal.retry_after_seconds or AGAIN_SECONDS)
+        else:
+            return
+        taken = again()
+        if taken is None:
+            return
+        pending = taken
 
 
 def _credential(incoming: Incoming) -> str | None:

@@ -67,7 +67,7 @@ class PointsService:
         member_id, given = await self._points.who(call.actor.program_id, named)
         await call.count(member_id)
         command = happened.at(call.actor.store).to(call.actor, member_id, self._clock(), request_id, given)
-        return await self._points.commit(command, call.deadline)
+        return await self._points.commit(command, call.deadline, call.turn)
 
     async def Redeem(self, request: pb.RedeemRequest, call: Call) -> pb.RedeemResponse:
         """Spend points."""
@@ -100,7 +100,7 @@ class PointsService:
             member_given=given,
             **said,
         )
-        outcome = await self._points.commit(command, call.deadline)
+        outcome = await self._points.commit(command, call.deadline, call.turn)
         return _redeemed(outcome)
 
     async def GetBalance(self, request: pb.GetBalanceRequest, call: Call) -> pb.GetBalanceResponse:

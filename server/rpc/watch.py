@@ -6,14 +6,16 @@ each RPC is counted once, whichever way it came. It costs a few microseconds a c
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 
 import structlog
 from google.rpc import code_pb2
+from loyalty.v1 import journal_pb2
 from opentelemetry.trace import StatusCode
 
 from server.domain.errors import Refused
-from server.rpc.gate import Failed, Incoming, Method
+from server.rpc.gate import Failed, Incoming, Method, Stream
+from server.rpc.handlers import Methods, Send
 from server.settings import AccessLog
 from telemetry.metrics import Metrics
 from telemetry.traces import Trace, Tracing, current
@@ -23,6 +25,8 @@ CANCELLED = "CANCELLED"
 # Codes that say something of us rather than of the caller.
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 INTERNAL_REASON = "INTERNAL"
+# How streams end that nobody ends: in order.
+ORDERLY = frozenset({"STREAM_IDLE", "SERVER_UNAVAILABLE"})
 
 log = structlog.get_logger()
 
@@ -50,6 +54,12 @@ class Calls:
             "Calls that ended otherwise than OK, by the reason of their ErrorInfo.",
             ("rpc_method", "rpc_response_status_code", "reason"),
         )
+        self.streams = metrics.counter(
+            "laurel.rpc.streams",
+            "{stream}",
+            "Streams that ended, by their status. Their time says nothing of ours and is not measured.",
+            ("rpc_method", "rpc_response_status_code"),
+        )
         self.under_way = 0
         metrics.gauge(
             "rpc.server.active_requests",
@@ -61,9 +71,12 @@ class Calls:
         self._slow_seconds = slow_seconds
         self._worth_telling = 0.0 if access_log is AccessLog.ALL else slow_seconds
 
-    def methods(self, service: str, methods: Mapping[str, Method]) -> dict[str, Method]:
+    def methods(self, service: str, methods: Methods) -> Methods:
         """The methods of a service, watched."""
-        return {name: self._watched(f"{service}/{name}", method) for name, method in methods.items()}
+        return Methods(
+            {name: self._watched(f"{service}/{name}", method) for name, method in methods.unary.items()},
+            {name: self._followed(f"{service}/{name}", stream) for name, stream in methods.streams.items()},
+        )
 
     def _watched(self, name: str, method: Method) -> Method:
         attributes = {"rpc.system.name": "grpc", "rpc.method": name}
@@ -94,13 +107,41 @@ class Calls:
                     self.durations.of(name, code).observe(seconds)
                     self.refusals.add(name, code, reason)
                 if trace.span is not None or code != OK or seconds >= self._worth_telling:
-                    self._tell(name, code, reason, seconds, trace)
+                    self._tell(name, code, reason, seconds, trace, seconds >= self._slow_seconds)
                 current.reset(token)
 
         return answer
 
-    def _tell(self, name: str, code: str, reason: str, seconds: float, trace: Trace) -> None:
-        fault = code in FAULTS
+    def _followed(self, name: str, stream: Stream) -> Stream:
+        attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+
+        async def talk(raws: AsyncIterator[bytes], send: Send, incoming: Incoming) -> None:
+            began = time.perf_counter()
+            known = Known(incoming)
+            trace = self.tracing.begin(name, known, attributes)
+            token = current.set(trace)
+            self.under_way += 1
+            code, reason = OK, ""
+            try:
+                await stream(raws, send, known)
+            except Failed as failed:
+                code, reason = code_pb2.Code.Name(failed.status.code), _reason(failed)
+                self.refusals.add(name, code, reason)
+                raise
+            except asyncio.CancelledError:
+                code = reason = CANCELLED
+                raise
+            finally:
+                self.under_way -= 1
+                self.streams.add(name, code)
+                # However long it took, that was the caller's wish.
+                self._tell(name, code, reason, time.perf_counter() - began, trace, slow=False)
+                current.reset(token)
+
+        return talk
+
+    def _tell(self, name: str, code: str, reason: str, seconds: float, trace: Trace, slow: bool) -> None:
+        fault = code in FAULTS and reason not in ORDERLY
         if trace.span is not None:
             trace.span.set_attribute("rpc.response.status_code", code)
             if code != OK:
@@ -111,13 +152,29 @@ class Calls:
             trace.span.end()
         told = {
             AccessLog.NONE: False,
-            AccessLog.FAULTS: fault or seconds >= self._slow_seconds,
-            AccessLog.SAMPLED: fault or seconds >= self._slow_seconds or trace.span is not None,
+            AccessLog.FAULTS: fault or slow,
+            AccessLog.SAMPLED: fault or slow or trace.span is not None,
             AccessLog.ALL: True,
         }
         if told[self._access_log]:
             write = log.warning if fault else log.info
             write("call", method=name, code=code, reason=reason, seconds=round(seconds, 6))
+
+
+class EntriesTold:
+    """Counts what became of the entries of journals."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._entries = metrics.counter(
+            "laurel.journal.entries",
+            "{entry}",
+            "Entries of journals, by what they ended with.",
+            ("rpc_response_status_code",),
+        )
+
+    def tell(self, result: journal_pb2.JournalResult) -> None:
+        """This is what became of one."""
+        self._entries.add(code_pb2.Code.Name(result.error.code) if result.HasField("error") else OK)
 
 
 class Known:

@@ -9,7 +9,8 @@ from loyalty.v1 import access_pb2, member_pb2
 
 from server.domain.actor import CallerKind, StepUp
 from server.rpc.access import SERVICES, AccessNotDeclared, declarations, declared_scopes
-from server.rpc.gate import Gate, methods
+from server.rpc.gate import Gate
+from server.rpc.handlers import methods
 
 Change = Callable[[access_pb2.Access], object]
 

@@ -24,7 +24,8 @@ from server.operations import credentials
 from server.operations.audit import Audit
 from server.operations.credentials import Credentials
 from server.operations.limits import Limits
-from server.rpc.gate import Call, Gate, UnknownMethods, guarded, methods
+from server.rpc.gate import Call, Gate
+from server.rpc.handlers import UnknownMethods, guarded, methods
 from server.store.database import Database, unavailable
 from tests.support.programs import new_key, new_program
 from tests.support.refusals import Refusal, read, refusal

@@ -142,7 +142,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 59
     """FAILED_PRECONDITION: an adjustment of that size takes a second person. Metadata: limit, requested."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
-    """The remaining ones come from REST alone, and from whatever serves it. The HTTP status is the one given.
+    """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
+    gRPC too. The HTTP status is the one given.
     NOT_FOUND, 404: there is nothing at the path.
     """
     ERROR_REASON_METHOD_NOT_ALLOWED: _ErrorReason.ValueType  # 39
@@ -155,12 +156,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT, 415: the body is of another type or encoding than is read here."""
     ERROR_REASON_SERVER_UNAVAILABLE: _ErrorReason.ValueType  # 43
     """UNAVAILABLE, 503: the server can't be reached or stops; the outcome of a write is unknown until it
-    is retried with the same request_id. RetryInfo says when to try again.
+    is retried with the same request_id. RetryInfo says when to try again. So ends a stream over gRPC
+    too when the server stops; everything that it had read is answered. Metadata of a stream: answered.
     """
     ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 44
-    """RESOURCE_EXHAUSTED, 429: too many streams are open. Metadata: limit."""
+    """RESOURCE_EXHAUSTED, 429: too many streams are open; over gRPC too. Metadata: limit."""
     ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 45
-    """DEADLINE_EXCEEDED, 408: nothing was said on the stream for too long. Metadata: limit_seconds."""
+    """DEADLINE_EXCEEDED, 408: nothing was said on the stream for too long; over gRPC too. Metadata:
+    limit_seconds, answered.
+    """
     ERROR_REASON_NO_STREAM: _ErrorReason.ValueType  # 46
     """INVALID_ARGUMENT, 400: a WebSocket was asked for where nothing streams."""
     ERROR_REASON_ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 47
@@ -287,7 +291,8 @@ ERROR_REASON_TRANSFER_LIMIT: ErrorReason.ValueType  # 58
 ERROR_REASON_APPROVAL_REQUIRED: ErrorReason.ValueType  # 59
 """FAILED_PRECONDITION: an adjustment of that size takes a second person. Metadata: limit, requested."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
-"""The remaining ones come from REST alone, and from whatever serves it. The HTTP status is the one given.
+"""The remaining ones come from REST, and from whatever serves it; those that say so from streams over
+gRPC too. The HTTP status is the one given.
 NOT_FOUND, 404: there is nothing at the path.
 """
 ERROR_REASON_METHOD_NOT_ALLOWED: ErrorReason.ValueType  # 39
@@ -300,12 +305,15 @@ ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: ErrorReason.ValueType  # 42
 """INVALID_ARGUMENT, 415: the body is of another type or encoding than is read here."""
 ERROR_REASON_SERVER_UNAVAILABLE: ErrorReason.ValueType  # 43
 """UNAVAILABLE, 503: the server can't be reached or stops; the outcome of a write is unknown until it
-is retried with the same request_id. RetryInfo says when to try again.
+is retried with the same request_id. RetryInfo says when to try again. So ends a stream over gRPC
+too when the server stops; everything that it had read is answered. Metadata of a stream: answered.
 """
 ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 44
-"""RESOURCE_EXHAUSTED, 429: too many streams are open. Metadata: limit."""
+"""RESOURCE_EXHAUSTED, 429: too many streams are open; over gRPC too. Metadata: limit."""
 ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 45
-"""DEADLINE_EXCEEDED, 408: nothing was said on the stream for too long. Metadata: limit_seconds."""
+"""DEADLINE_EXCEEDED, 408: nothing was said on the stream for too long; over gRPC too. Metadata:
+limit_seconds, answered.
+"""
 ERROR_REASON_NO_STREAM: ErrorReason.ValueType  # 46
 """INVALID_ARGUMENT, 400: a WebSocket was asked for where nothing streams."""
 ERROR_REASON_ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 47

@@ -1,0 +1,112 @@
+"""JournalService: many requests with one call, each through the gate by itself."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from types import MappingProxyType
+from typing import Any
+
+from google.protobuf.message import Message
+from loyalty.v1 import journal_pb2 as pb
+from loyalty.v1 import points_pb2
+
+from server.domain.errors import Refused, invalid
+from server.operations.lines import Turn
+from server.rpc.access import declarations
+from server.rpc.entries import Entries, Results, given, sent
+from server.rpc.errors import status_of
+from server.rpc.gate import Call, Failed, Gate
+from server.rpc.points import PointsService
+from server.rpc.watch import EntriesTold
+
+POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"]
+# Each kind of entry by the RPC of PointsService that it stands for. Its result has the same name.
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "accrue": "Accrue",
+        "event": "SubmitEvent",
+        "redeem": "Redeem",
+    }
+)
+MOST_IN_A_BATCH = 1000
+# What an upload's results may take together, in bytes; clients take 4 MiB by default.
+ACCEPTED_BYTES = 2 * 1024 * 1024
+REFUSED_BYTES = 1024 * 1024
+
+
+class JournalService:
+    """The RPCs of JournalService, called by the gate."""
+
+    def __init__(self, gate: Gate, points: PointsService, told: EntriesTold) -> None:
+        declared = declarations(POINTS)
+        self._gate = gate
+        self._told = told
+        self._kinds = {kind: (declared[rpc], getattr(points, rpc)) for kind, rpc in KINDS.items()}
+
+    async def BatchAccrue(self, request: pb.BatchAccrueRequest, call: Call) -> pb.BatchAccrueResponse:
+        """Record a list of entries."""
+        if not 1 <= len(request.entries) <= MOST_IN_A_BATCH:
+            raise invalid("entries", f"must be 1 to {MOST_IN_A_BATCH:,}")
+        reply = pb.BatchAccrueResponse()
+        async with aclosing(self._answered(given(request.entries), call, patient=False)) as done:
+            async for one in done:
+                reply.results.append(one.result)
+        return reply
+
+    async def UploadJournal(
+        self, requests: AsyncIterator[Message | Refused], call: Call
+    ) -> pb.UploadJournalResponse:
+        """Record entries as they come, and tell at the end."""
+        reply = pb.UploadJournalResponse()
+        room = {True: ACCEPTED_BYTES, False: REFUSED_BYTES}
+        async with aclosing(self._exchanged(requests, call)) as done:
+            async for result, replayed, _ in done:
+                accepted = not result.HasField("error")
+                reply.entries += 1
+                reply.accepted += accepted
+                reply.refused += not accepted
+                reply.replayed += replayed
+                # Once one has no room, no later one of its kind has: they are the first.
+                room[accepted] -= min(result.ByteSize(), room[accepted])
+                if room[accepted]:
+                    reply.results.append(result)
+        return reply
+
+    async def Exchange(
+        self, requests: AsyncIterator[Message | Refused], call: Call
+    ) -> AsyncGenerator[pb.ExchangeResponse, None]:
+        """Record entries as they come, and tell of each."""
+        async with aclosing(self._exchanged(requests, call)) as done:
+            async for result, replayed, _ in done:
+                yield pb.ExchangeResponse(result=result, replayed=replayed)
+
+    async def _exchanged(self, requests: AsyncIterator[Message | Refused], call: Call) -> Results:
+        """The results of a stream, until it ends or an entry must be sent again. Raises Failed."""
+        count = 0
+        try:
+            async with aclosing(self._answered(sent(requests), call, patient=True)) as done:
+                async for one in done:
+                    if one.fault is not None:
+                        raise one.fault
+                    yield one
+                    count += 1
+        except Refused as end:
+            raise Failed(status_of(end, {"answered": str(count)})) from end
+
+    async def _answered(self, items: AsyncIterator[Any], call: Call, *, patient: bool) -> Results:
+        async def answer(entry: pb.JournalEntry, turn: Turn) -> pb.JournalResult:
+            return await self._answer(entry, turn, call)
+
+        async with aclosing(Entries(answer, patient=patient).answered(items)) as results:
+            async for one in results:
+                self._told.tell(one.result)
+                yield one
+
+    async def _answer(self, entry: pb.JournalEntry, turn: Turn, call: Call) -> pb.JournalResult:
+        """What the entry's own call would be answered. Raises what that would."""
+        kind = entry.WhichOneof("entry")
+        if kind is None:
+            raise invalid("entry", "is required")
+        declaration, handler = self._kinds[kind]
+        said = getattr(entry, kind)
+        reply: Any = await self._gate.within(call, declaration, handler, said, turn)
+        return pb.JournalResult(request_id=said.request_id, **{kind: reply})

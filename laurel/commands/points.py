@@ -359,7 +359,11 @@ def _scalar(text: str) -> str | float | bool:
 
 
 def _kind(transaction: points_pb2.Transaction) -> str:
-    return points_pb2.TransactionKind.Name(transaction.kind).removeprefix("TRANSACTION_KIND_").lower()
+    """Its kind; of points that can't be spent yet with that word, as the balance has none of them."""
+    pending = ", pending" if transaction.credit_account == "wallet.pending" else ""
+    return (
+        points_pb2.TransactionKind.Name(transaction.kind).removeprefix("TRANSACTION_KIND_").lower() + pending
+    )
 
 
 def _signed(transaction: points_pb2.Transaction) -> int:

@@ -133,6 +133,9 @@ async def test_the_next_purchase_obeys_and_what_was_there_keeps_its_terms(
     shown = await cli(laurel, "points", "balance", member_id, key=staff)
     assert re.search(r"points +100  can be spent  20\d\d-\d\d-\d\d 18:30:00Z", shown.stdout), shown.stdout
 
+    shown = await cli(laurel, "points", "history", member_id, key=staff)
+    assert re.search(r" earn, pending +points +\+100 +100 ", shown.stdout), shown.stdout
+
     lots = []
     for order in (await till.points.ListHistory(pb.ListHistoryRequest(member_id=member_id))).transactions:
         why = await till.points.Explain(pb.ExplainRequest(transaction_id=order.transaction_id))

@@ -15,11 +15,14 @@ from laurel.output import console, show_table
 from server import secrets
 from server.domain.program import Program
 from server.operations.programs import Programs
-from server.operations.runs import BATCH_SIZE, Done, Runs
+from server.operations.runs import Done, Runs
 from server.secrets import Keyring
 from server.store import due as due_store
 from server.store import programs as store
 from server.store.database import Database
+
+# More than a server takes at once: nobody else waits while a batch is decided here.
+BATCH_SIZE = 100
 
 
 @click.group()

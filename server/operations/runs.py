@@ -31,9 +31,9 @@ from server.store.ledger import MemberOf
 from server.store.together import ask, write
 from telemetry.metrics import Metrics
 
-# A purchase of one of these members waits until the batch is committed, and with it the
-# purchases that share its own batch.
-BATCH_SIZE = 100
+# Purchases of these members wait until the batch is committed, and all calls of a server while it is
+# decided: 0.4 ms a member. Larger ones are hardly faster.
+BATCH_SIZE = 25
 PAGE_SIZE = 5000
 WARNED = "warned"
 

@@ -106,7 +106,9 @@ async def to_warn(
                                 SELECT FROM lot, unnest($5::timestamptz[], $6::timestamptz[]) AS span(a, b)
                                  WHERE lot.program_id = $1 AND lot.member_id = w.member_id
                                    AND lot.point_type = w.point_type AND remaining > 0 AND remaining > held
-                                   AND {EXPIRES} >= a AND {EXPIRES} < b))""",
+                                   AND {EXPIRES} >= a AND {EXPIRES} < b
+                                -- for each wallet by itself, never as a join with all lots
+                                OFFSET 0))""",
         program_id,
         *after,
         limit,

@@ -18,13 +18,13 @@ from server.domain.activity import PURCHASE
 from server.domain.actor import Actor, CallerKind
 from server.domain.books import MemberState
 from server.domain.commands import Command, Earn, Outcome, PlaceHold, Redeem
-from server.domain.due import as_due
 from server.domain.lots import Expiry, LotTerms, Until
 from server.domain.program import LedgerTerms, Program
 from server.operations.committer import Committer
 from server.operations.programs import Programs
 from server.operations.rules import Change, Rules
 from server.operations.runs import Done, Runs
+from server.operations.wallets import members_as_due
 from server.store import ledger
 from server.store.database import Database
 from server.store.together import ask
@@ -133,13 +133,13 @@ class Clockwork:
 
     async def shown(self, members: Sequence[UUID]) -> dict[UUID, dict[str, tuple[int, int, int, int]]]:
         """What members are told that they have: balance, pending, held and debt by wallet."""
-        shown = {}
-        for member_id, state in (await self.states(members)).items():
-            due = as_due(member_id, state, self.program, self.now)
-            shown[member_id] = {
-                w.point_type: (w.balance, w.pending, w.held, w.debt) for w in due.wallets.values()
-            }
-        return shown
+        owners = [(self.program.program_id, member_id) for member_id in members]
+        async with self.database.connection() as connection:
+            found = await members_as_due(connection, self.programs, owners, self.now)
+        return {
+            owner[1]: {w.point_type: (w.balance, w.pending, w.held, w.debt) for w in state.wallets.values()}
+            for owner, state in found.items()
+        }
 
     async def states(self, members: Sequence[UUID]) -> dict[UUID, MemberState]:
         """Members with all their open lots and holds."""

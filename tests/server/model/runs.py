@@ -15,8 +15,7 @@ from server.domain.books import Books, Decision, MemberState, Terms
 from server.domain.commands import Command, Outcome
 from server.domain.due import as_due
 from server.domain.errors import Refused
-from server.domain.ledger import Kind, Lot, Movement
-from server.domain.past import Spent
+from server.domain.ledger import Kind, Movement
 from server.domain.points import decide, prepare
 from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
@@ -41,6 +40,7 @@ from tests.server.model.histories import (
     table,
 )
 from tests.server.model.naive import Naive, Refusal
+from tests.support.desk import spent_by
 
 Told = Outcome | Refused
 
@@ -146,25 +146,16 @@ class Domain:
         self.decisions.append(decided)
         self.movements += decided.movements
         for movement in decided.movements:
-            if movement.transaction.kind in (Kind.REDEEM, Kind.CAPTURE):
-                self._remember_spent(movement)
+            row = movement.transaction
+            if row.kind in (Kind.REDEEM, Kind.CAPTURE):
+                lots = self.books.members[row.member_id].lots
+                self.books.spent[row.transaction_id] = spent_by(movement, lots)
         for (_, row), points in decided.changes.refunded.items():
             self.refunded[row] += points
         for (_, event_id, line_id), units in decided.changes.returned.items():
             self.returned[event_id, line_id] += units
         assert outcome_from(outcome_text(decided.outcome)) == decided.outcome
         return decided.outcome
-
-    def _remember_spent(self, movement: Movement) -> None:
-        row = movement.transaction
-        lots = self.books.members[row.member_id].lots
-
-        def own_expiry(lot: Lot) -> tuple[bool, float, UUID]:
-            return lot.expires_at is None, lot.expires_at.timestamp() if lot.expires_at else 0, lot.lot_id
-
-        shares = sorted(movement.allocations, key=lambda share: own_expiry(lots[share.lot_id]))
-        spent = Spent(row.transaction_id, row.member_id, row.point_type, row.points, 0, tuple(shares))
-        self.books.spent[row.transaction_id] = spent
 
     def in_plain_words(self, told: Told | None) -> Any:
         """What the blackboard can say about it too: places instead of ids."""

@@ -1,0 +1,437 @@
+"""What each movement does, one behaviour each, with numbers that one can check by hand."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from server.domain.errors import Refused
+from server.domain.ledger import MAX_WALLET, Kind
+from server.domain.lots import Expiry, LotTerms, Until
+from server.domain.program import Clawback
+from tests.support.desk import ANN, BEN, START, Desk
+
+THREE_DAYS = LotTerms(expiry=Expiry(Until.DAYS, 3))
+
+
+def refused(does: Callable[..., Any], *said: Any, **more: Any) -> str:
+    """The reason for which it is refused."""
+    with pytest.raises(Refused) as caught:
+        does(*said, **more)
+    return caught.value.reason
+
+
+def expiring(**expiry: int) -> dict[str, LotTerms]:
+    """Terms of points that expire."""
+    ((until, number),) = expiry.items()
+    return {"points": LotTerms(expiry=Expiry(Until(until), number))}
+
+
+# Lots: when their points can be spent, and until when.
+
+
+def test_points_expire_at_the_end_of_the_day_in_the_zone_of_the_program() -> None:
+    desk = Desk(lots=expiring(days=1))
+    desk.buys(("book", 1, 10))
+    desk.later(hours=24 + 6, minutes=29)  # 23:59 of the next day in Kolkata
+    assert desk.wallet().balance == 10
+    desk.later(minutes=1)
+    assert desk.wallet().balance == 0
+
+
+@pytest.mark.parametrize(
+    ("expiry", "days"),
+    [({"months": 0}, 8), ({"months": 1}, 39), ({"years": 0}, 39), ({"rolling_days": 5}, 5)],
+)
+def test_points_live_as_long_as_their_terms_say(expiry: dict[str, int], days: int) -> None:
+    desk = Desk(lots=expiring(**expiry))
+    desk.buys(("book", 1, 10))  # on 23 November, at 17:30 in Kolkata
+    desk.later(days=days - 1)
+    assert desk.wallet().balance == 10
+    desk.later(days=1)
+    assert desk.wallet().balance == 0
+
+
+def test_rolling_points_live_on_with_each_purchase() -> None:
+    desk = Desk(lots=expiring(rolling_days=5))
+    desk.buys(("book", 1, 10))
+    for _ in range(3):
+        desk.later(days=4)
+        desk.buys(("book", 1, 1))
+    assert desk.wallet().balance == 13
+    desk.later(days=5)
+    assert desk.wallet().balance == 0
+
+
+def test_pending_points_can_be_spent_when_their_day_begins() -> None:
+    desk = Desk(lots={"points": LotTerms(pending_days=2)})
+    desk.buys(("book", 1, 10))
+    assert desk.wallet()[1:3] == (0, 10)
+    assert refused(desk.spends, 1) == "INSUFFICIENT_POINTS"
+    desk.later(hours=24 + 6, minutes=30)
+    desk.spends(4)
+    assert desk.wallet()[1:3] == (6, 0)
+    assert desk.kinds() == [Kind.EARN, Kind.ACTIVATE, Kind.REDEEM]
+
+
+def test_points_wait_for_an_event() -> None:
+    desk = Desk(lots={"points": LotTerms(activates_on="VISIT")})
+    desk.buys(("book", 1, 10))
+    desk.later(days=300)
+    assert desk.wallet().pending == 10
+    desk.visits()
+    assert desk.wallet().balance == 10
+
+
+def test_what_expires_first_is_spent_first() -> None:
+    desk = Desk()
+    desk.adjusts(5, expires_at=START + timedelta(days=9))
+    desk.adjusts(5, expires_at=START + timedelta(days=3))
+    desk.adjusts(5)
+    desk.spends(7)
+    assert desk.lots() == [3, 5]
+
+
+def test_points_that_had_expired_before_the_till_told_of_them_expire_at_once() -> None:
+    desk = Desk(lots=expiring(days=1))
+    told = desk.buys(("book", 1, 10), days_ago=5)
+    assert (told.points, told.balance) == (10, 0)
+    assert desk.kinds() == [Kind.EARN, Kind.EXPIRE]
+
+
+def test_it_makes_no_difference_whether_anybody_looked_in_between() -> None:
+    often, once = Desk(lots={"points": THREE_DAYS}), Desk(lots={"points": THREE_DAYS})
+    for desk in (often, once):
+        desk.buys(("book", 1, 10))
+        desk.holds(4, seconds=3600)
+        for _ in range(6):
+            desk.later(days=1)
+            if desk is often:
+                desk.adjusts(1)
+    often.adjusts(-4)  # the ones of the last four days
+    assert often.wallet().balance == once.wallet().balance == 0
+    assert often.wallet().lifetime == once.wallet().lifetime == 10
+
+
+# Holds.
+
+
+def test_what_is_held_cannot_be_spent_by_anybody_else() -> None:
+    desk = Desk()
+    desk.buys(("book", 1, 10))
+    hold = desk.holds(7)
+    assert refused(desk.spends, 4) == "INSUFFICIENT_POINTS"
+    assert refused(desk.holds, 4) == "INSUFFICIENT_POINTS"
+    assert refused(desk.hands, 4) == "INSUFFICIENT_POINTS"
+    desk.spends(3)
+    desk.captures(hold)
+    assert desk.wallet()[1:4] == (0, 0, 0)
+
+
+def test_capturing_a_part_gives_the_rest_back() -> None:
+    desk = Desk()
+    desk.buys(("book", 1, 10))
+    hold = desk.holds(7)
+    told = desk.captures(hold, 5)
+    assert (told.points, told.balance, told.hold_points) == (5, 5, 0)
+    assert refused(desk.captures, hold) == "HOLD_NOT_OPEN"
+
+
+def test_a_hold_may_be_captured_in_parts() -> None:
+    desk = Desk()
+    desk.buys(("book", 1, 10))
+    hold = desk.holds(7)
+    desk.captures(hold, 5, keep_rest=True)
+    assert desk.wallet()[1:4] == (3, 0, 2)
+    assert refused(desk.captures, hold, 3) == "HOLD_EXCEEDED"
+    desk.captures(hold, 2)
+    assert desk.wallet()[1:4] == (3, 0, 0)
+
+
+def test_a_voided_hold_gives_all_back_and_is_over() -> None:
+    desk = Desk()
+    desk.buys(("book", 1, 10))
+    hold = desk.holds(7)
+    desk.voids(hold)
+    assert desk.wallet()[1:4] == (10, 0, 0)
+    assert refused(desk.captures, hold) == refused(desk.voids, hold) == "HOLD_NOT_OPEN"
+
+
+def test_a_hold_ends_at_its_time_limit() -> None:
+    desk = Desk()
+    desk.buys(("book", 1, 10))
+    hold = desk.holds(7, seconds=60)
+    desk.later(seconds=59)
+    assert desk.wallet().held == 7
+    desk.later(seconds=1)
+    assert desk.wallet().balance == 10
+    assert refused(desk.captures, hold) == "HOLD_NOT_OPEN"
+    assert refused(desk.holds, 1, seconds=desk.program.ledger.max_hold_seconds + 1) == "INVALID_FIELD"
+
+
+def test_held_points_expire_when_they_are_released() -> None:
+    desk = Desk(lots={"points": THREE_DAYS})
+    desk.buys(("book", 1, 10))
+    hold = desk.holds(7, seconds=10 * 24 * 3600)
+    desk.later(days=5)
+    assert desk.wallet()[1:4] == (0, 0, 7)
+    told = desk.captures(hold, 5)
+    assert told.balance == 0
+    assert desk.kinds() == [Kind.EARN, Kind.HOLD, Kind.EXPIRE, Kind.CAPTURE, Kind.RELEASE, Kind.EXPIRE]
+
+
+def test_a_hold_of_nobody_is_not_found() -> None:
+    assert refused(Desk().voids, UUID(int=5)) == "HOLD_NOT_FOUND"
+
+
+# Returns.
+
+
+def test_the_last_unit_that_comes_back_takes_exactly_the_rest() -> None:
+    desk = Desk()
+    bought = desk.buys(("cup", 3, 10))  # 10 points for 3 units
+    assert desk.returns(bought, ("cup", 2)).points == 6  # floor(10 x 2 / 3)
+    assert desk.returns(bought, ("cup", 1)).points == 4
+    assert desk.wallet().balance == desk.wallet().lifetime == 0
+    assert refused(desk.returns, bought, ("cup", 1)) == "RETURN_EXCEEDS_PURCHASE"
+    assert refused(desk.returns, bought) == "RETURN_EXCEEDS_PURCHASE"
+
+
+@given(some.lists(some.integers(1, 4), min_size=1, max_size=5), some.integers(0, 100), some.randoms())
+def test_the_split_of_a_return_and_its_order_make_no_difference(
+    quantities: list[int], rupees: int, source: Any
+) -> None:
+    desk = Desk()
+    basket = [(f"sku-{n}", quantity, rupees * n) for n, quantity in enumerate(quantities)]
+    bought = desk.buys(*basket)
+    units = [sku for sku, quantity, _ in basket for _ in range(quantity)]
+    source.shuffle(units)
+    assert sum(desk.returns(bought, (sku, 1)).points for sku in units) == bought.points
+    assert (desk.wallet().balance, desk.wallet().debt, desk.lots()) == (0, 0, [])
+
+
+def test_a_return_without_a_purchase_finds_the_latest_that_still_has_the_goods() -> None:
+    desk = Desk()
+    first = desk.buys(("cup", 2, 20))
+    desk.later(days=1)
+    second = desk.buys(("cup", 1, 14), ("pen", 1, 3))
+    told = desk.returns(None, ("cup", 2), ("hat", 1))
+    assert told.points == 24  # 14 for the later one, 10 for one of the two before
+    assert [(line.event_id, line.quantity) for line in told.lines] == [
+        (second.event_id, 1),
+        (first.event_id, 1),
+    ]
+    assert [(item.sku, item.quantity) for item in told.unmatched] == [("hat", 1)]
+
+
+def test_a_return_is_never_matched_to_what_was_bought_afterwards_or_by_others() -> None:
+    desk = Desk()
+    desk.buys(("cup", 1, 20), who=BEN)
+    told = desk.returns(None, ("cup", 1))
+    assert (told.points, [item.sku for item in told.unmatched]) == (0, ["cup"])
+
+
+def test_a_purchase_of_another_member_is_not_found() -> None:
+    desk = Desk()
+    bought = desk.buys(("cup", 1, 20), who=BEN)
+    assert refused(desk.returns, bought) == "PURCHASE_NOT_FOUND"
+
+
+def test_points_that_are_spent_are_owed_and_paid_first() -> None:
+    desk = Desk()
+    bought = desk.buys(("cup", 1, 20))
+    desk.spends(15)
+    told = desk.returns(bought)
+    assert (told.points, told.balance, told.debt) == (20, 0, 15)
+    desk.buys(("pen", 1, 6))
+    assert (desk.wallet().balance, desk.wallet().debt) == (0, 9)
+    desk.buys(("pen", 1, 10))
+    assert (desk.wallet().balance, desk.wallet().debt) == (1, 0)
+
+
+def test_only_what_is_there_is_taken_and_the_rest_recorded() -> None:
+    desk = Desk(clawback=Clawback.WITHIN_BALANCE)
+    bought = desk.buys(("cup", 1, 20))
+    desk.spends(15)
+    told = desk.returns(bought)
+    assert (told.points, told.shortfall, told.debt) == (5, 15, 0)
+    assert desk.wallet().lifetime == 0
+
+
+def test_a_return_of_what_is_spent_may_be_refused() -> None:
+    desk = Desk(clawback=Clawback.REFUSE)
+    bought = desk.buys(("cup", 1, 20))
+    desk.spends(15)
+    assert refused(desk.returns, bought) == "POINTS_ALREADY_SPENT"
+    assert (desk.wallet().balance, desk.wallet().lifetime) == (5, 20)
+
+
+def test_a_return_leaves_what_is_held_alone_and_its_release_pays_the_debt() -> None:
+    desk = Desk()
+    bought = desk.buys(("cup", 1, 20))
+    hold = desk.holds(15)
+    told = desk.returns(bought)
+    assert (told.balance, told.debt, desk.wallet().held) == (0, 15, 15)
+    desk.voids(hold)
+    assert desk.wallet()[1:5] == (0, 0, 0, 0)
+
+
+def test_a_return_takes_the_purchase_s_own_points_first_also_while_they_are_pending() -> None:
+    desk = Desk(lots={"points": LotTerms(pending_days=2)})
+    desk.adjusts(5)
+    bought = desk.buys(("cup", 2, 20))
+    assert desk.returns(bought, ("cup", 1)).points == 10
+    assert desk.wallet()[1:3] == (5, 10)
+
+
+def test_a_return_gives_tier_and_cap_back() -> None:
+    rule = {
+        "rule": "capped",
+        "then": [{"earn": {"points": 1, "per": "1.00"}}],
+        "caps": {"member": {"points": 60, "per": "month"}},
+    }
+    desk = Desk(rules=[(1, rule)])
+    bought = desk.buys(("cup", 1, 80))
+    assert (bought.points, bought.tier, desk.used()) == (60, "silver", 60)
+    assert desk.returns(bought).tier == "bronze"
+    assert (desk.member().facts.tier, desk.used()) == ("bronze", 0)
+    assert desk.buys(("cup", 1, 80)).points == 60
+
+
+# Refunds.
+
+
+def test_refunded_points_keep_their_own_expiry() -> None:
+    desk = Desk(lots={"points": THREE_DAYS})
+    desk.buys(("book", 1, 10))
+    spent = desk.spends(6)
+    desk.later(days=1)
+    assert desk.refunds(spent).balance == 10
+    desk.later(days=3)
+    assert desk.wallet().balance == 0
+
+
+def test_what_expired_meanwhile_gets_the_grace_period() -> None:
+    desk = Desk(lots={"points": THREE_DAYS}, refund_grace_days=2)
+    desk.buys(("book", 1, 10))
+    spent = desk.spends(6)
+    desk.later(days=30)
+    assert desk.refunds(spent).balance == 6
+    desk.later(days=2)
+    assert desk.wallet().balance == 0
+
+
+def test_no_more_is_refunded_than_was_spent_in_however_many_parts() -> None:
+    desk = Desk()
+    desk.buys(("book", 1, 10))
+    spent = desk.spends(6)
+    assert desk.refunds(spent, 4).points == 4
+    assert refused(desk.refunds, spent, 3) == "REFUND_EXCEEDS_REDEMPTION"
+    assert desk.refunds(spent).points == 2
+    assert refused(desk.refunds, spent) == "REFUND_EXCEEDS_REDEMPTION"
+    assert desk.wallet().balance == 10
+
+
+@given(some.lists(some.integers(1, 9), min_size=1, max_size=6))
+def test_the_split_of_a_refund_makes_no_difference(parts: list[int]) -> None:
+    whole, split = Desk(), Desk()
+    for desk in (whole, split):
+        for day in range(len(parts)):
+            desk.adjusts(11, expires_at=START + timedelta(days=9 - day))
+    spent = [desk.spends(sum(parts)) for desk in (whole, split)]
+    for desk in (whole, split):
+        desk.later(days=6)
+    whole.refunds(spent[0])
+    for part in parts:
+        split.refunds(spent[1], part)
+    assert whole.wallet().balance == split.wallet().balance
+    for desk in (whole, split):
+        desk.later(days=2)
+    assert whole.wallet().balance == split.wallet().balance
+
+
+def test_a_refund_pays_a_debt_first() -> None:
+    desk = Desk()
+    bought = desk.buys(("cup", 1, 20))
+    spent = desk.spends(15)
+    desk.returns(bought)
+    told = desk.refunds(spent)
+    assert (told.points, told.balance, told.debt) == (15, 0, 0)
+
+
+def test_a_capture_can_be_refunded() -> None:
+    desk = Desk()
+    desk.buys(("book", 1, 10))
+    assert desk.refunds(desk.captures(desk.holds(7), 5)).balance == 10
+
+
+# Transfers.
+
+
+def test_points_that_are_handed_on_keep_their_expiry() -> None:
+    desk = Desk(lots={"points": THREE_DAYS})
+    desk.buys(("book", 1, 10))
+    desk.later(days=2)
+    desk.hands(4)
+    assert (desk.wallet(ANN).balance, desk.wallet(BEN).balance) == (6, 4)
+    desk.later(days=2)
+    assert (desk.wallet(ANN).balance, desk.wallet(BEN).balance) == (0, 0)
+
+
+def test_points_that_are_handed_on_count_for_nobody_s_tier() -> None:
+    desk = Desk()
+    desk.buys(("book", 1, 60))
+    desk.hands(60)
+    assert (desk.wallet(ANN).lifetime, desk.wallet(BEN).lifetime) == (60, 0)
+    assert (desk.member(ANN).facts.tier, desk.member(BEN).facts.tier) == ("silver", "bronze")
+
+
+def test_points_that_are_handed_on_pay_a_debt_first() -> None:
+    desk = Desk()
+    bought = desk.buys(("cup", 1, 20), who=BEN)
+    desk.spends(20, who=BEN)
+    desk.returns(bought, who=BEN)
+    desk.buys(("book", 1, 50))
+    desk.hands(30)
+    assert (desk.wallet(BEN).balance, desk.wallet(BEN).debt) == (10, 0)
+
+
+def test_nobody_hands_points_to_themselves_or_more_than_they_have_or_may() -> None:
+    desk = Desk(transfer_points=8)
+    desk.buys(("book", 1, 7))
+    assert refused(desk.hands, 3, to=ANN) == "INVALID_FIELD"
+    assert refused(desk.hands, 8) == "INSUFFICIENT_POINTS"
+    assert refused(desk.hands, 9) == "TRANSFER_LIMIT"
+    assert refused(desk.hands, 1, to=UUID(int=99)) == "MEMBER_NOT_FOUND"
+    assert (desk.wallet(ANN).balance, desk.wallet(BEN).balance) == (7, 0)
+
+
+# Adjustments.
+
+
+def test_large_adjustments_take_a_second_person() -> None:
+    desk = Desk(approval_points=10)
+    desk.adjusts(10)
+    assert refused(desk.adjusts, 11) == refused(desk.adjusts, -11) == "APPROVAL_REQUIRED"
+    assert desk.adjusts(11, approved_by="Zoe").balance == 21
+
+
+def test_an_adjustment_takes_out_no_more_than_there_is_and_is_no_earning() -> None:
+    desk = Desk()
+    desk.adjusts(60)
+    assert refused(desk.adjusts, -61) == "INSUFFICIENT_POINTS"
+    assert desk.adjusts(-20).balance == 40
+    assert (desk.wallet().lifetime, desk.member().facts.tier) == (0, "bronze")
+
+
+def test_no_wallet_holds_more_than_its_limit() -> None:
+    desk = Desk()
+    desk.adjusts(MAX_WALLET, approved_by="Zoe")
+    desk.holds(10)
+    assert refused(desk.adjusts, 1) == "WALLET_LIMIT"
+    desk.adjusts(-1)
+    desk.adjusts(1)

@@ -97,6 +97,10 @@ async def test_what_makes_no_sense_is_refused_with_its_place_and_changes_nothing
 async def test_a_change_says_what(laurel: Laurel, program: Program) -> None:
     assert (await cli(laurel, "programs", "change", program.name)).returncode == 2
     assert (await cli(laurel, "programs", "change", "nowhere", "--hold-seconds", "5")).returncode == 1
+    for wrong in ("0", "7,7", "366", "soon", "1,2,3,4,5,6"):
+        assert (await cli(laurel, "programs", "change", program.name, "--warn-days", wrong)).returncode == 2
+    assert (await cli(laurel, "programs", "change", program.name, "--warn-days", "none")).returncode == 0
+    assert (await terms(laurel, program))["warnDays"] == []
 
 
 async def test_a_program_is_made_with_its_terms(laurel: Laurel) -> None:

@@ -12,13 +12,14 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from server.domain.errors import FailedPrecondition
 from server.domain.program import LedgerTerms
 from server.operations.programs import Programs
 from server.operations.runs import Busy, Runs
-from server.operations.schedule import once
+from server.operations.schedule import attend, once
 from server.operations.watch import Commits, Lag
 from server.store import due, locks, programs
 from server.store.database import Database
@@ -332,3 +333,24 @@ async def test_the_index_finds_what_is_due_also_where_much_falls_due_at_once(sho
     text = "\n".join(row[0] for row in plan)
     assert "Index Scan using wallet_due" in text or "Index Only Scan using wallet_due" in text, text
     assert "Sort" not in text, text
+
+
+async def test_the_schedule_outlives_an_outage_and_ends_when_it_is_told_to(
+    shop: Clockwork, database_url: str
+) -> None:
+    closed = await Database.open(database_url, 1)
+    await closed.close()
+    metrics = Metrics()
+    lag = Lag(metrics, shop.clock)
+    runs = Runs(closed, Programs(), shop.keys, shop.clock, uuid7)
+    with capture_logs() as logged:
+        task = asyncio.create_task(attend(runs, closed, lag, 0.01))
+
+        async def tried_again() -> bool:
+            return len(logged) >= 2
+
+        await eventually(tried_again)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert {entry["event"] for entry in logged} == {"runs_interrupted"}

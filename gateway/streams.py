@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from google.rpc import code_pb2
@@ -269,12 +270,22 @@ class Lines:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
+            number = 0
             async for line in self._lines():
-                self._activity.seen()
-                yield self._read(line)
+                number += 1
+                # Blank ones don't count, but to who looks for a mistake.
+                if line.strip():
+                    self._activity.seen()
+                    yield self._read_at(number, line)
         except (Refused, Disconnected) as cause:
             self._strike(cause)
             await asyncio.Event().wait()
+
+    def _read_at(self, number: int, line: bytes) -> bytes:
+        try:
+            return self._read(line)
+        except Refused as refused:
+            raise replace(refused, message=f"line {number}: {refused.message}") from None
 
     async def _lines(self) -> AsyncIterator[bytes]:
         rest = bytearray()
@@ -289,16 +300,16 @@ class Lines:
                 yield line
             if len(rest) > self._limits.body:
                 raise too_large(self._limits.body)
-        if rest.strip():
+        if rest:
             yield bytes(rest)
 
 
 def _taken(rest: bytearray) -> Iterable[bytes]:
-    """The whole lines at the beginning, which are removed; blank ones don't count."""
+    """The whole lines at the beginning, which are removed."""
     end = rest.rfind(b"\n")
     if end < 0:
         return []
-    lines = [bytes(line) for line in rest[:end].split(b"\n") if line.strip()]
+    lines = [bytes(line) for line in rest[:end].split(b"\n")]
     del rest[: end + 1]
     return lines
 

@@ -14,7 +14,7 @@ import httpx
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from loyalty.v1 import member_pb2, points_pb2, rules_pb2
+from loyalty.v1 import journal_pb2, member_pb2, points_pb2, rules_pb2
 
 from gateway.app import Gateway
 from gateway.channel import ChannelBackend
@@ -27,6 +27,7 @@ from tests.support.web import serving
 SERVICES = {
     "MemberService": member_pb2,
     "PointsService": points_pb2,
+    "JournalService": journal_pb2,
     "RulesService": rules_pb2,
 }
 # How each RPC used here is spelt over REST: method, path, whether a body is sent, mask apart.

@@ -17,6 +17,7 @@ from laurel.commands.identifiers import (
     pairs,
     request_id,
 )
+from laurel.commands.uploads import upload
 from laurel.failures import Failure
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
 
@@ -33,6 +34,9 @@ channel_option = click.option("--channel", default="", help="Where, such as pos 
 @click.group(help=f"Points: earn, redeem, look up, explain.\n\n{MEMBER_HELP}")
 def points() -> None:
     """See ``help``."""
+
+
+points.add_command(upload)
 
 
 @points.command()

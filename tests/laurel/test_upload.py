@@ -1,0 +1,68 @@
+"""`laurel points upload`: a journal as a file."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tests.laurel.test_cli import cli
+from tests.support.servers import Laurel
+
+
+def sale(member_id: str, **changes: Any) -> dict[str, Any]:
+    said = {
+        "requestId": uuid4().hex,
+        "memberId": member_id,
+        "orderReference": uuid4().hex,
+        "amount": {"currencyCode": "INR", "units": "100"},
+    }
+    return {"accrue": {**said, **changes}}
+
+
+def written(path: Path, *entries: object) -> str:
+    path.write_text("\n".join(json.dumps(entry) for entry in entries) + "\n\n")
+    return str(path)
+
+
+async def test_a_journal_sent_twice_says_that_all_was_known(laurel: Laurel, tmp_path: Path) -> None:
+    member_id = await laurel.register()
+    file = written(tmp_path / "till.jsonl", *(sale(member_id) for _ in range(400)))
+    first = await cli(laurel, "points", "upload", file, key=laurel.terminal.key)
+    assert first.returncode == 0, first.stderr
+    assert re.search(r"^recorded +400$", first.stdout, re.MULTILINE)
+    assert "Nothing changed" not in first.stdout
+    again = await cli(laurel, "points", "upload", file, key=laurel.terminal.key)
+    assert again.returncode == 0, again.stderr
+    assert "Nothing changed: all 400 entries were known before." in again.stdout
+
+
+async def test_refused_entries_are_shown_with_their_lines(laurel: Laurel, tmp_path: Path) -> None:
+    member_id, stranger = await laurel.register(), str(uuid4())
+    redemption = {"requestId": "spend-1", "memberId": member_id, "points": "10"}
+    file = written(
+        tmp_path / "till.jsonl", sale(member_id), {"redeem": redemption}, sale(stranger), sale(member_id)
+    )
+    shown = await cli(laurel, "points", "upload", file, "--json", key=laurel.terminal.key)
+    assert shown.returncode == 1, shown.stderr
+    told = json.loads(shown.stdout)
+    assert (told["entries"], told["accepted"], told["known"]) == (4, 2, 0)
+    assert told["reasons"] == {"INSUFFICIENT_POINTS": 1, "MEMBER_NOT_FOUND": 1}
+    assert [(one["line"], one["reason"]) for one in told["refused"]] == [
+        (2, "INSUFFICIENT_POINTS"),
+        (3, "MEMBER_NOT_FOUND"),
+    ]
+    assert told["refused"][0]["request_id"] == "spend-1"
+
+
+async def test_of_a_file_with_a_line_that_is_no_entry_nothing_is_sent(laurel: Laurel, tmp_path: Path) -> None:
+    member_id = await laurel.register()
+    good = sale(member_id)
+    file = written(tmp_path / "till.jsonl", good, {"accrue": {"nothing": 1}})
+    shown = await cli(laurel, "points", "upload", file, key=laurel.terminal.key)
+    assert shown.returncode == 1
+    assert "till.jsonl:2: " in shown.stderr
+    again = await cli(
+        laurel, "points", "upload", written(tmp_path / "good.jsonl", good), "--json", key=laurel.terminal.key
+    )
+    assert json.loads(again.stdout)["known"] == 0

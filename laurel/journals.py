@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from google.rpc import error_details_pb2
 from loyalty.v1 import journal_pb2, journal_pb2_grpc
 
-from laurel.calls import ATTEMPTS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PASSING
+from laurel.calls import ATTEMPTS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PASSING, details_of
 from laurel.failures import Failure
 
 # Of those that were refused, so many are kept to be shown.
@@ -76,6 +76,12 @@ def counted(path: Path) -> int:
     return sum(1 for _ in read(path))
 
 
+def _passing(error: grpc.aio.AioRpcError) -> bool:
+    """Also what gRPC itself says of a connection that broke while it wrote: INTERNAL, without our details."""
+    own = error.code() is grpc.StatusCode.INTERNAL and not details_of(error)[0].reason
+    return own or error.code() in PASSING
+
+
 class Upload:
     """A file on its way to the server, by one stream after the other until all is answered."""
 
@@ -99,7 +105,7 @@ class Upload:
                 if self.tally.entries > before:
                     wait, tries = FIRST_WAIT_SECONDS, 0
                 tries += 1
-                if error.code() not in PASSING or tries == ATTEMPTS:
+                if not _passing(error) or tries == ATTEMPTS:
                     raise
             else:
                 return

@@ -19,6 +19,7 @@ COMMANDS = {
     "points": "laurel.commands.points:points",
     "rules": "laurel.commands.rules:rules",
     "run": "laurel.commands.run:run",
+    "export": "laurel.commands.export:export",
     "import": "laurel.commands.imports:imports",
     "replay": "laurel.commands.replay:replay",
     "verify": "laurel.commands.verify:verify",

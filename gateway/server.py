@@ -39,6 +39,7 @@ class Bounded(HttpToolsProtocol):
     """HTTP/1.1 whose heads have a size and a time; uvicorn itself bounds neither."""
 
     _head_bytes = 0
+    _unfinished_bytes = 0
     _in_message = False
     _in_body = False
     _head_timer: asyncio.TimerHandle | None = None
@@ -61,13 +62,19 @@ class Bounded(HttpToolsProtocol):
         if not self._in_message and b"h2c" in data:
             head, end, rest = data.partition(HEAD_END)
             data = OFFER.sub(b"\r\nX-Offered:", head) + end + rest
+        unfinished = self._in_message and not self._in_body
         super().data_received(data)
+        # The parser keeps a header to itself until it is whole.
+        if unfinished and not self._in_body and not self.transport.is_closing():
+            self._unfinished_bytes += len(data)
+            if self._unfinished_bytes > MAX_HEAD:
+                self.send_400_response("the head is too large")
 
     def on_message_begin(self) -> None:
         """A head begins."""
         self._in_message = True
         super().on_message_begin()
-        self._head_bytes = 0
+        self._head_bytes = self._unfinished_bytes = 0
         self._in_body = False
         self._wait()
 

@@ -1,6 +1,7 @@
 """What no honest client sends: the shim refuses it, or takes it for what it is, and goes on."""
 
 import asyncio
+import contextlib
 import re
 import resource
 from collections.abc import AsyncIterator
@@ -228,6 +229,26 @@ async def test_a_method_that_nobody_knows_is_refused(world: World) -> None:
     for method in ("TRACE", "M-SEARCH", "PROPFIND"):
         sent = f"{method} /v1/things/t HTTP/1.1\r\n".encode() + HOST + EMPTY
         assert await answers(world, sent + END) == [405, 404]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"X-Big: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"".join(b"X-%d: %b\r\n" % (number, b"x" * 60) for number in range(2_000)) + b"\r\n",
+        b"X-Endless: " + b"x" * 4_000_000,
+    ],
+    ids=["one", "many", "endless"],
+)
+async def test_a_head_has_a_size(world: World, headers: bytes) -> None:
+    seen = len(world.server.seen)
+    async with connected(world) as (reader, writer), asyncio.timeout(server.HEAD_SECONDS / 2):
+        writer.write(GET + HOST + headers)
+        # What was on its way when the connection was closed may cost the client the answer.
+        with contextlib.suppress(ConnectionError):
+            assert b" 400 " in await reader.read() or await closed(reader)
+    assert len(world.server.seen) == seen
+    assert (await world.http.get("/v1/things/t")).status_code == 200
 
 
 async def test_a_head_that_does_not_come_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ async def wallets_agree(shop: Shop) -> None:
     wrong = await shop.rows(
         """WITH moves AS (
                SELECT program_id, member_id, point_type, sequence, balance_after,
-                      sum(CASE kind WHEN 'EARN' THEN points WHEN 'REDEEM' THEN -points END)
+                      sum(CASE WHEN credit_account = 'wallet.balance' THEN points
+                               WHEN debit_account = 'wallet.balance' THEN -points ELSE 0 END)
                           OVER (PARTITION BY program_id, member_id, point_type ORDER BY sequence) AS balance,
                       row_number() OVER (PARTITION BY program_id, member_id, point_type
                                          ORDER BY transaction_id) AS place
@@ -50,8 +51,8 @@ async def wallets_agree(shop: Shop) -> None:
            UNION ALL
            SELECT 'lots', w.member_id, w.sequence, w.balance, coalesce(left_over.points, 0)
              FROM wallet w
-             LEFT JOIN LATERAL (SELECT sum(remaining) AS points FROM lot l
-                                 WHERE (l.program_id, l.member_id, l.point_type)
+             LEFT JOIN LATERAL (SELECT sum(remaining - held) AS points FROM lot l
+                                 WHERE active AND (l.program_id, l.member_id, l.point_type)
                                      = (w.program_id, w.member_id, w.point_type)) AS left_over ON true
             WHERE w.balance <> coalesce(left_over.points, 0)"""
     )

@@ -1,13 +1,9 @@
 """Servers and PostgreSQL die under load: what was acknowledged stays, and happened once."""
 
 import asyncio
-import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from uuid import uuid4
 
 import grpc
 import pytest
@@ -16,7 +12,7 @@ from loyalty.v1 import points_pb2
 
 from tests.faults.load import Tills
 from tests.faults.proof import each_sale_happened_once, verified, wallets_agree
-from tests.faults.shop import SERVERS, Shop, opened
+from tests.faults.shop import SERVERS, Shop
 
 pytestmark = pytest.mark.faults
 
@@ -29,18 +25,6 @@ LONGEST_ANSWER_SECONDS = 6.0
 # The one thing a till may be refused: a member has no more points.
 POOR = "INSUFFICIENT_POINTS"
 RUPEE = money_pb2.Money(currency_code="INR", units=1)
-
-
-@pytest.fixture
-def shop(folder: Path) -> Iterator[Shop]:
-    with opened(folder / f"shop-{uuid4().hex[:8]}") as shop:
-        yield shop
-
-
-@pytest.fixture
-def seed() -> int:
-    """LAUREL_FAULTS_SEED repeats a run as far as a race can be repeated."""
-    return int(os.environ.get("LAUREL_FAULTS_SEED") or random.SystemRandom().randrange(2**32))
 
 
 def test_no_kill_loses_or_repeats_a_transaction(

@@ -23,6 +23,7 @@ COMMANDS = {
     "import": "laurel.commands.imports:imports",
     "replay": "laurel.commands.replay:replay",
     "verify": "laurel.commands.verify:verify",
+    "checkpoint": "laurel.commands.checkpoint:checkpoint",
 }
 
 

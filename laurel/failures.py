@@ -12,10 +12,22 @@ from grpc_status import rpc_status
 from laurel.stack.processes import StackError
 from migrations import MigrationError
 from server.domain.errors import Refused
+from server.operations.evidence import NoSuchCheckpointError
 from server.secrets import SecretsError
+from server.store.checkpoint_file import CheckpointError
 
 # What operators can cause; anything else is a fault of ours and may show its traceback.
-KNOWN = (grpc.RpcError, Refused, StackError, MigrationError, SecretsError, asyncpg.PostgresError, OSError)
+KNOWN = (
+    grpc.RpcError,
+    Refused,
+    StackError,
+    MigrationError,
+    SecretsError,
+    CheckpointError,
+    NoSuchCheckpointError,
+    asyncpg.PostgresError,
+    OSError,
+)
 
 
 class Failure(click.ClickException):

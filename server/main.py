@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -24,6 +25,7 @@ from server.health import Health
 from server.issuers import IssuersError
 from server.operations.audit import Audit
 from server.operations.callers import Callers
+from server.operations.checkpoints import keep_taking
 from server.operations.committer import Committer
 from server.operations.credentials import Credentials
 from server.operations.hints import follow
@@ -50,6 +52,7 @@ from server.rpc.streams import Streams
 from server.rpc.watch import Calls, EntriesTold
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
+from server.store.checkpoint_file import CheckpointWriter
 from server.store.database import Database
 from server.store.limits import LimitStore
 from server.store.sealing import Sealer
@@ -198,6 +201,7 @@ class Server:
             attending = attend(runs, database, Lag(metrics, now), settings.due_seconds)
             opened.push_async_callback(_cancel, asyncio.create_task(attending))
         opened.push_async_callback(_cancel, asyncio.create_task(follow(hints, database, programs)))
+        self._take_checkpoints(opened, database, keys)
         credentials = Credentials(database, now, settings.credential_cache_seconds)
         opened.push_async_callback(credentials.close)
         limits = Limits(
@@ -225,6 +229,20 @@ class Server:
         describe(metrics, database, verifiers, self.certificates)
         await self._listen(opened, gate, calls, services)
         readiness.serving = True
+
+    def _take_checkpoints(self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets) -> None:
+        """Write down the ends of chains while this runs, if there is a file for it. Raises StartError."""
+        settings = self._settings
+        if not settings.checkpoint_file:
+            return
+        if keys.checkpoint is None:
+            raise StartError(
+                f"LAUREL_CHECKPOINT_FILE is set, and {settings.secrets_file} has no key to sign with; "
+                "`laurel checkpoint key --new` adds one"
+            )
+        file = CheckpointWriter(Path(settings.checkpoint_file), keys.checkpoint)
+        taking = keep_taking(database, file, now, uuid7, settings.checkpoint_seconds)
+        opened.push_async_callback(_cancel, asyncio.create_task(taking))
 
     def _open_tokens(
         self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets

@@ -1,11 +1,13 @@
-"""The keys that must not be in the database: of the ledger, of personal data, of page tokens.
+"""The keys that must not be in the database: of the ledger, of personal data, of page tokens, of checkpoints.
 
 One JSON file, readable by its owner only:
 
     {"ledger": {"current": "1", "keys": {"1": "<64 hex digits>"}},
      "master": {"current": "1", "keys": {"1": "<64 hex digits>"}},
+     "checkpoint": {"current": "1", "keys": {"1": "<64 hex digits>"}},
      "blind_index": "<64 hex digits>", "page_token": "<64 hex digits>"}
 
+``checkpoint`` holds Ed25519 seeds, and files from before there were checkpoints lack it.
 Old keys stay listed, so that what was written with them can be read; ``current``
 names the one that is used from now on.
 """
@@ -41,6 +43,7 @@ class Secrets:
     master: Keyring
     blind_index: bytes = field(repr=False)
     page_token: bytes = field(repr=False)
+    checkpoint: Keyring | None = None
 
 
 class SecretsError(Exception):
@@ -50,20 +53,32 @@ class SecretsError(Exception):
 def generate(path: Path) -> None:
     """Write a file of fresh keys that only its owner can read; never over an existing one."""
 
-    def key() -> str:
-        return randomness.token_hex(KEY_BYTES)
-
     content = {
-        "ledger": {"current": "1", "keys": {"1": key()}},
-        "master": {"current": "1", "keys": {"1": key()}},
-        "blind_index": key(),
-        "page_token": key(),
+        "ledger": {"current": "1", "keys": {"1": _fresh()}},
+        "master": {"current": "1", "keys": {"1": _fresh()}},
+        "checkpoint": {"current": "1", "keys": {"1": _fresh()}},
+        "blind_index": _fresh(),
+        "page_token": _fresh(),
     }
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
+    _write(path, content)
+
+
+def add_checkpoint_key(path: Path) -> str:
+    """Give the file a fresh key for checkpoints, in use from the next start on; its id.
+
+    Raises SecretsError for a file that can't be used, OSError where it can't be replaced.
+    """
+    load(path)
+    content = json.loads(path.read_text())
+    part = content.setdefault("checkpoint", {"current": "", "keys": {}})
+    key_id = str(max((int(i) for i in part["keys"] if i.isdigit()), default=0) + 1)
+    part["keys"][key_id] = _fresh()
+    part["current"] = key_id
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    _write(draft, content)
+    draft.replace(path)
+    return key_id
 
 
 def load(path: Path) -> Secrets:
@@ -86,7 +101,20 @@ def load(path: Path) -> Secrets:
         master=keyring("master"),
         blind_index=_key(_part(content, "blind_index", str, path), "blind_index", path),
         page_token=_key(_part(content, "page_token", str, path), "page_token", path),
+        checkpoint=keyring("checkpoint") if "checkpoint" in content else None,
     )
+
+
+def _fresh() -> str:
+    return randomness.token_hex(KEY_BYTES)
+
+
+def _write(path: Path, content: Any) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(content, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _part(content: Any, name: str, kind: type, path: Path) -> Any:

@@ -88,6 +88,12 @@ class Settings(BaseSettings):
     tls_client_ca_file: str = Field(
         default="", description="PEM of the authority whose certificates clients must show; none if empty"
     )
+    checkpoint_file: str = Field(
+        default="", description="checkpoints of the ledger are appended there; none are taken if empty"
+    )
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=1, description="how often, by one of the processes that share the database"
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
     oidc_issuer: str = Field(default="", description="URL of the issuer of members' tokens; empty for none")
     oidc_audience: str = Field(default="", description="what the tokens' `aud` must hold")

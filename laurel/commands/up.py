@@ -127,6 +127,7 @@ def up(
         secrets_file=Path(given) if (given := os.environ.get("LAUREL_SECRETS_FILE")) else None,
         drain_seconds=drain_seconds,
         ops_port=None if os.environ.get("LAUREL_OPS_PORT") == "" else ops_port,
+        checkpoint_file=os.environ.get("LAUREL_CHECKPOINT_FILE"),
     )
     progress = Progress()
     stack = Stack(options, progress)

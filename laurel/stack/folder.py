@@ -19,6 +19,7 @@ class DataFolder:
         self.path = path.resolve()
         self.secrets = self.path / "secrets.json"
         self.keys = self.path / "keys.json"
+        self.checkpoints = self.path / "checkpoints.jsonl"
         self.runtime = self.path / "stack.json"
         self.postgres = self.path / "postgres"
         self.redis = self.path / "redis"

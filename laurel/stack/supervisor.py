@@ -48,6 +48,8 @@ class Options:
     drain_seconds: float
     # Of the first server's ops listener; the others' follow. None: they have none.
     ops_port: int | None = None
+    # Where checkpoints go: "" for none, None for the data folder.
+    checkpoint_file: str | None = None
 
 
 class Part(Protocol):
@@ -110,6 +112,9 @@ class Stack:
         self._options = options
         self._progress = progress
         self._secrets = (options.secrets_file or self.folder.secrets).resolve()
+        named = options.checkpoint_file
+        # Where checkpoints go, "" if nobody wants them.
+        self.checkpoint_file = str(self.folder.checkpoints) if named is None else named
         self._parts: list[Watched] = []
         self._servers: list[ServerProcess] = []
         self.ops: list[str] = []
@@ -161,7 +166,9 @@ class Stack:
         with self._progress.step("secrets") as step:
             step.note = str(self._secrets)
             if self._secrets.exists():
-                secrets.load(self._secrets)
+                if secrets.load(self._secrets).checkpoint is None and self.checkpoint_file:
+                    secrets.add_checkpoint_key(self._secrets)
+                    step.note += ", with a key for checkpoints"
                 return False
             if (self.folder.postgres / "data").exists() and not self._options.database_url:
                 raise StackError(
@@ -228,6 +235,7 @@ class Stack:
             "LAUREL_HTTP_HOST": self._options.http_host,
             "LAUREL_HTTP_PORT": str(http_port),
             "LAUREL_DRAIN_SECONDS": str(self._options.drain_seconds),
+            "LAUREL_CHECKPOINT_FILE": self.checkpoint_file,
             **self._prepare_issuer(http_port),
         }
         count = self._options.servers
@@ -297,6 +305,7 @@ class Stack:
                 "database_url": self.database_url,
                 "redis_url": self.redis_url,
                 "secrets_file": str(self._secrets),
+                "checkpoint_file": self.checkpoint_file,
                 "servers": [server.pid for server in self._servers],
             },
         )

@@ -11,7 +11,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from server.domain.chain import fault
-from server.domain.ledger import Account, Allocation, Kind, Lot, Transaction, Wallet
+from server.domain.ledger import Allocation, Lot, Transaction, Wallet
 
 
 class Check(StrEnum):
@@ -33,6 +33,8 @@ class Check(StrEnum):
     LOGGED = "each transaction is in the event log"
     MEMBERS = "each row and order is an existing member's"
     CAPS = "no cap's usage is negative"
+    CHECKPOINT_FILE = "each checkpoint is signed and follows the one before it"
+    CHECKPOINTS = "each end of a chain in the checkpoints is in the ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Finding:
 
     check: Check
     problem: str
-    program_id: UUID
+    program_id: UUID | None = None
     member_id: UUID | None = None
     point_type: str | None = None
     sequence: int | None = None
@@ -81,12 +83,35 @@ class Entry:
     allocations: Sequence[Allocation] = ()
 
 
-FIGURES = {Account.WALLET_BALANCE: "balance"}  # the figure of a wallet that an account is
+# What one point does to the figures of the wallet that it is credited to; debited, the opposite.
+FIGURES: Mapping[str, tuple[str, int]] = {
+    "wallet.balance": ("balance", 1),
+    "wallet.pending": ("pending", 1),
+    "wallet.held": ("held", 1),
+    "wallet.debt": ("debt", -1),
+}
+# What one point does to the lifetime, by the kind of the row.
+LIFETIME: Mapping[str, int] = {"EARN": 1, "REVERSE_EARN": -1}
+
+
+def figures(kind: str, debit_account: str, credit_account: str, points: int) -> Counter[str]:
+    """What a row does to its wallet's figures, by name."""
+    moved: Counter[str] = Counter()
+    for account, direction in ((credit_account, 1), (debit_account, -1)):
+        if account in FIGURES:
+            figure, sign = FIGURES[account]
+            moved[figure] += direction * sign * points
+    moved["lifetime"] += LIFETIME.get(kind, 0) * points
+    return moved
 
 
 @dataclass(slots=True)
 class History:
-    """One wallet's rows so far, and the sums they should have led to."""
+    """One wallet's rows so far, and the sums they should have led to.
+
+    It may begin behind a row that is trusted: ``before``, its place in ``last``, and the
+    sums up to there.
+    """
 
     keys: Mapping[str, bytes]
     before: Transaction | None = None
@@ -107,12 +132,8 @@ class History:
             if problem is not None:
                 yield from self._first(Check.CHAIN, entry.place, problem)
         self.before = row
-        if row.credit_account in FIGURES:
-            self.sums[FIGURES[row.credit_account]] += row.points
-        if row.debit_account in FIGURES:
-            self.sums[FIGURES[row.debit_account]] -= row.points
-        if row.kind is Kind.EARN:
-            self.sums["lifetime"] += row.points
+        for figure, points in figures(row.kind, row.debit_account, row.credit_account, row.points).items():
+            self.sums[figure] += points
         if row.balance_after != self.sums["balance"]:
             yield from self._first(
                 Check.RUNNING,

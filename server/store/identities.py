@@ -1,24 +1,54 @@
 """What must hold between the ledger's tables, each as a query for where it doesn't.
 
 Every query yields program_id, member_id, point_type, sequence, transaction_id and the
-problem. $1 is a program's id, or null for all of them.
+problem, and reads the tables within a ``Scope`` of programs or members.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from server.domain.proof import Check
 
-# The tables within the program; NOT MATERIALIZED so that each query reads them as it likes.
-SCOPE = """WITH
-    entry AS NOT MATERIALIZED (SELECT * FROM ledger_transaction WHERE $1::uuid IS NULL OR program_id = $1),
-    purse AS NOT MATERIALIZED (SELECT * FROM wallet WHERE $1::uuid IS NULL OR program_id = $1),
-    batch AS NOT MATERIALIZED (SELECT * FROM lot WHERE $1::uuid IS NULL OR program_id = $1),
-    share AS NOT MATERIALIZED (SELECT * FROM allocation WHERE $1::uuid IS NULL OR program_id = $1),
-    receipt AS NOT MATERIALIZED (SELECT * FROM business_key WHERE $1::uuid IS NULL OR program_id = $1),
-    usage AS NOT MATERIALIZED (SELECT * FROM cap_usage WHERE $1::uuid IS NULL OR program_id = $1),
+
+class Scope(NamedTuple):
+    """Which rows are looked at: a condition on program_id and member_id, and its arguments from $1 on."""
+
+    condition: str
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def tables(self) -> str:
+        """The tables within it, to go before a query; each query reads them as it likes."""
+        return TABLES.format(within=self.condition)
+
+
+EVERYTHING = Scope("TRUE")
+
+
+def of_program(program_id: UUID) -> Scope:
+    """What belongs to one program."""
+    return Scope("program_id = $1::uuid", (program_id,))
+
+
+def of_members(members: Collection[tuple[UUID, UUID]]) -> Scope:
+    """What belongs to these members, each named with its program."""
+    return Scope(
+        "(program_id, member_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))",
+        ([program_id for program_id, _ in members], [member_id for _, member_id in members]),
+    )
+
+
+TABLES = """WITH
+    entry AS NOT MATERIALIZED (SELECT * FROM ledger_transaction WHERE {within}),
+    purse AS NOT MATERIALIZED (SELECT * FROM wallet WHERE {within}),
+    batch AS NOT MATERIALIZED (SELECT * FROM lot WHERE {within}),
+    share AS NOT MATERIALIZED (SELECT * FROM allocation WHERE {within}),
+    receipt AS NOT MATERIALIZED (SELECT * FROM business_key WHERE {within}),
+    usage AS NOT MATERIALIZED (SELECT * FROM cap_usage WHERE {within}),
     logged AS NOT MATERIALIZED (
         SELECT * FROM event_log
-         WHERE event_type IN ('points.earned', 'points.redeemed') AND ($1::uuid IS NULL OR program_id = $1)),
+         WHERE event_type IN ('points.earned', 'points.redeemed') AND {within}),
     -- As text: what somebody tampered with need not be a UUID.
     named AS NOT MATERIALIZED (
         SELECT program_id, member_id, event_id, transaction_id

@@ -84,3 +84,8 @@ def _array(locks: Iterable[int]) -> str:
 
 def _digest(*parts: str) -> int:
     return int.from_bytes(blake2b("\x1f".join(parts).encode(), digest_size=8).digest(), signed=True)
+
+
+CHECKPOINTS_LOCK = _digest(
+    "checkpoints"
+)  # of who takes checkpoints; beside the order, for nobody waits for it

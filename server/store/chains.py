@@ -1,0 +1,170 @@
+"""Wallets' chains as `laurel verify` reads them: all rows some at a time, or those behind trusted ones."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from server.domain.checkpoints import Position
+from server.domain.ledger import Allocation, Lot, Wallet
+from server.domain.proof import Entry, Place, figures
+from server.store.database import Connection
+from server.store.identities import Scope
+from server.store.ledger import LOT_COLUMNS, TRANSACTION_COLUMNS, transaction
+from server.store.verify import PATIENCE_SECONDS
+
+ROWS_AT_ONCE = 2000
+
+WalletKey = tuple[UUID, UUID, str]  # program, member, point type
+RowKey = tuple[UUID, UUID, UUID]  # program, member, transaction
+
+
+async def chains(connection: Connection, scope: Scope) -> AsyncIterator[list[Entry]]:
+    """All rows, wallet by wallet in order of sequence, some at a time; a wallet may span several batches."""
+    cursor = await connection.cursor(
+        f"""SELECT {TRANSACTION_COLUMNS} FROM ledger_transaction
+             WHERE {scope.condition}
+             ORDER BY program_id, member_id, point_type, sequence""",
+        *scope.arguments,
+        timeout=PATIENCE_SECONDS,
+    )
+    while rows := await cursor.fetch(ROWS_AT_ONCE, timeout=PATIENCE_SECONDS):
+        yield await _entries(connection, rows)
+
+
+async def chains_after(
+    connection: Connection, scope: Scope, trusted: Mapping[WalletKey, int]
+) -> AsyncIterator[list[Entry]]:
+    """As ``chains``, without the rows up to the sequences that are trusted."""
+    place = len(scope.arguments)
+    arguments = (*_columns(list(trusted)), list(trusted.values())) if trusted else ((), (), (), ())
+    cursor = await connection.cursor(
+        f"""SELECT {TRANSACTION_COLUMNS} FROM ledger_transaction
+              LEFT JOIN unnest(${place + 1}::uuid[], ${place + 2}::uuid[], ${place + 3}::text[],
+                               ${place + 4}::bigint[]) AS trusted(program_id, member_id, point_type, upto)
+                   USING (program_id, member_id, point_type)
+             WHERE {scope.condition} AND sequence > coalesce(upto, 0)
+             ORDER BY program_id, member_id, point_type, sequence""",
+        *scope.arguments,
+        *arguments,
+        timeout=PATIENCE_SECONDS,
+    )
+    while rows := await cursor.fetch(ROWS_AT_ONCE, timeout=PATIENCE_SECONDS):
+        yield await _entries(connection, rows)
+
+
+async def trusted_rows(connection: Connection, ends: Sequence[tuple[WalletKey, int]]) -> list[Entry]:
+    """The rows at these places, as far as they are there."""
+    rows = await connection.fetch(
+        f"""SELECT {TRANSACTION_COLUMNS}
+              FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[])
+                   AS wanted(program_id, member_id, point_type, sequence)
+              JOIN ledger_transaction USING (program_id, member_id, point_type, sequence)""",
+        *_columns([key for key, _ in ends]),
+        [sequence for _, sequence in ends],
+        timeout=PATIENCE_SECONDS,
+    )
+    return [_entry(row, (), ()) for row in rows]
+
+
+async def sums(
+    connection: Connection, ends: Sequence[tuple[WalletKey, int]]
+) -> dict[WalletKey, Counter[str]]:
+    """The figures that the rows up to these places sum to."""
+    rows = await connection.fetch(
+        """SELECT program_id, member_id, point_type, kind, debit_account, credit_account, sum(points)::text
+             FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[])
+                  AS wanted(program_id, member_id, point_type, upto)
+             JOIN ledger_transaction USING (program_id, member_id, point_type)
+            WHERE sequence <= upto GROUP BY 1, 2, 3, 4, 5, 6""",
+        *_columns([key for key, _ in ends]),
+        [sequence for _, sequence in ends],
+        timeout=PATIENCE_SECONDS,
+    )
+    found: dict[WalletKey, Counter[str]] = {}
+    for *key, kind, debit, credit, points in rows:
+        own = found.setdefault((key[0], key[1], key[2]), Counter())
+        for figure, moved in figures(kind, debit, credit, int(points)).items():
+            own[figure] += moved
+    return found
+
+
+async def changed_members(
+    connection: Connection, since: Position, program_id: UUID | None
+) -> list[tuple[UUID, UUID]]:
+    """Who stands in the event log since then, each with the program."""
+    rows = await connection.fetch(
+        """SELECT DISTINCT program_id, member_id FROM event_log
+            WHERE (epoch, xid) >= ($1::integer, $2::text::xid8) AND ($3::uuid IS NULL OR program_id = $3)""",
+        since.epoch,
+        str(since.xid),
+        program_id,
+        timeout=PATIENCE_SECONDS,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def _entries(connection: Connection, rows: Sequence[Any]) -> list[Entry]:
+    keys = [(r["program_id"], r["member_id"], r["transaction_id"]) for r in rows]
+    created = await _created(connection, keys)
+    allocations = await _allocations(connection, keys)
+    return [
+        _entry(row, created.get(key, []), allocations.get(key, []))
+        for row, key in zip(rows, keys, strict=True)
+    ]
+
+
+def _entry(row: Any, created: Sequence[Lot], allocations: Sequence[Allocation]) -> Entry:
+    place = Place(
+        row["program_id"], row["member_id"], row["point_type"], row["sequence"], row["transaction_id"]
+    )
+    try:
+        read = transaction(row)
+    except ValueError:  # a kind or an account that there isn't
+        read = None
+    return Entry(place, read, created, allocations)
+
+
+async def _created(connection: Connection, keys: Sequence[RowKey]) -> dict[RowKey, list[Lot]]:
+    rows = await connection.fetch(
+        f"""SELECT program_id, member_id, {LOT_COLUMNS}
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, member_id, transaction_id)
+             JOIN lot USING (program_id, member_id, transaction_id)""",
+        *_columns(keys),
+        timeout=PATIENCE_SECONDS,
+    )
+    created: dict[RowKey, list[Lot]] = {}
+    for r in rows:
+        created.setdefault((r[0], r[1], r[4]), []).append(Lot(*r[2:]))
+    return created
+
+
+async def _allocations(connection: Connection, keys: Sequence[RowKey]) -> dict[RowKey, list[Allocation]]:
+    rows = await connection.fetch(
+        """SELECT program_id, member_id, transaction_id, lot_id, points
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, member_id, transaction_id)
+             JOIN allocation USING (program_id, member_id, transaction_id)""",
+        *_columns(keys),
+        timeout=PATIENCE_SECONDS,
+    )
+    allocations: dict[RowKey, list[Allocation]] = {}
+    for r in rows:
+        allocations.setdefault((r[0], r[1], r[2]), []).append(Allocation(r[3], r[4]))
+    return allocations
+
+
+def _columns(keys: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Any], ...]:
+    return [k[0] for k in keys], [k[1] for k in keys], [k[2] for k in keys]
+
+
+async def wallets(connection: Connection, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]:
+    """These wallets, as far as they exist."""
+    rows = await connection.fetch(
+        """SELECT program_id, member_id, point_type, balance, pending, held, debt, lifetime, sequence,
+                  head_hash
+             FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS wanted(program_id, member_id, point_type)
+             JOIN wallet USING (program_id, member_id, point_type)""",
+        *_columns(keys),
+        timeout=PATIENCE_SECONDS,
+    )
+    return {(r[0], r[1], r[2]): Wallet(*r[2:]) for r in rows}

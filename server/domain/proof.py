@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from uuid import UUID
 
 from server.domain.chain import fault
-from server.domain.ledger import Allocation, Lot, Transaction, Wallet
+from server.domain.ledger import Account, Allocation, Kind, Lot, Transaction, Wallet
 
 
 class Check(StrEnum):
@@ -23,10 +24,13 @@ class Check(StrEnum):
     FIGURES = "each wallet's figures are the sums of its rows"
     WALLETS = "each wallet has rows"
     WALLET_LOTS = "lots hold what their wallets say"
-    EARNED_LOTS = "each earn created lots of its points, and nothing else did"
-    DRAWN_LOTS = "what is gone from each lot was allocated"
-    ALLOCATIONS = "each redemption drew its points from lots"
-    TOTALS = "issued = outstanding + redeemed, per program and point type"
+    DEBTS = "no wallet has points to spend beside a debt"
+    HOLDS = "open holds reserve what their wallets say is held"
+    EARNED_LOTS = "what brings points in created lots of them, and nothing else did"
+    DRAWN_LOTS = "what each lot lacks and holds was allocated"
+    ALLOCATIONS = "what moves points of lots says of which lots"
+    TOTALS = "issued + adjusted = outstanding + redeemed + expired + reversed"
+    TRANSFERS = "what was transferred out came in, per program and point type"
     ORDERS = "each order's transactions exist"
     ORDERED = "each transaction of an order is recorded under it"
     EVENTS = "each event's transactions exist"
@@ -83,25 +87,44 @@ class Entry:
     allocations: Sequence[Allocation] = ()
 
 
-# What one point does to the figures of the wallet that it is credited to; debited, the opposite.
-FIGURES: Mapping[str, tuple[str, int]] = {
-    "wallet.balance": ("balance", 1),
-    "wallet.pending": ("pending", 1),
-    "wallet.held": ("held", 1),
-    "wallet.debt": ("debt", -1),
-}
-# What one point does to the lifetime, by the kind of the row.
-LIFETIME: Mapping[str, int] = {"EARN": 1, "REVERSE_EARN": -1}
+# What a point that a row allocates does to its lot: to what remains of it, and to what is held. Said
+# here once more, apart from the arithmetic that writes: a slip there is found here.
+ALLOCATED: Mapping[Kind, tuple[int, int]] = MappingProxyType(
+    {
+        Kind.REDEEM: (-1, 0),
+        Kind.EXPIRE: (-1, 0),
+        Kind.SETTLE: (-1, 0),
+        Kind.REVERSE_EARN: (-1, 0),
+        Kind.TRANSFER_OUT: (-1, 0),
+        Kind.ADJUST: (-1, 0),  # one that takes out; one that puts in creates a lot
+        Kind.REVERSE_REDEEM: (1, 0),
+        Kind.HOLD: (0, 1),
+        Kind.RELEASE: (0, -1),
+        Kind.CAPTURE: (-1, -1),
+        Kind.ACTIVATE: (0, 0),
+    }
+)
+# The figure of a wallet that an account is, and what one point credited to it does; debited, the opposite.
+FIGURES: Mapping[Account, tuple[str, int]] = MappingProxyType(
+    {
+        Account.WALLET_BALANCE: ("balance", 1),
+        Account.WALLET_PENDING: ("pending", 1),
+        Account.WALLET_HELD: ("held", 1),
+        Account.WALLET_DEBT: ("debt", -1),
+    }
+)
+LIFETIME: Mapping[Kind, int] = MappingProxyType({Kind.EARN: 1, Kind.REVERSE_EARN: -1})
 
 
-def figures(kind: str, debit_account: str, credit_account: str, points: int) -> Counter[str]:
+def figures(kind: Kind, debit_account: Account, credit_account: Account, points: int) -> Counter[str]:
     """What a row does to its wallet's figures, by name."""
     moved: Counter[str] = Counter()
     for account, direction in ((credit_account, 1), (debit_account, -1)):
         if account in FIGURES:
             figure, sign = FIGURES[account]
             moved[figure] += direction * sign * points
-    moved["lifetime"] += LIFETIME.get(kind, 0) * points
+    if kind in LIFETIME:
+        moved["lifetime"] += LIFETIME[kind] * points
     return moved
 
 

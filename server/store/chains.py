@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from server.domain.checkpoints import Position
-from server.domain.ledger import Allocation, Lot, Wallet
+from server.domain.ledger import Account, Allocation, Kind, Lot, Wallet
 from server.domain.proof import Entry, Place, figures
 from server.store.database import Connection
 from server.store.identities import Scope
@@ -84,9 +84,16 @@ async def sums(
     found: dict[WalletKey, Counter[str]] = {}
     for *key, kind, debit, credit, points in rows:
         own = found.setdefault((key[0], key[1], key[2]), Counter())
-        for figure, moved in figures(kind, debit, credit, int(points)).items():
+        for figure, moved in _moved(kind, debit, credit, int(points)).items():
             own[figure] += moved
     return found
+
+
+def _moved(kind: str, debit: str, credit: str, points: int) -> Counter[str]:
+    try:
+        return figures(Kind(kind), Account(debit), Account(credit), points)
+    except ValueError:  # a kind or an account that there isn't: trusted rows are not looked into
+        return Counter()
 
 
 async def changed_members(

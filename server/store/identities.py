@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from server.domain.proof import Check
+from server.domain.proof import ALLOCATED, Check
 
 
 class Scope(NamedTuple):
@@ -25,6 +25,9 @@ class Scope(NamedTuple):
 
 EVERYTHING = Scope("TRUE")
 
+# These hold of all members of a program together, and of no part of them.
+OF_ALL = frozenset({Check.TRANSFERS})
+
 
 def of_program(program_id: UUID) -> Scope:
     """What belongs to one program."""
@@ -39,6 +42,14 @@ def of_members(members: Collection[tuple[UUID, UUID]]) -> Scope:
     )
 
 
+# Of a row: whether its points are in lots that it created, and whether they are of lots that were there.
+CREATES = """(kind IN ('EARN', 'TRANSFER_IN') OR kind = 'ADJUST' AND credit_account = 'wallet.balance')"""
+ALLOCATES = """(kind IN ('REDEEM', 'EXPIRE', 'SETTLE', 'TRANSFER_OUT', 'REVERSE_REDEEM', 'HOLD', 'RELEASE',
+                         'CAPTURE', 'ACTIVATE')
+                OR kind = 'REVERSE_EARN' AND debit_account IN ('wallet.balance', 'wallet.pending')
+                OR kind = 'ADJUST' AND debit_account = 'wallet.balance')"""
+_TAKING = ", ".join(f"('{kind}', {left}, {held})" for kind, (left, held) in ALLOCATED.items())
+
 TABLES = """WITH
     entry AS NOT MATERIALIZED (SELECT * FROM ledger_transaction WHERE {within}),
     purse AS NOT MATERIALIZED (SELECT * FROM wallet WHERE {within}),
@@ -48,7 +59,8 @@ TABLES = """WITH
     usage AS NOT MATERIALIZED (SELECT * FROM cap_usage WHERE {within}),
     logged AS NOT MATERIALIZED (
         SELECT * FROM event_log
-         WHERE event_type IN ('points.earned', 'points.redeemed') AND {within}),
+         WHERE event_type LIKE 'points.%' AND event_type <> 'points.expiring' AND {within}),
+    reserved AS NOT MATERIALIZED (SELECT * FROM hold WHERE {within}),
     -- As text: what somebody tampered with need not be a UUID.
     named AS NOT MATERIALIZED (
         SELECT program_id, member_id, event_id, transaction_id
@@ -67,57 +79,109 @@ IDENTITIES: Mapping[Check, str] = {
                               AND t.member_id = p.member_id AND t.point_type = p.point_type)""",
     Check.WALLET_LOTS: """
         SELECT program_id, member_id, point_type, p.sequence, t.transaction_id,
-               'the wallet holds ' || coalesce(p.balance + p.held, 0) || ' and ' || coalesce(p.pending, 0)
-               || ' pending; its lots ' || coalesce(l.active, 0) || ' and ' || coalesce(l.pending, 0)
+               'the wallet holds ' || coalesce(p.balance + p.held, 0) || ', ' || coalesce(p.held, 0)
+               || ' of them held, and ' || coalesce(p.pending, 0) || ' pending; its lots '
+               || coalesce(l.active, 0) || ', ' || coalesce(l.held, 0) || ' and ' || coalesce(l.pending, 0)
           FROM purse p
           FULL JOIN (SELECT program_id, member_id, point_type,
                             coalesce(sum(remaining) FILTER (WHERE active), 0) AS active,
-                            coalesce(sum(remaining) FILTER (WHERE NOT active), 0) AS pending
+                            coalesce(sum(remaining) FILTER (WHERE NOT active), 0) AS pending,
+                            sum(held) AS held
                        FROM batch GROUP BY 1, 2, 3) l USING (program_id, member_id, point_type)
           LEFT JOIN ledger_transaction t USING (program_id, member_id, point_type, sequence)
          WHERE coalesce(p.balance + p.held, 0) <> coalesce(l.active, 0)
-            OR coalesce(p.pending, 0) <> coalesce(l.pending, 0)""",
-    Check.EARNED_LOTS: """
+            OR coalesce(p.pending, 0) <> coalesce(l.pending, 0)
+            OR coalesce(p.held, 0) <> coalesce(l.held, 0)""",
+    Check.DEBTS: """
+        SELECT program_id, member_id, point_type, sequence, NULL::uuid,
+               'the wallet owes ' || debt || ' and has ' || balance || ' to spend'
+          FROM purse WHERE debt > 0 AND balance > 0""",
+    Check.HOLDS: """
+        SELECT program_id, member_id, point_type, p.sequence, NULL::uuid,
+               coalesce(p.held, 0) || ' are held, open holds reserve ' || coalesce(h.points, 0)
+          FROM purse p
+          FULL JOIN (SELECT program_id, member_id, point_type, sum(open_points) AS points
+                       FROM reserved GROUP BY 1, 2, 3) h USING (program_id, member_id, point_type)
+         WHERE coalesce(p.held, 0) <> coalesce(h.points, 0)""",
+    Check.EARNED_LOTS: f"""
         SELECT program_id, member_id, point_type, e.sequence, transaction_id,
-               CASE WHEN e.points IS NULL THEN 'no earn, yet it has lots of ' || l.points || ' points'
-                    ELSE 'earned ' || e.points || ', its lots are of ' || coalesce(l.points, 0) END
-          FROM (SELECT * FROM entry WHERE kind = 'EARN') e
+               CASE WHEN e.points IS NULL
+                    THEN 'brought nothing in, yet it has lots of ' || l.points || ' points'
+                    ELSE 'brought in ' || e.points || ', its lots are of ' || coalesce(l.points, 0) END
+          FROM (SELECT * FROM entry WHERE {CREATES} OR kind = 'REVERSE_REDEEM') e
           FULL JOIN (SELECT program_id, member_id, point_type, transaction_id, sum(points) AS points
                        FROM batch GROUP BY 1, 2, 3, 4) l
                USING (program_id, member_id, point_type, transaction_id)
-         WHERE e.points IS DISTINCT FROM l.points""",
-    Check.DRAWN_LOTS: """
+         WHERE CASE WHEN e.kind = 'REVERSE_REDEEM' THEN l.points > e.points
+                    ELSE e.points IS DISTINCT FROM l.points END""",
+    Check.DRAWN_LOTS: f"""
         SELECT program_id, member_id, point_type, t.sequence, transaction_id, problem
           FROM (SELECT program_id, member_id, coalesce(l.transaction_id, a.transaction_id) AS transaction_id,
                        CASE WHEN l.points IS NULL
-                            THEN a.points || ' points come from lot ' || lot_id || ', which is gone'
-                            ELSE 'its lot ' || lot_id || ' lacks ' || l.points - l.remaining || ' points, '
-                                 || coalesce(a.points, 0) || ' were allocated' END AS problem
+                            THEN a.points || ' points are of lot ' || lot_id || ', which is gone'
+                            ELSE 'its lot ' || lot_id || ' lacks ' || l.points - l.remaining
+                                 || ' points and holds ' || l.held || ', ' || coalesce(-a.remaining, 0)
+                                 || ' and ' || coalesce(a.held, 0) || ' were allocated' END AS problem
                   FROM batch l
-                  FULL JOIN (SELECT program_id, member_id, lot_id, sum(points) AS points,
+                  FULL JOIN (SELECT program_id, member_id, lot_id, sum(s.points) AS points,
+                                    sum(s.points * coalesce(k.remaining, -1)) AS remaining,
+                                    sum(s.points * coalesce(k.held, 0)) AS held,
                                     (array_agg(transaction_id ORDER BY transaction_id))[1] AS transaction_id
-                               FROM share GROUP BY 1, 2, 3) a USING (program_id, member_id, lot_id)
-                 WHERE (l.points - l.remaining) IS DISTINCT FROM coalesce(a.points, 0)) bad
+                               FROM share s
+                               LEFT JOIN entry e USING (program_id, member_id, transaction_id)
+                               LEFT JOIN (VALUES {_TAKING}) AS k(kind, remaining, held) USING (kind)
+                              GROUP BY 1, 2, 3) a USING (program_id, member_id, lot_id)
+                 WHERE l.points IS NULL OR l.points - l.remaining <> coalesce(-a.remaining, 0)
+                    OR l.held <> coalesce(a.held, 0)) bad
           LEFT JOIN ledger_transaction t USING (program_id, member_id, transaction_id)""",
-    Check.ALLOCATIONS: """
+    Check.ALLOCATIONS: f"""
         SELECT program_id, member_id, r.point_type, r.sequence, transaction_id,
-               CASE WHEN r.points IS NULL THEN 'no redemption, yet it drew ' || a.points || ' from lots'
-                    ELSE 'redeemed ' || r.points || ', drew ' || coalesce(a.points, 0) || ' from lots' END
-          FROM (SELECT * FROM entry WHERE kind = 'REDEEM') r
+               CASE WHEN r.points IS NULL THEN 'moved no points of lots, yet says so of ' || a.points
+                    ELSE 'moved ' || r.points || ' points of lots, says of which of '
+                         || coalesce(a.points, 0) END
+          FROM (SELECT program_id, member_id, transaction_id, point_type, sequence,
+                       points - CASE WHEN kind = 'REVERSE_REDEEM'
+                                     THEN (SELECT coalesce(sum(l.points), 0) FROM lot l
+                                            WHERE l.program_id = entry.program_id
+                                              AND l.member_id = entry.member_id
+                                              AND l.transaction_id = entry.transaction_id)
+                                     ELSE 0 END AS points
+                  FROM entry WHERE {ALLOCATES}) r
           FULL JOIN (SELECT program_id, member_id, transaction_id, sum(points) AS points
                        FROM share GROUP BY 1, 2, 3) a USING (program_id, member_id, transaction_id)
-         WHERE r.points IS DISTINCT FROM a.points""",
+         WHERE r.points IS NULL OR r.points <> coalesce(a.points, 0)""",
+    # What a return could not take back was issued and is outstanding nowhere: it isn't counted as reversed.
     Check.TOTALS: """
         SELECT program_id, NULL::uuid, point_type, NULL::bigint, NULL::uuid,
-               'issued ' || coalesce(m.issued, 0) || ', redeemed ' || coalesce(m.redeemed, 0)
-               || ', outstanding ' || coalesce(w.outstanding, 0)
+               'issued ' || coalesce(m.issued, 0) || ', adjusted ' || coalesce(m.adjusted, 0)
+               || ', outstanding ' || coalesce(w.outstanding, 0) || ', redeemed ' || coalesce(m.redeemed, 0)
+               || ', expired ' || coalesce(m.expired, 0) || ', reversed ' || coalesce(m.reversed, 0)
+               || CASE WHEN m.transferred <> 0 THEN ', transferred ' || m.transferred ELSE '' END
           FROM (SELECT program_id, point_type,
                        sum(points) FILTER (WHERE debit_account = 'program.issuance') AS issued,
-                       sum(points) FILTER (WHERE credit_account = 'program.redemption') AS redeemed
+                       sum(points) FILTER (WHERE credit_account = 'program.issuance'
+                                             AND debit_account <> 'program.shortfall') AS reversed,
+                       sum(CASE 'program.adjustment' WHEN debit_account THEN points
+                                                     WHEN credit_account THEN -points END) AS adjusted,
+                       sum(CASE 'program.redemption' WHEN credit_account THEN points
+                                                     WHEN debit_account THEN -points END) AS redeemed,
+                       sum(points) FILTER (WHERE credit_account = 'program.breakage') AS expired,
+                       sum(CASE 'program.transfer' WHEN debit_account THEN points
+                                                   WHEN credit_account THEN -points END) AS transferred
                   FROM entry GROUP BY 1, 2) m
           FULL JOIN (SELECT program_id, point_type, sum(balance + pending + held - debt) AS outstanding
                        FROM purse GROUP BY 1, 2) w USING (program_id, point_type)
-         WHERE coalesce(m.issued, 0) <> coalesce(w.outstanding, 0) + coalesce(m.redeemed, 0)""",
+         WHERE coalesce(m.issued, 0) + coalesce(m.adjusted, 0) + coalesce(m.transferred, 0)
+               <> coalesce(w.outstanding, 0) + coalesce(m.redeemed, 0) + coalesce(m.expired, 0)
+                  + coalesce(m.reversed, 0)""",
+    Check.TRANSFERS: """
+        SELECT program_id, NULL::uuid, point_type, NULL::bigint, NULL::uuid,
+               given || ' were transferred out, ' || got || ' came in'
+          FROM (SELECT program_id, point_type,
+                       coalesce(sum(points) FILTER (WHERE credit_account = 'program.transfer'), 0) AS given,
+                       coalesce(sum(points) FILTER (WHERE debit_account = 'program.transfer'), 0) AS got
+                  FROM entry GROUP BY 1, 2) moved
+         WHERE given <> got""",
     Check.ORDERS: """
         SELECT r.program_id, r.member_id, NULL::text, NULL::bigint, moved.transaction_id,
                'order ' || r.order_reference || ' names a transaction that is not its own or is gone'

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from server.domain.proof import Check, Finding
 from server.store.database import Connection, Database
-from server.store.identities import IDENTITIES, Scope
+from server.store.identities import ALLOCATES, CREATES, IDENTITIES, Scope
 
 PATIENCE_SECONDS = 24 * 3600.0  # a large ledger takes its time; the pool's limits are those of a purchase
 
@@ -31,8 +31,8 @@ async def counts(connection: Connection, scope: Scope) -> dict[str, int]:
         f"""{scope.tables} SELECT (SELECT count(*) FROM entry) AS rows,
                            (SELECT count(*) FROM purse) AS wallets,
                            (SELECT count(*) FROM batch) AS lots,
-                           (SELECT count(*) FROM entry WHERE kind = 'EARN') AS earns,
-                           (SELECT count(*) FROM entry WHERE kind = 'REDEEM') AS redemptions,
+                           (SELECT count(*) FROM entry WHERE {CREATES}) AS creating,
+                           (SELECT count(*) FROM entry WHERE {ALLOCATES}) AS allocating,
                            (SELECT count(DISTINCT (program_id, point_type)) FROM purse) AS totals,
                            (SELECT count(*) FROM receipt) AS orders,
                            (SELECT count(*) FROM entry WHERE order_reference <> '') AS ordered,
@@ -77,10 +77,13 @@ SUBJECTS: Mapping[Check, str] = {
     Check.FIGURES: "wallets",
     Check.WALLETS: "wallets",
     Check.WALLET_LOTS: "wallets",
-    Check.EARNED_LOTS: "earns",
+    Check.DEBTS: "wallets",
+    Check.HOLDS: "wallets",
+    Check.EARNED_LOTS: "creating",
     Check.DRAWN_LOTS: "lots",
-    Check.ALLOCATIONS: "redemptions",
+    Check.ALLOCATIONS: "allocating",
     Check.TOTALS: "totals",
+    Check.TRANSFERS: "totals",
     Check.ORDERS: "orders",
     Check.ORDERED: "ordered",
     Check.EVENTS: "events",

@@ -18,10 +18,12 @@ from server.domain.errors import Refused
 from server.domain.ledger import Kind, Movement
 from server.domain.points import decide, prepare
 from server.domain.program import Program
+from server.domain.proof import Finding
 from server.domain.rules.compile import RuleSet
 from server.operations.committer import Committer
 from server.operations.outcomes import outcome_from, outcome_text
 from server.operations.programs import Programs
+from server.operations.verify import Result, verify
 from server.secrets import Keyring
 from server.store import ledger, programs
 from server.store.database import Database
@@ -301,6 +303,11 @@ class InDatabase:
         finally:
             await committer.close()
         return told  # type: ignore[return-value]
+
+    async def found_wrong(self, program: Program) -> list[Finding]:
+        """What `laurel verify` has to say of the program."""
+        steps = verify(self._database, self._keys.keys, program.program_id)
+        return [f async for step in steps if isinstance(step, Result) for f in step.findings]
 
     async def saved(self, program: Program) -> Saved:
         """What there is of the program."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +14,9 @@ import pytest
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 from google.type.money_pb2 import Money
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as some
 from loyalty.v1 import journal_pb2 as pb
 from loyalty.v1 import journal_pb2_grpc, member_pb2, points_pb2, rules_pb2
 
@@ -120,6 +124,11 @@ def outcomes(results: Sequence[pb.JournalResult]) -> list[str]:
     return [reason(r.error) if r.HasField("error") else str(r.WhichOneof("result")) for r in results]
 
 
+def said(reply: pb.ExchangeResponse) -> Any:
+    """What the entry's own call would have been answered."""
+    return getattr(reply.result, str(reply.result.WhichOneof("result")))
+
+
 async def ended(call: Any) -> Refusal:
     """How a stream ends; what it still says before is skipped."""
 
@@ -208,6 +217,41 @@ async def test_entries_of_a_member_take_effect_in_order_however_it_is_named(jour
     assert [r.redeem.version or r.accrue.version for r in results] == list(
         range(results[0].accrue.version, results[0].accrue.version + 240)
     )
+
+
+@given(cuts=some.lists(some.integers(0, 60), max_size=4), source=some.randoms(use_true_random=False))
+@hypothesis_settings(max_examples=12)
+async def test_a_journal_cut_anywhere_and_sent_again_is_one_journal(
+    shop: Laurel, cuts: list[int], source: Random
+) -> None:
+    members = [await shop.register() for _ in range(3)]
+    balances = dict.fromkeys(members, 0)
+    entries = []
+    for _ in range(60):
+        member_id, points = source.choice(members), source.randint(1, 50)
+        if points <= balances[member_id]:
+            balances[member_id] -= points
+            entries.append(redemption(member_id, points))
+        else:
+            balances[member_id] += points
+            entries.append(accrual(member_id, points))
+    async with journal_of(shop) as journal:
+        for cut in cuts:
+            call = journal.talk()
+            for entry in entries[:cut]:
+                await call.write(pb.ExchangeRequest(entry=entry))
+            for _ in range(source.randint(0, cut)):
+                await call.read()
+            call.cancel()
+        replies = await journal.exchanged(entries)
+        assert {reply.result.WhichOneof("result") for reply in replies} == {"accrue", "redeem"}
+        assert [reply.replayed for reply in await journal.exchanged(entries)] == [True] * 60
+        for member_id in members:
+            # Each entry of a member made its next version.
+            versions = [r.version for r in map(said, replies) if r.member_id == member_id]
+            assert versions == sorted(versions)
+            assert len(versions) == len(set(versions))
+            assert await journal.balance(member_id) == balances[member_id]
 
 
 @pytest.mark.parametrize("count", [0, MOST_IN_A_BATCH + 1])

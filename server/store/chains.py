@@ -133,10 +133,12 @@ def _entry(row: Any, created: Sequence[Lot], allocations: Sequence[Allocation]) 
 
 
 async def _created(connection: Connection, keys: Sequence[RowKey]) -> dict[RowKey, list[Lot]]:
+    # By member first: no index leads from a row to its lots, and a member's are read once this way.
     rows = await connection.fetch(
         f"""SELECT program_id, member_id, {LOT_COLUMNS}
-             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, member_id, transaction_id)
-             JOIN lot USING (program_id, member_id, transaction_id)""",
+             FROM (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS owners(program_id, member_id)
+             JOIN lot USING (program_id, member_id)
+            WHERE transaction_id = ANY($3::uuid[])""",
         *_columns(keys),
         timeout=PATIENCE_SECONDS,
     )

@@ -124,7 +124,7 @@ def noted(report: Callable[[], str]) -> Iterator[None]:
 
 ROLLING = LotTerms(expiry=Expiry(Until.ROLLING_DAYS, 2))
 APPLES = (("apple", 2, 1000),)
-# Rare meetings in one batch, each of which once went wrong.
+# Rare meetings in one batch; most of them once went wrong.
 MEETINGS = {
     "a purchase puts off when other lots expire, and so which is spent first": (
         [
@@ -138,6 +138,14 @@ MEETINGS = {
     "goods come back with the purchase still on its way": (
         [Step("purchase", ANN, basket=APPLES), Step("match", ANN, basket=(("apple", 1, 0),))],
         [2],
+    ),
+    "points wait for the second of two events": (
+        [
+            Step("purchase", ANN, basket=APPLES),
+            Step("purchase", ANN, basket=(("book", 1, 100),)),
+            Step("visit", ANN),
+        ],
+        [1, 2],
     ),
     "two ask for the goods of one": (
         [

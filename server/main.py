@@ -43,6 +43,7 @@ from server.rpc import reflection
 from server.rpc.access import SERVICES, declared_scopes
 from server.rpc.gate import Gate
 from server.rpc.handlers import Methods, UnknownMethods, guarded, methods
+from server.rpc.holds import HoldService
 from server.rpc.journal import JournalService
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
@@ -94,15 +95,17 @@ def build_services(
     metrics: Metrics,
 ) -> dict[ServiceDescriptor, object]:
     """Every service with what it needs, by its contract."""
-    member_service, points_service, journal_service, rules_service = SERVICES
+    member_service, points_service, journal_service, rules_service, hold_service = SERVICES
     pages, sealer = Pages(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now)
-    points = PointsService(Points(database, sealer, programs, committer, now), pages, now)
+    points = Points(database, sealer, programs, committer, now)
+    points_calls = PointsService(points, pages, now)
     return {
         member_service: MemberService(members, pages),
-        points_service: points,
-        journal_service: JournalService(gate, points, EntriesTold(metrics)),
+        points_service: points_calls,
+        journal_service: JournalService(gate, points_calls, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, hints, programs, now), members, pages, now),
+        hold_service: HoldService(points, now),
     }
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from server.domain.activity import REDEMPTION, AttributeValue, Line
 from server.domain.actor import Actor
+from server.domain.ledger import Hold
 
 _json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
@@ -296,8 +297,6 @@ class Outcome:
     pending: int = 0
     debt: int = 0
     shortfall: int = 0
-    hold_id: UUID | None = None
-    hold_points: int = 0
-    expires_at: datetime | None = None
+    hold: Hold | None = None
     lines: tuple[ReturnedLine, ...] = ()
     unmatched: tuple[Item, ...] = ()

@@ -79,6 +79,13 @@ def as_due(member_id: UUID, member: MemberState, program: Program, now: datetime
     return member._replace(wallets=own.wallets, lots=own.lots, holds=own.holds)
 
 
+def hold_as_due(hold: Hold, now: datetime) -> Hold:
+    """The hold as a decision taken now would find it."""
+    if not hold.open_points or hold.expires_at > now:
+        return hold
+    return hold._replace(open_points=0, status=HoldStatus.EXPIRED, shares=())
+
+
 def _catch_up(draft: Draft, own: Holdings, point_type: str) -> None:
     now, latest = draft.terms.now, datetime.min.replace(tzinfo=UTC)
     while found := _due(own, point_type, now):

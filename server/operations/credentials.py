@@ -42,6 +42,7 @@ DEFAULT_SCOPES: Mapping[CallerKind, tuple[str, ...]] = MappingProxyType(
             "members.write",
             "points.accrue",
             "points.redeem",
+            "points.return",
             "points.read",
         ),
         CallerKind.SERVICE: ("*",),

@@ -1,7 +1,7 @@
 """Outcomes as they are remembered: JSON without personal data."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from server.domain.commands import Award, Item, Outcome, ReturnedLine
+from server.domain.ledger import Hold, HoldStatus
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -21,6 +22,27 @@ def _optional(read: Read) -> Read:
     return lambda said: None if said is None else read(said)
 
 
+def hold_values(hold: Hold) -> list[Any]:
+    """A hold as JSON, without the lots in which it reserves points."""
+    hold_id, *values, status, expires_at, _ = hold
+    return [hold_id.hex, *values, status, expires_at.isoformat()]
+
+
+def hold_from(said: Sequence[Any]) -> Hold:
+    """The hold that was remembered."""
+    hold_id, point_type, points, open_points, captured, status, expires_at = said
+    return Hold(
+        UUID(hold_id),
+        point_type,
+        points,
+        open_points,
+        captured,
+        HoldStatus(status),
+        datetime.fromisoformat(expires_at),
+        (),
+    )
+
+
 # What isn't here is JSON already.
 WRITERS: Mapping[str, Write] = MappingProxyType(
     {
@@ -28,8 +50,7 @@ WRITERS: Mapping[str, Write] = MappingProxyType(
         "member_id": lambda value: value.hex,
         "awards": lambda awards: [[a.transaction_id.hex, a.point_type, a.points] for a in awards],
         "value": str,
-        "hold_id": lambda value: value.hex,
-        "expires_at": lambda value: value.isoformat(),
+        "hold": hold_values,
         "lines": lambda lines: [[line.event_id.hex, line.line_id, line.quantity] for line in lines],
         "unmatched": lambda items: [list(item) for item in items],
     }
@@ -40,8 +61,7 @@ READERS: Mapping[str, Read] = MappingProxyType(
         "member_id": UUID,
         "awards": lambda said: tuple(Award(UUID(i), point_type, points) for i, point_type, points in said),
         "value": _optional(Decimal),
-        "hold_id": UUID,
-        "expires_at": datetime.fromisoformat,
+        "hold": hold_from,
         "lines": lambda said: tuple(ReturnedLine(UUID(i), line_id, n) for i, line_id, n in said),
         "unmatched": lambda said: tuple(Item(*item) for item in said),
     }

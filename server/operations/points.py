@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from server.domain.books import MemberState
 from server.domain.commands import Command, Outcome
-from server.domain.errors import NotFound
-from server.domain.ledger import Lot, Transaction
+from server.domain.errors import FailedPrecondition, NotFound
+from server.domain.ledger import Hold, Lot, Transaction
 from server.domain.members import Identifier
 from server.domain.program import Program
 from server.operations.coalesced import Coalesced
@@ -16,11 +16,14 @@ from server.operations.committer import Committer
 from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
+from server.store import keys
 from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
 from server.store.ledger import MemberOf
 from server.store.sealing import Sealer
+
+MAX_HOLDS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,41 @@ class Points:
     async def commit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
         """Earn or redeem; see Committer.submit for what it raises."""
         return await self._committer.submit(command, deadline, turn)
+
+    async def purchase(
+        self, program_id: UUID, order_reference: str, store: str, day: date | None
+    ) -> tuple[UUID, UUID]:
+        """Member and event of the one purchase with that receipt; "" and None are any store and day.
+
+        Raises NotFound, FailedPrecondition (PURCHASE_AMBIGUOUS).
+        """
+        async with self._database.connection() as connection:
+            found = await keys.purchases(connection, program_id, order_reference, store, day)
+        if not found:
+            raise NotFound("PURCHASE_NOT_FOUND", "no purchase with that receipt number")
+        if len(found) > 1:
+            raise FailedPrecondition(
+                "PURCHASE_AMBIGUOUS",
+                f"{len(found)} purchases have that receipt number; name the store or the business day",
+                {"purchases": str(len(found))},
+            )
+        return found[0]
+
+    async def hold(self, program_id: UUID, hold_id: UUID) -> tuple[UUID, Hold]:
+        """The member and the hold, as a decision taken now would find it. Raises NotFound."""
+        async with self._database.connection() as connection:
+            found = await store.get_hold(connection, program_id, hold_id)
+        if found is None:
+            raise NotFound("HOLD_NOT_FOUND", "no such hold in this program")
+        return found
+
+    async def holds(self, program_id: UUID, member_id: UUID) -> list[Hold]:
+        """A member's open holds, the soonest to end first. Raises NotFound."""
+        async with self._database.connection() as connection:
+            found = await store.list_holds(connection, program_id, member_id, MAX_HOLDS)
+            if not found and not await member_store.exists(connection, program_id, member_id):
+                raise _no_member()
+        return found
 
     async def balance(self, program_id: UUID, member_id: UUID) -> tuple[Program, MemberState]:
         """The member's wallets as they are now and tier, and the program whose terms they follow.

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from google.type import money_pb2
 from loyalty.v1 import points_pb2 as pb
 
 from server.domain.actor import CallerKind
@@ -22,24 +20,22 @@ from server.operations.points import Points
 from server.rpc import activities, profiles
 from server.rpc.fields import Fields
 from server.rpc.gate import Call
+from server.rpc.money import money
+from server.rpc.movements import MAX_REASON, Movements
 from server.rpc.pages import Pages
 from server.rpc.rules import result_message
-
-MAX_REASON = 500
-NANO = Decimal(10) ** 9
 
 KINDS: Mapping[Kind, pb.TransactionKind.ValueType] = MappingProxyType(
     {kind: pb.TransactionKind.Value(f"TRANSACTION_KIND_{kind}") for kind in Kind}
 )
 
 
-class PointsService:
+class PointsService(Movements):
     """The RPCs of PointsService, called by the gate."""
 
     def __init__(self, points: Points, pages: Pages, clock: Callable[[], datetime]) -> None:
-        self._points = points
+        super().__init__(points, clock)
         self._pages = pages
-        self._clock = clock
 
     async def Accrue(self, request: pb.AccrueRequest, call: Call) -> pb.AccrueResponse:
         """Record a purchase."""
@@ -211,15 +207,10 @@ def _redeemed(outcome: Outcome) -> pb.RedeemResponse:
         transaction_id=str(outcome.awards[0].transaction_id),
         point_type=outcome.point_type,
         points=outcome.points,
-        value=None if outcome.value is None else _money(outcome.currency, outcome.value),
+        value=None if outcome.value is None else money(outcome.currency, outcome.value),
         balance=outcome.balance,
         version=outcome.version,
     )
-
-
-def _money(currency: str, amount: Decimal) -> money_pb2.Money:
-    units = int(amount)
-    return money_pb2.Money(currency_code=currency, units=units, nanos=int((amount - units) * NANO))
 
 
 def _transaction(row: Transaction) -> pb.Transaction:

@@ -1,11 +1,12 @@
 """The two keys by which everything happens once: request keys and business keys."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from server.domain.books import OrderKey, Recorded
+from server.store.database import Connection
 from server.store.together import Question, Write
 
 
@@ -108,3 +109,19 @@ def _columns(keys: Sequence[OrderOf]) -> tuple[list[object], ...]:
         [k.action for _, k in keys],
         [k.part for _, k in keys],
     )
+
+
+async def purchases(
+    connection: Connection, program_id: UUID, order_reference: str, store: str, day: date | None
+) -> list[tuple[UUID, UUID]]:
+    """Member and event of the purchases with that receipt number; "" and None are any store and day."""
+    rows = await connection.fetch(
+        """SELECT member_id, event_id FROM business_key
+            WHERE program_id = $1 AND order_reference = $2 AND action = 'PURCHASE'
+              AND ($3 = '' OR store = $3) AND ($4::date IS NULL OR business_date = $4)""",
+        program_id,
+        order_reference,
+        store,
+        day,
+    )
+    return [(row[0], row[1]) for row in rows]

@@ -455,6 +455,32 @@ def _add_refunded(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     )
 
 
+HOLD_COLUMNS = "hold_id, point_type, points, open_points, captured, status, expires_at, shares"
+
+
+async def get_hold(connection: Connection, program_id: UUID, hold_id: UUID) -> tuple[UUID, Hold] | None:
+    """The member and the hold, None if the program has none of that id."""
+    row = await connection.fetchrow(
+        f"SELECT member_id, {HOLD_COLUMNS} FROM hold WHERE hold_id = $1 AND program_id = $2",
+        hold_id,
+        program_id,
+    )
+    return None if row is None else (row[0], hold(tuple(row)[1:]))
+
+
+async def list_holds(connection: Connection, program_id: UUID, member_id: UUID, limit: int) -> list[Hold]:
+    """A member's open holds that have not reached their time limit, the soonest to end first."""
+    rows = await connection.fetch(
+        f"""SELECT {HOLD_COLUMNS} FROM hold
+             WHERE program_id = $1 AND member_id = $2 AND open_points > 0 AND expires_at > now()
+             ORDER BY expires_at, hold_id LIMIT $3""",
+        program_id,
+        member_id,
+        limit,
+    )
+    return [hold(tuple(row)) for row in rows]
+
+
 async def get_transaction(
     connection: Connection, program_id: UUID, transaction_id: UUID
 ) -> Transaction | None:

@@ -20,7 +20,9 @@ def place(draft: Draft, _: Books, command: PlaceHold, __: Prepared) -> Outcome:
     ledger = terms.program.ledger
     point_type = terms.program.point_type(command.point_type)
     if command.seconds > ledger.max_hold_seconds:
-        raise invalid("time_limit", f"a hold lasts at most {ledger.max_hold_seconds} seconds in this program")
+        raise invalid(
+            "time_limit_seconds", f"a hold lasts at most {ledger.max_hold_seconds} seconds in this program"
+        )
     check_balance(own.wallet(point_type), command.points, "hold")
     hold_id = terms.new_id()
     until = terms.now + timedelta(seconds=command.seconds or ledger.hold_seconds)
@@ -118,7 +120,5 @@ def _outcome(draft: Draft, own: Holdings, hold: Hold, awards: tuple[Award, ...],
         balance=own.wallet(hold.point_type).balance,
         tier=own.facts.tier,
         version=own.state.version + 1,
-        hold_id=hold.hold_id,
-        hold_points=hold.open_points,
-        expires_at=hold.expires_at,
+        hold=hold._replace(shares=()),
     )

@@ -12,12 +12,12 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from google.protobuf import json_format
 from google.type import money_pb2
 from loyalty.v1 import points_pb2 as pb
 from loyalty.v1 import rules_pb2
 
 from server.settings import Settings
+from tests.support.published import publish
 from tests.support.refusals import read, refusal
 from tests.support.servers import Caller, Laurel
 
@@ -63,13 +63,7 @@ async def shop(laurel: Laurel) -> Laurel:
         name="REVIEW_SUBMITTED", attributes={"product": "string", "stars": "number"}
     )
     await laurel.service.rules.CreateEventType(rules_pb2.CreateEventTypeRequest(event_type=event_type))
-    versions = []
-    for definition in (BASE, DIWALI, SMALL_FESTIVAL, REVIEW, WORTH):
-        request = rules_pb2.CreateRuleRequest()
-        json_format.ParseDict(definition, request.definition)
-        rule = (await laurel.service.rules.CreateRule(request)).rule
-        versions.append(rules_pb2.RuleVersion(name=rule.name, version=rule.version))
-    await laurel.service.rules.PublishRules(rules_pb2.PublishRulesRequest(publish=versions))
+    await publish(laurel, BASE, DIWALI, SMALL_FESTIVAL, REVIEW, WORTH)
     return laurel
 
 

@@ -123,6 +123,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: more is to be captured than the hold reserves. Metadata: open, requested."""
     ERROR_REASON_PURCHASE_NOT_FOUND: _ErrorReason.ValueType  # 53
     """NOT_FOUND: no such purchase of the member."""
+    ERROR_REASON_PURCHASE_AMBIGUOUS: _ErrorReason.ValueType  # 60
+    """FAILED_PRECONDITION: several purchases have that receipt number; name the store or the business day.
+    Metadata: purchases (how many).
+    """
     ERROR_REASON_RETURN_EXCEEDS_PURCHASE: _ErrorReason.ValueType  # 54
     """FAILED_PRECONDITION: more comes back than was bought and is not back already. Metadata: line (its place
     in the request, from 0), item, missing (units).
@@ -272,6 +276,10 @@ ERROR_REASON_HOLD_EXCEEDED: ErrorReason.ValueType  # 52
 """FAILED_PRECONDITION: more is to be captured than the hold reserves. Metadata: open, requested."""
 ERROR_REASON_PURCHASE_NOT_FOUND: ErrorReason.ValueType  # 53
 """NOT_FOUND: no such purchase of the member."""
+ERROR_REASON_PURCHASE_AMBIGUOUS: ErrorReason.ValueType  # 60
+"""FAILED_PRECONDITION: several purchases have that receipt number; name the store or the business day.
+Metadata: purchases (how many).
+"""
 ERROR_REASON_RETURN_EXCEEDS_PURCHASE: ErrorReason.ValueType  # 54
 """FAILED_PRECONDITION: more comes back than was bought and is not back already. Metadata: line (its place
 in the request, from 0), item, missing (units).

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from loyalty.v1 import movements_pb2 as loyalty_dot_v1_dot_movements__pb2
 from loyalty.v1 import points_pb2 as loyalty_dot_v1_dot_points__pb2
 
 GRPC_GENERATED_VERSION = '1.82.3'
@@ -56,6 +57,26 @@ class PointsServiceStub:
                 '/loyalty.v1.PointsService/Redeem',
                 request_serializer=loyalty_dot_v1_dot_points__pb2.RedeemRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_points__pb2.RedeemResponse.FromString,
+                _registered_method=True)
+        self.ReturnPurchase = channel.unary_unary(
+                '/loyalty.v1.PointsService/ReturnPurchase',
+                request_serializer=loyalty_dot_v1_dot_movements__pb2.ReturnPurchaseRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_movements__pb2.ReturnPurchaseResponse.FromString,
+                _registered_method=True)
+        self.RefundRedemption = channel.unary_unary(
+                '/loyalty.v1.PointsService/RefundRedemption',
+                request_serializer=loyalty_dot_v1_dot_movements__pb2.RefundRedemptionRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_movements__pb2.RefundRedemptionResponse.FromString,
+                _registered_method=True)
+        self.TransferPoints = channel.unary_unary(
+                '/loyalty.v1.PointsService/TransferPoints',
+                request_serializer=loyalty_dot_v1_dot_movements__pb2.TransferPointsRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_movements__pb2.TransferPointsResponse.FromString,
+                _registered_method=True)
+        self.AdjustPoints = channel.unary_unary(
+                '/loyalty.v1.PointsService/AdjustPoints',
+                request_serializer=loyalty_dot_v1_dot_movements__pb2.AdjustPointsRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_movements__pb2.AdjustPointsResponse.FromString,
                 _registered_method=True)
         self.GetBalance = channel.unary_unary(
                 '/loyalty.v1.PointsService/GetBalance',
@@ -124,6 +145,50 @@ class PointsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReturnPurchase(self, request, context):
+        """ReturnPurchase takes back what returned goods had earned: by lines and quantities,
+        or all that is left of a purchase. Computed from what was recorded then, never
+        rated again; after r of a line's n units are back, floor(points x r / n) of its
+        points are taken in all.
+
+        NOT_FOUND (PURCHASE_NOT_FOUND); FAILED_PRECONDITION: PURCHASE_AMBIGUOUS,
+        RETURN_EXCEEDS_PURCHASE, POINTS_ALREADY_SPENT where the program's policy is to refuse.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundRedemption(self, request, context):
+        """RefundRedemption gives redeemed points back to the lots that they came from, with
+        their own expiry; those that have expired meanwhile get the program's grace period.
+
+        NOT_FOUND (REDEMPTION_NOT_FOUND), FAILED_PRECONDITION (REFUND_EXCEEDS_REDEMPTION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferPoints(self, request, context):
+        """TransferPoints hands points on to another member: both wallets change, or neither.
+        They keep their expiry. Above the program's limit members need a recent,
+        stronger login (STEP_UP_REQUIRED).
+
+        FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustPoints(self, request, context):
+        """AdjustPoints corrects a wallet by hand, with a reason.
+
+        FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there,
+        APPROVAL_REQUIRED above the program's limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBalance(self, request, context):
         """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
 
@@ -172,6 +237,26 @@ def add_PointsServiceServicer_to_server(servicer, server):
                     servicer.Redeem,
                     request_deserializer=loyalty_dot_v1_dot_points__pb2.RedeemRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_points__pb2.RedeemResponse.SerializeToString,
+            ),
+            'ReturnPurchase': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnPurchase,
+                    request_deserializer=loyalty_dot_v1_dot_movements__pb2.ReturnPurchaseRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_movements__pb2.ReturnPurchaseResponse.SerializeToString,
+            ),
+            'RefundRedemption': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundRedemption,
+                    request_deserializer=loyalty_dot_v1_dot_movements__pb2.RefundRedemptionRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_movements__pb2.RefundRedemptionResponse.SerializeToString,
+            ),
+            'TransferPoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferPoints,
+                    request_deserializer=loyalty_dot_v1_dot_movements__pb2.TransferPointsRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_movements__pb2.TransferPointsResponse.SerializeToString,
+            ),
+            'AdjustPoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustPoints,
+                    request_deserializer=loyalty_dot_v1_dot_movements__pb2.AdjustPointsRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_movements__pb2.AdjustPointsResponse.SerializeToString,
             ),
             'GetBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBalance,
@@ -283,6 +368,114 @@ class PointsService:
             '/loyalty.v1.PointsService/Redeem',
             loyalty_dot_v1_dot_points__pb2.RedeemRequest.SerializeToString,
             loyalty_dot_v1_dot_points__pb2.RedeemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnPurchase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.PointsService/ReturnPurchase',
+            loyalty_dot_v1_dot_movements__pb2.ReturnPurchaseRequest.SerializeToString,
+            loyalty_dot_v1_dot_movements__pb2.ReturnPurchaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundRedemption(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.PointsService/RefundRedemption',
+            loyalty_dot_v1_dot_movements__pb2.RefundRedemptionRequest.SerializeToString,
+            loyalty_dot_v1_dot_movements__pb2.RefundRedemptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferPoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.PointsService/TransferPoints',
+            loyalty_dot_v1_dot_movements__pb2.TransferPointsRequest.SerializeToString,
+            loyalty_dot_v1_dot_movements__pb2.TransferPointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustPoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.PointsService/AdjustPoints',
+            loyalty_dot_v1_dot_movements__pb2.AdjustPointsRequest.SerializeToString,
+            loyalty_dot_v1_dot_movements__pb2.AdjustPointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

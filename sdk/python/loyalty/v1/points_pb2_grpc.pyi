@@ -5,6 +5,7 @@ Points: how they are earned, spent, read and explained."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from loyalty.v1 import movements_pb2 as _movements_pb2
 from loyalty.v1 import points_pb2 as _points_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -63,6 +64,34 @@ class PointsServiceStub:
     store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
     program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
     """
+    ReturnPurchase: _grpc.UnaryUnaryMultiCallable[_movements_pb2.ReturnPurchaseRequest, _movements_pb2.ReturnPurchaseResponse]
+    """ReturnPurchase takes back what returned goods had earned: by lines and quantities,
+    or all that is left of a purchase. Computed from what was recorded then, never
+    rated again; after r of a line's n units are back, floor(points x r / n) of its
+    points are taken in all.
+
+    NOT_FOUND (PURCHASE_NOT_FOUND); FAILED_PRECONDITION: PURCHASE_AMBIGUOUS,
+    RETURN_EXCEEDS_PURCHASE, POINTS_ALREADY_SPENT where the program's policy is to refuse.
+    """
+    RefundRedemption: _grpc.UnaryUnaryMultiCallable[_movements_pb2.RefundRedemptionRequest, _movements_pb2.RefundRedemptionResponse]
+    """RefundRedemption gives redeemed points back to the lots that they came from, with
+    their own expiry; those that have expired meanwhile get the program's grace period.
+
+    NOT_FOUND (REDEMPTION_NOT_FOUND), FAILED_PRECONDITION (REFUND_EXCEEDS_REDEMPTION).
+    """
+    TransferPoints: _grpc.UnaryUnaryMultiCallable[_movements_pb2.TransferPointsRequest, _movements_pb2.TransferPointsResponse]
+    """TransferPoints hands points on to another member: both wallets change, or neither.
+    They keep their expiry. Above the program's limit members need a recent,
+    stronger login (STEP_UP_REQUIRED).
+
+    FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
+    """
+    AdjustPoints: _grpc.UnaryUnaryMultiCallable[_movements_pb2.AdjustPointsRequest, _movements_pb2.AdjustPointsResponse]
+    """AdjustPoints corrects a wallet by hand, with a reason.
+
+    FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there,
+    APPROVAL_REQUIRED above the program's limit.
+    """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]
     """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
 
@@ -111,6 +140,34 @@ class PointsServiceAsyncStub(PointsServiceStub):
     Members redeem for themselves, by their member_id, now and in no store: they leave
     store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
     program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
+    """
+    ReturnPurchase: _aio.UnaryUnaryMultiCallable[_movements_pb2.ReturnPurchaseRequest, _movements_pb2.ReturnPurchaseResponse]  # type: ignore[assignment]
+    """ReturnPurchase takes back what returned goods had earned: by lines and quantities,
+    or all that is left of a purchase. Computed from what was recorded then, never
+    rated again; after r of a line's n units are back, floor(points x r / n) of its
+    points are taken in all.
+
+    NOT_FOUND (PURCHASE_NOT_FOUND); FAILED_PRECONDITION: PURCHASE_AMBIGUOUS,
+    RETURN_EXCEEDS_PURCHASE, POINTS_ALREADY_SPENT where the program's policy is to refuse.
+    """
+    RefundRedemption: _aio.UnaryUnaryMultiCallable[_movements_pb2.RefundRedemptionRequest, _movements_pb2.RefundRedemptionResponse]  # type: ignore[assignment]
+    """RefundRedemption gives redeemed points back to the lots that they came from, with
+    their own expiry; those that have expired meanwhile get the program's grace period.
+
+    NOT_FOUND (REDEMPTION_NOT_FOUND), FAILED_PRECONDITION (REFUND_EXCEEDS_REDEMPTION).
+    """
+    TransferPoints: _aio.UnaryUnaryMultiCallable[_movements_pb2.TransferPointsRequest, _movements_pb2.TransferPointsResponse]  # type: ignore[assignment]
+    """TransferPoints hands points on to another member: both wallets change, or neither.
+    They keep their expiry. Above the program's limit members need a recent,
+    stronger login (STEP_UP_REQUIRED).
+
+    FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
+    """
+    AdjustPoints: _aio.UnaryUnaryMultiCallable[_movements_pb2.AdjustPointsRequest, _movements_pb2.AdjustPointsResponse]  # type: ignore[assignment]
+    """AdjustPoints corrects a wallet by hand, with a reason.
+
+    FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there,
+    APPROVAL_REQUIRED above the program's limit.
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
@@ -175,6 +232,58 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         Members redeem for themselves, by their member_id, now and in no store: they leave
         store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
         program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
+        """
+
+    @_abc_1.abstractmethod
+    def ReturnPurchase(
+        self,
+        request: _movements_pb2.ReturnPurchaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_movements_pb2.ReturnPurchaseResponse, _abc.Awaitable[_movements_pb2.ReturnPurchaseResponse]]:
+        """ReturnPurchase takes back what returned goods had earned: by lines and quantities,
+        or all that is left of a purchase. Computed from what was recorded then, never
+        rated again; after r of a line's n units are back, floor(points x r / n) of its
+        points are taken in all.
+
+        NOT_FOUND (PURCHASE_NOT_FOUND); FAILED_PRECONDITION: PURCHASE_AMBIGUOUS,
+        RETURN_EXCEEDS_PURCHASE, POINTS_ALREADY_SPENT where the program's policy is to refuse.
+        """
+
+    @_abc_1.abstractmethod
+    def RefundRedemption(
+        self,
+        request: _movements_pb2.RefundRedemptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_movements_pb2.RefundRedemptionResponse, _abc.Awaitable[_movements_pb2.RefundRedemptionResponse]]:
+        """RefundRedemption gives redeemed points back to the lots that they came from, with
+        their own expiry; those that have expired meanwhile get the program's grace period.
+
+        NOT_FOUND (REDEMPTION_NOT_FOUND), FAILED_PRECONDITION (REFUND_EXCEEDS_REDEMPTION).
+        """
+
+    @_abc_1.abstractmethod
+    def TransferPoints(
+        self,
+        request: _movements_pb2.TransferPointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_movements_pb2.TransferPointsResponse, _abc.Awaitable[_movements_pb2.TransferPointsResponse]]:
+        """TransferPoints hands points on to another member: both wallets change, or neither.
+        They keep their expiry. Above the program's limit members need a recent,
+        stronger login (STEP_UP_REQUIRED).
+
+        FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
+        """
+
+    @_abc_1.abstractmethod
+    def AdjustPoints(
+        self,
+        request: _movements_pb2.AdjustPointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_movements_pb2.AdjustPointsResponse, _abc.Awaitable[_movements_pb2.AdjustPointsResponse]]:
+        """AdjustPoints corrects a wallet by hand, with a reason.
+
+        FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there,
+        APPROVAL_REQUIRED above the program's limit.
         """
 
     @_abc_1.abstractmethod

@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 
 import click
 import grpc
-from loyalty.v1 import holds_pb2_grpc, member_pb2_grpc, points_pb2_grpc, rules_pb2_grpc
+from loyalty.v1 import (
+    adjustments_pb2_grpc,
+    holds_pb2_grpc,
+    member_pb2_grpc,
+    points_pb2_grpc,
+    rules_pb2_grpc,
+)
 
 from laurel import channels
 from laurel.failures import Failure
@@ -78,6 +84,7 @@ class Client:
         self.points = points_pb2_grpc.PointsServiceStub(channel)
         self.rules = rules_pb2_grpc.RulesServiceStub(channel)
         self.holds = holds_pb2_grpc.HoldServiceStub(channel)
+        self.adjustments = adjustments_pb2_grpc.AdjustmentServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._seconds = seconds
 

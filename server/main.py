@@ -23,6 +23,7 @@ from server import heap, issuers, secrets
 from server.domain.limits import read_limit, read_limits
 from server.health import Health
 from server.issuers import IssuersError
+from server.operations.adjustments import Adjustments
 from server.operations.audit import Audit
 from server.operations.callers import Callers
 from server.operations.checkpoints import keep_taking
@@ -41,6 +42,7 @@ from server.operations.watch import Commits, Lag
 from server.readiness import Readiness
 from server.rpc import reflection
 from server.rpc.access import SERVICES, declared_scopes
+from server.rpc.adjustments import AdjustmentService
 from server.rpc.gate import Gate
 from server.rpc.handlers import Methods, UnknownMethods, guarded, methods
 from server.rpc.holds import HoldService
@@ -95,7 +97,14 @@ def build_services(
     metrics: Metrics,
 ) -> dict[ServiceDescriptor, object]:
     """Every service with what it needs, by its contract."""
-    member_service, points_service, journal_service, rules_service, hold_service = SERVICES
+    (
+        member_service,
+        points_service,
+        journal_service,
+        rules_service,
+        hold_service,
+        adjustment_service,
+    ) = SERVICES
     pages, sealer = Pages(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now)
     points = Points(database, sealer, programs, committer, now)
@@ -106,6 +115,7 @@ def build_services(
         journal_service: JournalService(gate, points_calls, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, hints, programs, now), members, pages, now),
         hold_service: HoldService(points, now),
+        adjustment_service: AdjustmentService(Adjustments(database), points, pages, now),
     }
 
 

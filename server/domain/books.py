@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from server.domain.activity import Activity, MemberFacts
+from server.domain.adjustments import Adjustment
 from server.domain.commands import Command, Outcome
 from server.domain.errors import Refused
 from server.domain.events import Event, PointsEarned
@@ -101,13 +102,14 @@ class Changes:
 
     ``cap_usage``: points to add to a member's counters, or to give back. ``holds``: as they are
     afterwards, by member. ``returned``: units that came back, by purchase and line. ``refunded``: points,
-    by row.
+    by row. ``adjustments``: as they are afterwards.
     """
 
     cap_usage: dict[tuple[UUID, CapKey], int] = field(default_factory=dict)
     holds: dict[tuple[UUID, UUID], Hold] = field(default_factory=dict)
     returned: dict[tuple[UUID, UUID, str], int] = field(default_factory=dict)
     refunded: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
+    adjustments: dict[UUID, Adjustment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +136,9 @@ class Decision(Effects):
 class Books:
     """What one program's commands need to know, loaded under their locks.
 
-    ``cap_usage`` is by member, then by rule and period: points given so far. ``purchases`` and ``spent``
-    are those that returns and refunds may concern. ``returning``: members whose returns name no purchase,
-    so that what they buy meanwhile counts too.
+    ``cap_usage`` is by member, then by rule and period: points given so far. ``purchases``, ``spent``
+    and ``adjustments`` are those that returns, refunds and approvals may concern. ``returning``: members
+    whose returns name no purchase, so that what they buy meanwhile counts too.
     """
 
     members: dict[UUID, MemberState] = field(default_factory=dict)
@@ -146,6 +148,7 @@ class Books:
     purchases: dict[UUID, Purchase] = field(default_factory=dict)
     spent: dict[UUID, Spent] = field(default_factory=dict)
     returning: set[UUID] = field(default_factory=set)
+    adjustments: dict[UUID, Adjustment] = field(default_factory=dict)
 
     def apply(self, decision: Decision) -> None:
         """Take an accepted decision in."""
@@ -166,6 +169,7 @@ class Books:
         for (_, transaction_id), points in changes.refunded.items():
             spent = self.spent[transaction_id]
             self.spent[transaction_id] = spent._replace(refunded=spent.refunded + points)
+        self.adjustments.update(changes.adjustments)
 
     def _remember_purchases(self, decision: Decision) -> None:
         rows = [movement.transaction for movement in decision.movements]

@@ -231,16 +231,14 @@ class Transfer(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjust(Command):
-    """Points put in (positive) or taken out (negative) by hand.
+    """Points to put in (positive) or take out (negative) by hand; above the program's limit, to ask for.
 
-    ``expires_at``: of what is put in; None for the program's terms. ``approved_by`` is who agreed, where
-    a second person had to.
+    ``expires_at``: of what is put in; None for the program's terms.
     """
 
     points: int
     point_type: str = ""
     expires_at: datetime | None = None
-    approved_by: str = ""
 
     @property
     def action(self) -> str:
@@ -250,6 +248,36 @@ class Adjust(Command):
     def _particulars(self) -> Sequence[object]:
         expires_at = None if self.expires_at is None else self.expires_at.isoformat()
         return self.points, self.point_type, expires_at, self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApproveAdjustment(Command):
+    """An adjustment that waits, to be made. ``reason`` is a remark of who decides."""
+
+    adjustment_id: UUID
+
+    @property
+    def action(self) -> str:
+        """Correcting."""
+        return "ADJUSTMENT"
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.adjustment_id), self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectAdjustment(Command):
+    """An adjustment that waits, not to be made."""
+
+    adjustment_id: UUID
+
+    @property
+    def action(self) -> str:
+        """Refusing."""
+        return "REJECTION"
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.adjustment_id), self.reason
 
 
 def plain(attributes: Mapping[str, AttributeValue]) -> dict[str, str | bool]:
@@ -280,7 +308,8 @@ class Outcome:
     ``points`` and ``balance`` are of the main wallet for an earn and a return, of the wallet that moved
     otherwise; ``awards`` are all rows. ``value`` is in the program's currency, None if no rule says
     what points are worth. ``shortfall``: points that should have been taken back and were not.
-    ``unmatched``: items that no purchase was found for.
+    ``unmatched``: items that no purchase was found for. ``adjustment_id``: the adjustment that was asked for
+    or decided; without awards it was not made.
     """
 
     event_id: UUID
@@ -300,3 +329,4 @@ class Outcome:
     hold: Hold | None = None
     lines: tuple[ReturnedLine, ...] = ()
     unmatched: tuple[Item, ...] = ()
+    adjustment_id: UUID | None = None

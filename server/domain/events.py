@@ -269,9 +269,41 @@ class PointsTransferred(PointsMoved):
 
 
 class PointsAdjusted(PointsMoved):
-    """Somebody put points in or took them out by hand. Details: direction, reason, actor."""
+    """Somebody put points in or took them out by hand.
+
+    Details: direction, reason, actor, and adjustment where a second person agreed.
+    """
 
     event_type = "points.adjusted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdjustmentRequested(Event):
+    """Somebody wants to put points in, or take them out if negative, and it takes a second person."""
+
+    event_type = "points.adjustment_requested"
+
+    adjustment_id: UUID
+    point_type: str
+    points: int
+    reason: str
+    actor: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """What is to be done, why, and who wants it."""
+        return {
+            "adjustment_id": str(self.adjustment_id),
+            "point_type": self.point_type,
+            "points": self.points,
+            "reason": self.reason,
+            "actor": self.actor,
+        }
+
+
+class AdjustmentRejected(AdjustmentRequested):
+    """It was not agreed to. Reason and actor are of who decided."""
+
+    event_type = "points.adjustment_rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from server.domain.activity import PURCHASE, REDEMPTION, Activity, Line
 from server.domain.books import Books, Decision, OrderKey, Prepared, Recorded, Terms
 from server.domain.commands import (
     Adjust,
+    ApproveAdjustment,
     CaptureHold,
     Command,
     Earn,
@@ -23,12 +24,12 @@ from server.domain.commands import (
     PlaceHold,
     Redeem,
     Refund,
+    RejectAdjustment,
     Return,
     Transfer,
     VoidHold,
 )
-from server.domain.decisions import holds
-from server.domain.decisions.adjustments import adjust
+from server.domain.decisions import adjustments, holds
 from server.domain.decisions.earn import earn
 from server.domain.decisions.redeem import redeem
 from server.domain.decisions.refunds import refund
@@ -168,18 +169,23 @@ DECISIONS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType(
         Return: give_back,
         Refund: refund,
         Transfer: transfer,
-        Adjust: adjust,
+        Adjust: adjustments.adjust,
+        ApproveAdjustment: adjustments.approve,
+        RejectAdjustment: adjustments.reject,
     }
 )
 # Goods may come back, and points be given back, also while a membership is suspended.
-OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust)
+OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust, ApproveAdjustment)
+OF_ANYBODY = (RejectAdjustment,)
 
 
 def _check_status(books: Books, command: Command, member_id: UUID) -> None:
     member = books.members.get(member_id)
     if member is None:
         raise NotFound("MEMBER_NOT_FOUND", "no such member in this program")
-    if member.status == "active" or (member.status == "suspended" and isinstance(command, OF_SUSPENDED_TOO)):
+    if member.status == "active" or isinstance(command, OF_ANYBODY):
+        return
+    if member.status == "suspended" and isinstance(command, OF_SUSPENDED_TOO):
         return
     raise FailedPrecondition("MEMBER_NOT_ACTIVE", f"the member is {member.status}", {"status": member.status})
 

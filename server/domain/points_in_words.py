@@ -72,8 +72,9 @@ def _linked(trace: Mapping[str, Any]) -> list[str]:
     if "transfer" in trace:
         between = trace["transfer"]
         said.append(f"They went from member {between['from']} to member {between['to']}.")
-    if approved := trace.get("adjustment", {}).get("approved_by"):
-        said.append(f"{approved} agreed to it.")
+    if "adjustment" in trace:
+        asked = trace["adjustment"]
+        said.append(f"{asked['requested_by']} asked for it, {asked['approved_by']} agreed to it.")
     return said
 
 

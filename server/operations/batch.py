@@ -14,12 +14,14 @@ from server.domain.books import Books, Decision, MemberState, OrderKey, Prepared
 from server.domain.books import Remembered as RememberedOutcome
 from server.domain.commands import (
     Adjust,
+    ApproveAdjustment,
     CaptureHold,
     Command,
     Earn,
     PlaceHold,
     Redeem,
     Refund,
+    RejectAdjustment,
     Return,
     Transfer,
     VoidHold,
@@ -31,7 +33,7 @@ from server.domain.rules.evaluation import CapKey
 from server.operations.outcomes import outcome_from, outcome_text
 from server.operations.programs import Programs, Snapshot
 from server.secrets import Keyring
-from server.store import events, keys, ledger, locks, past
+from server.store import adjustments, events, keys, ledger, locks, past
 from server.store import programs as program_store
 from server.store.database import Connection
 from server.store.keys import Remembered, RequestKey
@@ -120,6 +122,7 @@ def _questions(
             if wanted.spent
             else {}
         ),
+        **({"adjustments": adjustments.named(wanted.adjustments)} if wanted.adjustments else {}),
     }
 
 
@@ -137,6 +140,7 @@ class Wanted:
         self.purchases: list[tuple[UUID, UUID, UUID]] = []
         self.items: dict[MemberOf, set[str]] = {}
         self.spent: list[tuple[UUID, UUID, UUID]] = []
+        self.adjustments: list[tuple[UUID, UUID]] = []
 
     def add(self, prepared: Prepared, rules: RuleSet, main_point_type: str) -> None:
         """Count a command's needs in."""
@@ -169,6 +173,9 @@ class Wanted:
                     self.purchases.append((*owner, command.event_id))
                 else:
                     self.items.setdefault(owner, set()).update(item.sku for item in command.items)
+            case ApproveAdjustment() | RejectAdjustment():
+                self.members[owner] = True
+                self.adjustments.append((program_id, command.adjustment_id))
             case Refund():
                 self.spent.append((*owner, command.transaction_id))
 
@@ -206,6 +213,8 @@ def _ledger(
             result[program_id][0].purchases[event_id] = purchase
     for (program_id, transaction_id), spent in found.get("spent", {}).items():
         result[program_id][0].spent[transaction_id] = spent
+    for (program_id, adjustment_id), adjustment in found.get("adjustments", {}).items():
+        result[program_id][0].adjustments[adjustment_id] = adjustment
     return result
 
 
@@ -226,6 +235,7 @@ async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]
     await write(
         connection,
         *ledger.save(decisions),
+        adjustments.save(decisions),
         keys.record_orders(orders),
         keys.remember_requests(requests, now),
         events.append([event for _, d in decisions for event in d.events]),

@@ -53,6 +53,7 @@ WRITERS: Mapping[str, Write] = MappingProxyType(
         "hold": hold_values,
         "lines": lambda lines: [[line.event_id.hex, line.line_id, line.quantity] for line in lines],
         "unmatched": lambda items: [list(item) for item in items],
+        "adjustment_id": lambda value: value.hex,
     }
 )
 READERS: Mapping[str, Read] = MappingProxyType(
@@ -64,6 +65,7 @@ READERS: Mapping[str, Read] = MappingProxyType(
         "hold": hold_from,
         "lines": lambda said: tuple(ReturnedLine(UUID(i), line_id, n) for i, line_id, n in said),
         "unmatched": lambda said: tuple(Item(*item) for item in said),
+        "adjustment_id": UUID,
     }
 )
 # Fields with a default are left out where they say nothing more than that.

@@ -10,7 +10,15 @@ from operator import attrgetter
 from types import MappingProxyType
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
-from loyalty.v1 import access_pb2, holds_pb2, journal_pb2, member_pb2, points_pb2, rules_pb2
+from loyalty.v1 import (
+    access_pb2,
+    adjustments_pb2,
+    holds_pb2,
+    journal_pb2,
+    member_pb2,
+    points_pb2,
+    rules_pb2,
+)
 
 from server.domain.actor import CallerKind, StepUp
 from server.domain.limits import RateClass
@@ -22,6 +30,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     journal_pb2.DESCRIPTOR.services_by_name["JournalService"],
     rules_pb2.DESCRIPTOR.services_by_name["RulesService"],
     holds_pb2.DESCRIPTOR.services_by_name["HoldService"],
+    adjustments_pb2.DESCRIPTOR.services_by_name["AdjustmentService"],
 )
 
 KINDS = {

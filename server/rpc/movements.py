@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from loyalty.v1 import adjustments_pb2
 from loyalty.v1 import movements_pb2 as pb
 
 from server.domain.actor import Actor
@@ -154,8 +155,7 @@ class Movements:
             received_at=now,
             **said,
         )
-        outcome = await self._points.commit(command, call.deadline)
-        return pb.AdjustPointsResponse(debt=outcome.debt, **one_row(outcome))
+        return _adjusted(await self._points.commit(command, call.deadline))
 
 
 def circumstances(fields: Fields, request: Any, actor: Actor) -> dict[str, Any]:
@@ -223,6 +223,24 @@ def _items(fields: Fields, request: pb.ReturnPurchaseRequest) -> tuple[Item, ...
         quantity = fields.count(f"{path}.quantity", message.quantity, 1, activities.MAX_QUANTITY)
         items.append(Item(line_id, sku, quantity))
     return tuple(items)
+
+
+def _adjusted(outcome: Outcome) -> pb.AdjustPointsResponse:
+    pending = outcome.adjustment_id is not None
+    return pb.AdjustPointsResponse(
+        event_id=str(outcome.event_id),
+        member_id=str(outcome.member_id),
+        transaction_id="" if pending else str(outcome.awards[0].transaction_id),
+        point_type=outcome.point_type,
+        points=outcome.points,
+        balance=outcome.balance,
+        debt=outcome.debt,
+        version=outcome.version,
+        status=adjustments_pb2.ADJUSTMENT_STATUS_PENDING
+        if pending
+        else adjustments_pb2.ADJUSTMENT_STATUS_APPROVED,
+        adjustment_id=str(outcome.adjustment_id) if pending else "",
+    )
 
 
 def _returned(outcome: Outcome) -> pb.ReturnPurchaseResponse:

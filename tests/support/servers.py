@@ -7,7 +7,14 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-from loyalty.v1 import holds_pb2_grpc, member_pb2, member_pb2_grpc, points_pb2_grpc, rules_pb2_grpc
+from loyalty.v1 import (
+    adjustments_pb2_grpc,
+    holds_pb2_grpc,
+    member_pb2,
+    member_pb2_grpc,
+    points_pb2_grpc,
+    rules_pb2_grpc,
+)
 
 from server.domain.actor import CallerKind
 from server.domain.program import Program
@@ -26,6 +33,7 @@ class Caller:
     points: "points_pb2_grpc.PointsServiceAsyncStub"
     rules: "rules_pb2_grpc.RulesServiceAsyncStub"
     holds: "holds_pb2_grpc.HoldServiceAsyncStub"
+    adjustments: "adjustments_pb2_grpc.AdjustmentServiceAsyncStub"
 
 
 class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
@@ -68,6 +76,7 @@ class Laurel:
             points_pb2_grpc.PointsServiceStub(channel),
             rules_pb2_grpc.RulesServiceStub(channel),
             holds_pb2_grpc.HoldServiceStub(channel),
+            adjustments_pb2_grpc.AdjustmentServiceStub(channel),
         )
 
     async def new_key(self, kind: CallerKind, **wishes: Any) -> str:
@@ -90,7 +99,7 @@ async def started(
     """A server with ``settings``, and callers of ``program`` or of a new one."""
     program = program or await new_program(database)
     async with AsyncExitStack() as opened, running(settings) as server:
-        nobody = Caller("", None, None, None, None)
+        nobody = Caller("", None, None, None, None, None)
         laurel = Laurel(server, settings, database, program, nobody, nobody, nobody, opened)
         laurel.terminal = await laurel.caller(await laurel.new_key(CallerKind.TERMINAL))
         laurel.service = await laurel.caller(await laurel.new_key(CallerKind.SERVICE))

@@ -144,7 +144,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TRANSFER_LIMIT: _ErrorReason.ValueType  # 58
     """FAILED_PRECONDITION: more than members may hand on at once. Metadata: limit, requested."""
     ERROR_REASON_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 59
-    """FAILED_PRECONDITION: an adjustment of that size takes a second person. Metadata: limit, requested."""
+    """PERMISSION_DENIED: an adjustment of that size takes the approval of another person than who asked for
+    it. Metadata: requested_by.
+    """
+    ERROR_REASON_ADJUSTMENT_NOT_FOUND: _ErrorReason.ValueType  # 70
+    """NOT_FOUND: no such adjustment in the program."""
+    ERROR_REASON_ADJUSTMENT_NOT_PENDING: _ErrorReason.ValueType  # 71
+    """FAILED_PRECONDITION: the adjustment was approved or rejected already. Metadata: status."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -297,7 +303,13 @@ refunded, requested.
 ERROR_REASON_TRANSFER_LIMIT: ErrorReason.ValueType  # 58
 """FAILED_PRECONDITION: more than members may hand on at once. Metadata: limit, requested."""
 ERROR_REASON_APPROVAL_REQUIRED: ErrorReason.ValueType  # 59
-"""FAILED_PRECONDITION: an adjustment of that size takes a second person. Metadata: limit, requested."""
+"""PERMISSION_DENIED: an adjustment of that size takes the approval of another person than who asked for
+it. Metadata: requested_by.
+"""
+ERROR_REASON_ADJUSTMENT_NOT_FOUND: ErrorReason.ValueType  # 70
+"""NOT_FOUND: no such adjustment in the program."""
+ERROR_REASON_ADJUSTMENT_NOT_PENDING: ErrorReason.ValueType  # 71
+"""FAILED_PRECONDITION: the adjustment was approved or rejected already. Metadata: status."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

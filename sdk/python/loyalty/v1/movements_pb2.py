@@ -24,38 +24,39 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import date_pb2 as google_dot_type_dot_date__pb2
+from loyalty.v1 import adjustments_pb2 as loyalty_dot_v1_dot_adjustments__pb2
 from loyalty.v1 import member_pb2 as loyalty_dot_v1_dot_member__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aloyalty/v1/movements.proto\x12\nloyalty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x17loyalty/v1/member.proto\"a\n\rPurchaseOrder\x12\x17\n\x0forder_reference\x18\x01 \x01(\t\x12\r\n\x05store\x18\x02 \x01(\t\x12(\n\rbusiness_date\x18\x03 \x01(\x0b\x32\x11.google.type.Date\"<\n\nReturnItem\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"\x9c\x03\n\x15ReturnPurchaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\tmember_id\x18\x02 \x01(\tH\x00\x12,\n\nidentifier\x18\x03 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x00\x12*\n\x05order\x18\x04 \x01(\x0b\x32\x19.loyalty.v1.PurchaseOrderH\x01\x12\x12\n\x08\x65vent_id\x18\x05 \x01(\tH\x01\x12%\n\x05items\x18\x06 \x03(\x0b\x32\x16.loyalty.v1.ReturnItem\x12\x17\n\x0forder_reference\x18\x07 \x01(\t\x12\r\n\x05store\x18\x08 \x01(\t\x12\x0f\n\x07\x63hannel\x18\t \x01(\t\x12.\n\noccur_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\rbusiness_date\x18\x0b \x01(\x0b\x32\x11.google.type.Date\x12\x0c\n\x04part\x18\x0c \x01(\t\x12\x0e\n\x06reason\x18\r \x01(\tB\x08\n\x06memberB\n\n\x08purchase\"C\n\x0cReturnedLine\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07line_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"F\n\x08Reversal\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12\x12\n\npoint_type\x18\x02 \x01(\t\x12\x0e\n\x06points\x18\x03 \x01(\x03\"\x9b\x02\n\x16ReturnPurchaseResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\'\n\treversals\x18\x03 \x03(\x0b\x32\x14.loyalty.v1.Reversal\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12\x11\n\tshortfall\x18\x05 \x01(\x03\x12\'\n\x05lines\x18\x06 \x03(\x0b\x32\x18.loyalty.v1.ReturnedLine\x12)\n\tunmatched\x18\x07 \x03(\x0b\x32\x16.loyalty.v1.ReturnItem\x12\x0f\n\x07\x62\x61lance\x18\x08 \x01(\x03\x12\x0c\n\x04\x64\x65\x62t\x18\t \x01(\x03\x12\x0c\n\x04tier\x18\n \x01(\t\x12\x0f\n\x07version\x18\x0b \x01(\x03\"\x86\x02\n\x17RefundRedemptionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x0e\n\x06points\x18\x03 \x01(\x03\x12\x17\n\x0forder_reference\x18\x04 \x01(\t\x12\r\n\x05store\x18\x05 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x06 \x01(\t\x12.\n\noccur_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\rbusiness_date\x18\x08 \x01(\x0b\x32\x11.google.type.Date\x12\x0c\n\x04part\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\"\xab\x01\n\x18RefundRedemptionResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\x12\x12\n\npoint_type\x18\x04 \x01(\t\x12\x0e\n\x06points\x18\x05 \x01(\x03\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\x03\x12\x0c\n\x04\x64\x65\x62t\x18\x07 \x01(\x03\x12\x0f\n\x07version\x18\x08 \x01(\x03\"\x8c\x02\n\x15TransferPointsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\tmember_id\x18\x02 \x01(\tH\x00\x12,\n\nidentifier\x18\x03 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x00\x12\x16\n\x0cto_member_id\x18\x04 \x01(\tH\x01\x12/\n\rto_identifier\x18\x05 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x01\x12\x0e\n\x06points\x18\x06 \x01(\x03\x12\x12\n\npoint_type\x18\x07 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\tB\x08\n\x06memberB\x04\n\x02to\"\x9b\x01\n\x16TransferPointsResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\x12\x12\n\npoint_type\x18\x04 \x01(\t\x12\x0e\n\x06points\x18\x05 \x01(\x03\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\x03\x12\x0f\n\x07version\x18\x07 \x01(\x03\"\xee\x01\n\x13\x41\x64justPointsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\tmember_id\x18\x02 \x01(\tH\x00\x12,\n\nidentifier\x18\x03 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x00\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12\x12\n\npoint_type\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\treference\x18\x07 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06member\"\xa7\x01\n\x14\x41\x64justPointsResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\x12\x12\n\npoint_type\x18\x04 \x01(\t\x12\x0e\n\x06points\x18\x05 \x01(\x03\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\x03\x12\x0c\n\x04\x64\x65\x62t\x18\x07 \x01(\x03\x12\x0f\n\x07version\x18\x08 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aloyalty/v1/movements.proto\x12\nloyalty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1cloyalty/v1/adjustments.proto\x1a\x17loyalty/v1/member.proto\"a\n\rPurchaseOrder\x12\x17\n\x0forder_reference\x18\x01 \x01(\t\x12\r\n\x05store\x18\x02 \x01(\t\x12(\n\rbusiness_date\x18\x03 \x01(\x0b\x32\x11.google.type.Date\"<\n\nReturnItem\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"\x9c\x03\n\x15ReturnPurchaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\tmember_id\x18\x02 \x01(\tH\x00\x12,\n\nidentifier\x18\x03 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x00\x12*\n\x05order\x18\x04 \x01(\x0b\x32\x19.loyalty.v1.PurchaseOrderH\x01\x12\x12\n\x08\x65vent_id\x18\x05 \x01(\tH\x01\x12%\n\x05items\x18\x06 \x03(\x0b\x32\x16.loyalty.v1.ReturnItem\x12\x17\n\x0forder_reference\x18\x07 \x01(\t\x12\r\n\x05store\x18\x08 \x01(\t\x12\x0f\n\x07\x63hannel\x18\t \x01(\t\x12.\n\noccur_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\rbusiness_date\x18\x0b \x01(\x0b\x32\x11.google.type.Date\x12\x0c\n\x04part\x18\x0c \x01(\t\x12\x0e\n\x06reason\x18\r \x01(\tB\x08\n\x06memberB\n\n\x08purchase\"C\n\x0cReturnedLine\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07line_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"F\n\x08Reversal\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12\x12\n\npoint_type\x18\x02 \x01(\t\x12\x0e\n\x06points\x18\x03 \x01(\x03\"\x9b\x02\n\x16ReturnPurchaseResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\'\n\treversals\x18\x03 \x03(\x0b\x32\x14.loyalty.v1.Reversal\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12\x11\n\tshortfall\x18\x05 \x01(\x03\x12\'\n\x05lines\x18\x06 \x03(\x0b\x32\x18.loyalty.v1.ReturnedLine\x12)\n\tunmatched\x18\x07 \x03(\x0b\x32\x16.loyalty.v1.ReturnItem\x12\x0f\n\x07\x62\x61lance\x18\x08 \x01(\x03\x12\x0c\n\x04\x64\x65\x62t\x18\t \x01(\x03\x12\x0c\n\x04tier\x18\n \x01(\t\x12\x0f\n\x07version\x18\x0b \x01(\x03\"\x86\x02\n\x17RefundRedemptionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x0e\n\x06points\x18\x03 \x01(\x03\x12\x17\n\x0forder_reference\x18\x04 \x01(\t\x12\r\n\x05store\x18\x05 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x06 \x01(\t\x12.\n\noccur_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\rbusiness_date\x18\x08 \x01(\x0b\x32\x11.google.type.Date\x12\x0c\n\x04part\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\"\xab\x01\n\x18RefundRedemptionResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\x12\x12\n\npoint_type\x18\x04 \x01(\t\x12\x0e\n\x06points\x18\x05 \x01(\x03\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\x03\x12\x0c\n\x04\x64\x65\x62t\x18\x07 \x01(\x03\x12\x0f\n\x07version\x18\x08 \x01(\x03\"\x8c\x02\n\x15TransferPointsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\tmember_id\x18\x02 \x01(\tH\x00\x12,\n\nidentifier\x18\x03 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x00\x12\x16\n\x0cto_member_id\x18\x04 \x01(\tH\x01\x12/\n\rto_identifier\x18\x05 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x01\x12\x0e\n\x06points\x18\x06 \x01(\x03\x12\x12\n\npoint_type\x18\x07 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\tB\x08\n\x06memberB\x04\n\x02to\"\x9b\x01\n\x16TransferPointsResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\x12\x12\n\npoint_type\x18\x04 \x01(\t\x12\x0e\n\x06points\x18\x05 \x01(\x03\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\x03\x12\x0f\n\x07version\x18\x07 \x01(\x03\"\xee\x01\n\x13\x41\x64justPointsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\tmember_id\x18\x02 \x01(\tH\x00\x12,\n\nidentifier\x18\x03 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x00\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12\x12\n\npoint_type\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\treference\x18\x07 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06member\"\xec\x01\n\x14\x41\x64justPointsResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\x12\x12\n\npoint_type\x18\x04 \x01(\t\x12\x0e\n\x06points\x18\x05 \x01(\x03\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\x03\x12\x0c\n\x04\x64\x65\x62t\x18\x07 \x01(\x03\x12\x0f\n\x07version\x18\x08 \x01(\x03\x12,\n\x06status\x18\t \x01(\x0e\x32\x1c.loyalty.v1.AdjustmentStatus\x12\x15\n\radjustment_id\x18\n \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loyalty.v1.movements_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURCHASEORDER']._serialized_start=124
-  _globals['_PURCHASEORDER']._serialized_end=221
-  _globals['_RETURNITEM']._serialized_start=223
-  _globals['_RETURNITEM']._serialized_end=283
-  _globals['_RETURNPURCHASEREQUEST']._serialized_start=286
-  _globals['_RETURNPURCHASEREQUEST']._serialized_end=698
-  _globals['_RETURNEDLINE']._serialized_start=700
-  _globals['_RETURNEDLINE']._serialized_end=767
-  _globals['_REVERSAL']._serialized_start=769
-  _globals['_REVERSAL']._serialized_end=839
-  _globals['_RETURNPURCHASERESPONSE']._serialized_start=842
-  _globals['_RETURNPURCHASERESPONSE']._serialized_end=1125
-  _globals['_REFUNDREDEMPTIONREQUEST']._serialized_start=1128
-  _globals['_REFUNDREDEMPTIONREQUEST']._serialized_end=1390
-  _globals['_REFUNDREDEMPTIONRESPONSE']._serialized_start=1393
-  _globals['_REFUNDREDEMPTIONRESPONSE']._serialized_end=1564
-  _globals['_TRANSFERPOINTSREQUEST']._serialized_start=1567
-  _globals['_TRANSFERPOINTSREQUEST']._serialized_end=1835
-  _globals['_TRANSFERPOINTSRESPONSE']._serialized_start=1838
-  _globals['_TRANSFERPOINTSRESPONSE']._serialized_end=1993
-  _globals['_ADJUSTPOINTSREQUEST']._serialized_start=1996
-  _globals['_ADJUSTPOINTSREQUEST']._serialized_end=2234
-  _globals['_ADJUSTPOINTSRESPONSE']._serialized_start=2237
-  _globals['_ADJUSTPOINTSRESPONSE']._serialized_end=2404
+  _globals['_PURCHASEORDER']._serialized_start=154
+  _globals['_PURCHASEORDER']._serialized_end=251
+  _globals['_RETURNITEM']._serialized_start=253
+  _globals['_RETURNITEM']._serialized_end=313
+  _globals['_RETURNPURCHASEREQUEST']._serialized_start=316
+  _globals['_RETURNPURCHASEREQUEST']._serialized_end=728
+  _globals['_RETURNEDLINE']._serialized_start=730
+  _globals['_RETURNEDLINE']._serialized_end=797
+  _globals['_REVERSAL']._serialized_start=799
+  _globals['_REVERSAL']._serialized_end=869
+  _globals['_RETURNPURCHASERESPONSE']._serialized_start=872
+  _globals['_RETURNPURCHASERESPONSE']._serialized_end=1155
+  _globals['_REFUNDREDEMPTIONREQUEST']._serialized_start=1158
+  _globals['_REFUNDREDEMPTIONREQUEST']._serialized_end=1420
+  _globals['_REFUNDREDEMPTIONRESPONSE']._serialized_start=1423
+  _globals['_REFUNDREDEMPTIONRESPONSE']._serialized_end=1594
+  _globals['_TRANSFERPOINTSREQUEST']._serialized_start=1597
+  _globals['_TRANSFERPOINTSREQUEST']._serialized_end=1865
+  _globals['_TRANSFERPOINTSRESPONSE']._serialized_start=1868
+  _globals['_TRANSFERPOINTSRESPONSE']._serialized_end=2023
+  _globals['_ADJUSTPOINTSREQUEST']._serialized_start=2026
+  _globals['_ADJUSTPOINTSREQUEST']._serialized_end=2264
+  _globals['_ADJUSTPOINTSRESPONSE']._serialized_start=2267
+  _globals['_ADJUSTPOINTSRESPONSE']._serialized_end=2503
 # @@protoc_insertion_point(module_scope)

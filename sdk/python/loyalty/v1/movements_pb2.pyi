@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.type import date_pb2 as _date_pb2
+from loyalty.v1 import adjustments_pb2 as _adjustments_pb2
 from loyalty.v1 import member_pb2 as _member_pb2
 import builtins as _builtins
 import sys
@@ -581,7 +582,7 @@ Global___AdjustPointsRequest: _TypeAlias = AdjustPointsRequest  # noqa: Y015
 
 @_typing.final
 class AdjustPointsResponse(_message.Message):
-    """AdjustPointsResponse is what was corrected."""
+    """AdjustPointsResponse is what was corrected, or asked for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -593,22 +594,28 @@ class AdjustPointsResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     DEBT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the adjustment in the event log."""
     member_id: _builtins.str
     """UUID of the member."""
     transaction_id: _builtins.str
-    """The ledger row."""
+    """The ledger row; empty while the adjustment is pending."""
     point_type: _builtins.str
     """The wallet's point type."""
     points: _builtins.int
-    """Points put in, negative if they were taken out."""
+    """Points put in, negative if they were taken out. While it is pending: to be put in or taken out."""
     balance: _builtins.int
     """The wallet's balance afterwards."""
     debt: _builtins.int
     """What the member still owes afterwards."""
     version: _builtins.int
     """The member's version afterwards."""
+    status: _adjustments_pb2.AdjustmentStatus.ValueType
+    """APPROVED if it was made, PENDING if it takes a second person."""
+    adjustment_id: _builtins.str
+    """UUID of the pending adjustment; empty if it was made at once."""
     def __init__(
         self,
         *,
@@ -620,10 +627,12 @@ class AdjustPointsResponse(_message.Message):
         balance: _builtins.int = ...,
         debt: _builtins.int = ...,
         version: _builtins.int = ...,
+        status: _adjustments_pb2.AdjustmentStatus.ValueType = ...,
+        adjustment_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "debt", b"debt", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "balance", b"balance", "debt", b"debt", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "status", b"status", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

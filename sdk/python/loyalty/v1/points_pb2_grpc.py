@@ -180,10 +180,11 @@ class PointsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AdjustPoints(self, request, context):
-        """AdjustPoints corrects a wallet by hand, with a reason.
+        """AdjustPoints corrects a wallet by hand, with a reason. Above the program's limit
+        nothing moves: the adjustment is pending, and AdjustmentService.ApproveAdjustment
+        makes it.
 
-        FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there,
-        APPROVAL_REQUIRED above the program's limit.
+        FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

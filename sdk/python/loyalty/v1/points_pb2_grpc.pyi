@@ -87,10 +87,11 @@ class PointsServiceStub:
     FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
     """
     AdjustPoints: _grpc.UnaryUnaryMultiCallable[_movements_pb2.AdjustPointsRequest, _movements_pb2.AdjustPointsResponse]
-    """AdjustPoints corrects a wallet by hand, with a reason.
+    """AdjustPoints corrects a wallet by hand, with a reason. Above the program's limit
+    nothing moves: the adjustment is pending, and AdjustmentService.ApproveAdjustment
+    makes it.
 
-    FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there,
-    APPROVAL_REQUIRED above the program's limit.
+    FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there.
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]
     """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
@@ -164,10 +165,11 @@ class PointsServiceAsyncStub(PointsServiceStub):
     FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
     """
     AdjustPoints: _aio.UnaryUnaryMultiCallable[_movements_pb2.AdjustPointsRequest, _movements_pb2.AdjustPointsResponse]  # type: ignore[assignment]
-    """AdjustPoints corrects a wallet by hand, with a reason.
+    """AdjustPoints corrects a wallet by hand, with a reason. Above the program's limit
+    nothing moves: the adjustment is pending, and AdjustmentService.ApproveAdjustment
+    makes it.
 
-    FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there,
-    APPROVAL_REQUIRED above the program's limit.
+    FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there.
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
@@ -280,10 +282,11 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _movements_pb2.AdjustPointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_movements_pb2.AdjustPointsResponse, _abc.Awaitable[_movements_pb2.AdjustPointsResponse]]:
-        """AdjustPoints corrects a wallet by hand, with a reason.
+        """AdjustPoints corrects a wallet by hand, with a reason. Above the program's limit
+        nothing moves: the adjustment is pending, and AdjustmentService.ApproveAdjustment
+        makes it.
 
-        FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there,
-        APPROVAL_REQUIRED above the program's limit.
+        FAILED_PRECONDITION: INSUFFICIENT_POINTS where more is taken out than is there.
         """
 
     @_abc_1.abstractmethod

@@ -32,6 +32,8 @@ from server.store.database import Database
 FILE = Path(__file__).with_name("demo.yaml")
 # In whole units of the program's currency.
 WELCOME_PURCHASE = 10_000
+# What the stack's keys may do beyond what is usual: here nobody is a second person to anybody.
+ALSO = {"staff": ("points.approve",)}
 Say = Callable[[str], None]
 
 
@@ -213,5 +215,6 @@ async def _new_key(database: Database, program: Program, role: str) -> str:
         next(name for name in names if name not in taken),
         declared_scopes=declared_scopes(),
         now=datetime.now(UTC),
+        scopes=(*credentials.DEFAULT_SCOPES[CallerKind(role)], *ALSO.get(role, ())),
     )
     return key

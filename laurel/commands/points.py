@@ -8,6 +8,7 @@ from google.protobuf.struct_pb2 import Struct
 from loyalty.v1 import member_pb2, points_pb2
 
 from laurel.client import connect, program_option
+from laurel.commands.adjustments import adjust, adjustments, approve, reject
 from laurel.commands.identifiers import (
     MEMBER_HELP,
     identifier,
@@ -36,7 +37,8 @@ def points() -> None:
     """See ``help``."""
 
 
-points.add_command(upload)
+for _command in (upload, adjust, approve, reject, adjustments):
+    points.add_command(_command)
 
 
 @points.command()

@@ -164,18 +164,24 @@ class Wanted:
                 self.spends[*owner, command.point_type or main_point_type] += command.points
             case Adjust() if command.points < 0:
                 self.spends[*owner, command.point_type or main_point_type] -= command.points
+            case _:
+                self._add_earlier(command, owner)
+
+    def _add_earlier(self, command: Command, owner: MemberOf) -> None:
+        """What commands go back to: holds, purchases, redemptions, adjustments."""
+        match command:
             case CaptureHold() | VoidHold():
                 self.members[owner] = True
                 self.holds.append(command.hold_id)
+            case ApproveAdjustment() | RejectAdjustment():
+                self.members[owner] = True
+                self.adjustments.append((owner[0], command.adjustment_id))
             case Return():
                 self.members[owner] = True
                 if command.event_id is not None:
                     self.purchases.append((*owner, command.event_id))
                 else:
                     self.items.setdefault(owner, set()).update(item.sku for item in command.items)
-            case ApproveAdjustment() | RejectAdjustment():
-                self.members[owner] = True
-                self.adjustments.append((program_id, command.adjustment_id))
             case Refund():
                 self.spent.append((*owner, command.transaction_id))
 

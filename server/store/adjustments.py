@@ -87,4 +87,4 @@ async def page(
 
 def adjustment(row: Sequence[Any]) -> Adjustment:
     """The adjustment as the domain knows it."""
-    return Adjustment(*row[:6], AdjustmentStatus(row[6]), *row[7:])
+    return Adjustment._make(row)._replace(status=AdjustmentStatus(row[6]))

@@ -11,6 +11,7 @@ import pytest
 from laurel.cli import COMMANDS
 from laurel.failures import explain
 from laurel.output import show_table
+from server.domain.actor import CallerKind
 from server.domain.errors import NotFound
 from tests.support import processes
 from tests.support.servers import Laurel
@@ -92,6 +93,31 @@ async def test_a_key_is_shown_once_works_and_is_revoked(laurel: Laurel) -> None:
     assert "asha" not in (await cli(laurel, "keys", "list")).stdout
     await asyncio.sleep(laurel.settings.credential_cache_seconds)
     assert (await cli(laurel, "members", "list", key=key)).returncode == 1
+
+
+async def test_two_keys_adjust_what_one_may_not(laurel: Laurel) -> None:
+    member_id = await laurel.register()
+    asked = await cli(
+        laurel,
+        "points",
+        "adjust",
+        member_id,
+        "20000",
+        "--reason",
+        "a prize",
+        "--json",
+        key=laurel.service.key,
+    )
+    adjustment_id = json.loads(asked.stdout)["adjustmentId"]
+    staff = await laurel.new_key(CallerKind.STAFF, scopes=["points.*"])
+    listed = await cli(laurel, "points", "adjustments", key=staff)
+    assert adjustment_id in listed.stdout
+    done = await cli(laurel, "points", "approve", adjustment_id, key=staff)
+    assert "20,000" in done.stdout
+    late = await cli(laurel, "points", "reject", adjustment_id, "--reason", "no", key=staff)
+    assert (late.returncode, "ADJUSTMENT_NOT_PENDING" in late.stderr) == (1, True)
+    out = await cli(laurel, "points", "adjust", member_id, "-5", "--reason", "x", key=laurel.service.key)
+    assert "19,995" in out.stdout
 
 
 async def test_a_program_is_made_once_with_the_terms_asked_for(laurel: Laurel) -> None:

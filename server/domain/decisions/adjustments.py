@@ -1,4 +1,4 @@
-"""Adjustments: points put in or taken out by hand, with a reason, and a second person's word above a limit."""
+"""Adjustments: points put in or taken out by hand, with a reason; large ones by two persons."""
 
 from collections.abc import Mapping
 from datetime import datetime

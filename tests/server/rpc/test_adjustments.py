@@ -1,7 +1,6 @@
 """Adjustments that take a second person, over gRPC."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -45,13 +44,13 @@ class Office:
 
 
 @pytest.fixture(scope="module")
-async def office(laurel: Laurel) -> AsyncIterator[Office]:
+async def office(laurel: Laurel) -> Office:
     """The office."""
     async with laurel.database.connection() as connection:
         await programs.set_ledger_terms(connection, laurel.program.name, LedgerTerms(approval_points=100))
     anna = await laurel.new_key(CallerKind.STAFF, name="anna", scopes=[*ASK, "points.approve"])
     ben = await laurel.new_key(CallerKind.STAFF, name="ben", scopes=DECIDE)
-    yield Office(laurel, await laurel.caller(anna), await laurel.caller(ben))
+    return Office(laurel, await laurel.caller(anna), await laurel.caller(ben))
 
 
 def asking(member_id: str, points: int, request_id: str = "") -> movements_pb2.AdjustPointsRequest:

@@ -110,7 +110,7 @@ def build_services(
     points = Points(database, sealer, programs, committer, now)
     points_calls = PointsService(points, pages, now)
     return {
-        member_service: MemberService(members, pages),
+        member_service: MemberService(members, points, pages, now),
         points_service: points_calls,
         journal_service: JournalService(gate, points_calls, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, hints, programs, now), members, pages, now),

@@ -20,7 +20,7 @@ from laurel.commands.identifiers import (
 )
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
 
-STATUSES = ("active", "suspended", "closed")
+STATUSES = ("active", "suspended", "closed", "merged")
 PAGE = 500
 
 
@@ -209,6 +209,32 @@ _change_status(
 
 @members.command()
 @click.argument("member")
+@click.argument("other")
+@click.option("--reason", default="", help="Why; no personal data.")
+@request_option
+@program_option
+@json_option
+def merge(
+    *, member: str, other: str, reason: str, request_id: str | None, program: str, as_json: bool
+) -> None:
+    """Make OTHER one with MEMBER, who lives on; there is no undoing it.
+
+    \b
+    laurel members merge asha@example.com 4417-1234 --reason "two cards"
+    """
+    with connect("staff", program) as client:
+        merge_request = member_pb2.MergeMembersRequest(
+            request_id=_request_id(request_id),
+            member_id=member_id_of(client, member),
+            merged_member_id=member_id_of(client, other),
+            reason=reason,
+        )
+        reply = client.call(client.members.MergeMembers, merge_request)
+    _show(reply, as_json)
+
+
+@members.command()
+@click.argument("member")
 @click.argument("purpose")
 @click.option("--granted/--refused", required=True, default=None, help="What the member decided.")
 @click.option("--policy-version", required=True, help="Which wording the member saw.")
@@ -317,6 +343,7 @@ def _show(reply: Any, as_json: bool) -> None:
         (
             ("member", member.member_id),
             ("status", _status(member)),
+            ("merged into", member.merged_into),
             ("tier", member.tier),
             ("name", f"{member.given_name} {member.family_name}".strip()),
             ("email", member.email),

@@ -17,6 +17,7 @@ from server.domain.commands import Command, Outcome
 from server.domain.errors import Refused
 from server.domain.events import Event, PointsEarned
 from server.domain.ledger import Hold, Lot, Movement, Wallet
+from server.domain.members import Consent
 from server.domain.past import Purchase, Spent, purchase_of
 from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
@@ -102,7 +103,8 @@ class Changes:
 
     ``cap_usage``: points to add to a member's counters, or to give back. ``holds``: as they are
     afterwards, by member. ``returned``: units that came back, by purchase and line. ``refunded``: points,
-    by row. ``adjustments``: as they are afterwards.
+    by row. ``adjustments``: as they are afterwards. ``merged``: members who end, and who lives on.
+    ``consents``: decisions to add, by member.
     """
 
     cap_usage: dict[tuple[UUID, CapKey], int] = field(default_factory=dict)
@@ -110,6 +112,8 @@ class Changes:
     returned: dict[tuple[UUID, UUID, str], int] = field(default_factory=dict)
     refunded: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
     adjustments: dict[UUID, Adjustment] = field(default_factory=dict)
+    merged: dict[UUID, UUID] = field(default_factory=dict)
+    consents: list[tuple[UUID, Consent]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,8 @@ class Books:
     ``cap_usage`` is by member, then by rule and period: points given so far. ``purchases``, ``spent``
     and ``adjustments`` are those that returns, refunds and approvals may concern. ``returning``: members
     whose returns name no purchase, so that what they buy meanwhile counts too.
+    ``consents`` are in force, by member and purpose. ``origins``: of lots that came by merges, the row that
+    their points came from.
     """
 
     members: dict[UUID, MemberState] = field(default_factory=dict)
@@ -149,6 +155,8 @@ class Books:
     spent: dict[UUID, Spent] = field(default_factory=dict)
     returning: set[UUID] = field(default_factory=set)
     adjustments: dict[UUID, Adjustment] = field(default_factory=dict)
+    consents: dict[UUID, Mapping[str, Consent]] = field(default_factory=dict)
+    origins: Mapping[UUID, UUID] = field(default_factory=dict)
 
     def apply(self, decision: Decision) -> None:
         """Take an accepted decision in."""

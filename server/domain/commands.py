@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -43,6 +43,10 @@ class Command:
     def members(self) -> tuple[UUID, ...]:
         """Everybody whose wallets it may touch."""
         return (self.member_id,)
+
+    def following(self, merged: Mapping[UUID, UUID]) -> "Command":
+        """The same request, about who lives on instead of members who were merged. By merged member."""
+        return replace(self, member_id=merged.get(self.member_id, self.member_id))
 
     @property
     def action(self) -> str:
@@ -220,6 +224,14 @@ class Transfer(Command):
         """Who gives and who gets."""
         return (self.member_id, self.to_member_id)
 
+    def following(self, merged: Mapping[UUID, UUID]) -> Command:
+        """Either of the two may have been merged."""
+        return replace(
+            self,
+            member_id=merged.get(self.member_id, self.member_id),
+            to_member_id=merged.get(self.to_member_id, self.to_member_id),
+        )
+
     @property
     def action(self) -> str:
         """Handing on."""
@@ -248,6 +260,26 @@ class Adjust(Command):
     def _particulars(self) -> Sequence[object]:
         expires_at = None if self.expires_at is None else self.expires_at.isoformat()
         return self.points, self.point_type, expires_at, self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge(Command):
+    """Another membership of the same person, to become one with this one, which lives on."""
+
+    merged_member_id: UUID
+
+    @property
+    def members(self) -> tuple[UUID, ...]:
+        """Who lives on, and who doesn't."""
+        return (self.member_id, self.merged_member_id)
+
+    @property
+    def action(self) -> str:
+        """Making one of two."""
+        return "MERGE"
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.merged_member_id), self.reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

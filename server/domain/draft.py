@@ -138,6 +138,10 @@ class Draft:
             own = self.members[member_id] = Holdings(member_id, state)
         return own
 
+    def origin(self, lot: Lot) -> UUID:
+        """The row that a lot's points came from, before any merge."""
+        return self._books.origins.get(lot.lot_id, lot.transaction_id)
+
     def move(
         self,
         own: Holdings,

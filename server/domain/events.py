@@ -72,6 +72,27 @@ class MemberStatusChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberMerged(Event):
+    """Two memberships became one. Each of the two gets one of these."""
+
+    event_type = "member.merged"
+
+    survivor_id: UUID
+    merged_id: UUID
+    reason: str
+    actor: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """Who lives on, who doesn't, why and by whom."""
+        return {
+            "survivor_id": str(self.survivor_id),
+            "merged_id": str(self.merged_id),
+            "reason": self.reason,
+            "actor": self.actor,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentRecorded(Event):
     """A member decided about a purpose."""
 

@@ -44,6 +44,10 @@ class Status(StrEnum):
     ACTIVE = "active"
     SUSPENDED = "suspended"
     CLOSED = "closed"
+    MERGED = "merged"  # is one with another membership, which lives on
+
+
+ENDED = (Status.CLOSED, Status.MERGED)
 
 
 class Kind(StrEnum):
@@ -111,7 +115,10 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One person in one program. ``etag`` counts changes of the profile, ``version`` every change."""
+    """One person in one program. ``etag`` counts changes of the profile, ``version`` every change.
+
+    ``merged_into`` is who lives on if the membership was merged into another one.
+    """
 
     program_id: UUID
     member_id: UUID
@@ -123,6 +130,7 @@ class Member:
     etag: int = 1
     version: int = 1
     wallets: tuple[Wallet, ...] = ()
+    merged_into: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +148,7 @@ class Consent:
 
 SETTABLE = tuple(f.name for f in fields(Profile))
 PREFERENCES = tuple(f.name for f in fields(Preferences))
-OUTPUT_ONLY = ("status", "tier", "wallets", "create_time", "update_time", "version")
+OUTPUT_ONLY = ("status", "tier", "wallets", "create_time", "update_time", "version", "merged_into")
 # They say which member and which state of it is meant. A mask inferred from a request's
 # body names them too; they change nothing.
 TARGET = ("member_id", "etag")
@@ -303,7 +311,7 @@ def change_status(current: Status, target: Status) -> bool:
     """Whether the status changes; False if it is there already. A closed membership stays closed."""
     if current == target:
         return False
-    if current is Status.CLOSED:
+    if current in ENDED:
         raise FailedPrecondition(
             "STATUS_TRANSITION_INVALID",
             f"a {current} membership can't become {target}",

@@ -34,13 +34,17 @@ class Earned(NamedTuple):
 
 
 class Purchase(NamedTuple):
-    """A purchase of the past, or an event, which has one line without a name."""
+    """A purchase of the past, or an event, which has one line without a name.
+
+    ``buyer_id``: of whom it is recorded, if that is a member who was merged into ``member_id``.
+    """
 
     event_id: UUID
     member_id: UUID
     occurred_at: datetime
     lines: tuple[Sold, ...]
     earned: tuple[Earned, ...]
+    buyer_id: UUID | None = None
 
     def with_returned(self, line_id: str, units: int) -> "Purchase":
         """The purchase when so many more units of a line are back."""
@@ -55,6 +59,7 @@ class Spent(NamedTuple):
     """A redemption or capture of the past: from which lots, and how much is refunded.
 
     ``shares``: by the lots' own expiry, those without one last, ties by age.
+    ``spender_id``: of whom it is recorded, if that is a member who was merged into ``member_id``.
     """
 
     transaction_id: UUID
@@ -63,6 +68,7 @@ class Spent(NamedTuple):
     points: int
     refunded: int
     shares: tuple[Allocation, ...]
+    spender_id: UUID | None = None
 
 
 def purchase_of(event: PointsEarned, rows: Iterable[Transaction]) -> Purchase:

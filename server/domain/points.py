@@ -20,6 +20,7 @@ from server.domain.commands import (
     CaptureHold,
     Command,
     Earn,
+    Merge,
     Outcome,
     PlaceHold,
     Redeem,
@@ -31,14 +32,16 @@ from server.domain.commands import (
 )
 from server.domain.decisions import adjustments, holds
 from server.domain.decisions.earn import earn
+from server.domain.decisions.merges import merge
 from server.domain.decisions.redeem import redeem
 from server.domain.decisions.refunds import refund
 from server.domain.decisions.returns import give_back
 from server.domain.decisions.transfers import transfer
 from server.domain.draft import Draft, caused_by
 from server.domain.due import catch_up, catch_up_overdue
-from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Refused, invalid
+from server.domain.errors import AlreadyExists, FailedPrecondition, Merged, NotFound, Refused, invalid
 from server.domain.event_types import check_event
+from server.domain.members import Status
 from server.domain.program import Program
 
 # Wide enough for any amount at any rate: nothing is ever rounded here.
@@ -170,6 +173,7 @@ DECISIONS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType(
         Refund: refund,
         Transfer: transfer,
         Adjust: adjustments.adjust,
+        Merge: merge,
         ApproveAdjustment: adjustments.approve,
         RejectAdjustment: adjustments.reject,
     }
@@ -183,6 +187,8 @@ def _check_status(books: Books, command: Command, member_id: UUID) -> None:
     member = books.members.get(member_id)
     if member is None:
         raise NotFound("MEMBER_NOT_FOUND", "no such member in this program")
+    if member.status == Status.MERGED:
+        raise Merged("MEMBER_MERGED", "the member was merged into another one", {"member_id": str(member_id)})
     if member.status == "active" or isinstance(command, OF_ANYBODY):
         return
     if member.status == "suspended" and isinstance(command, OF_SUSPENDED_TOO):

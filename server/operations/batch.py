@@ -18,6 +18,7 @@ from server.domain.commands import (
     CaptureHold,
     Command,
     Earn,
+    Merge,
     PlaceHold,
     Redeem,
     Refund,
@@ -33,7 +34,7 @@ from server.domain.rules.evaluation import CapKey
 from server.operations.outcomes import outcome_from, outcome_text
 from server.operations.programs import Programs, Snapshot
 from server.secrets import Keyring
-from server.store import adjustments, events, keys, ledger, locks, past
+from server.store import adjustments, events, keys, ledger, locks, merges, past
 from server.store import programs as program_store
 from server.store.database import Connection
 from server.store.keys import Remembered, RequestKey
@@ -111,7 +112,7 @@ def _questions(
         "members": ledger.members_known(list(wanted.members), main),
         "lots": ledger.lots_open(wanted.members, wanted.awaited, now),
         "spendable": ledger.lots_to_spend(wanted.spends),
-        "holds": ledger.holds_open(list(wanted.members), wanted.holds, now),
+        "holds": ledger.holds_open(wanted.members, wanted.holds, now),
         "usage": ledger.cap_usage(wanted.counters),
         "requests": keys.requests_known(wanted.requests),
         "orders": keys.orders_known(wanted.orders),
@@ -122,6 +123,8 @@ def _questions(
             if wanted.spent
             else {}
         ),
+        **({"origins": merges.origins(wanted.origins)} if wanted.origins else {}),
+        **({"consents": merges.consents_in_force(wanted.consents)} if wanted.consents else {}),
         **({"adjustments": adjustments.named(wanted.adjustments)} if wanted.adjustments else {}),
     }
 
@@ -141,6 +144,8 @@ class Wanted:
         self.items: dict[MemberOf, set[str]] = {}
         self.spent: list[tuple[UUID, UUID, UUID]] = []
         self.adjustments: list[tuple[UUID, UUID]] = []
+        self.origins: set[MemberOf] = set()
+        self.consents: set[MemberOf] = set()
 
     def add(self, prepared: Prepared, rules: RuleSet, main_point_type: str) -> None:
         """Count a command's needs in."""
@@ -176,8 +181,14 @@ class Wanted:
             case ApproveAdjustment() | RejectAdjustment():
                 self.members[owner] = True
                 self.adjustments.append((owner[0], command.adjustment_id))
+            case Merge():
+                both = [(owner[0], member_id) for member_id in command.members]
+                self.members.update(dict.fromkeys(both, True))
+                self.origins.update(both)
+                self.consents.update(both)
             case Return():
                 self.members[owner] = True
+                self.origins.add(owner)
                 if command.event_id is not None:
                     self.purchases.append((*owner, command.event_id))
                 else:
@@ -219,6 +230,10 @@ def _ledger(
             result[program_id][0].purchases[event_id] = purchase
     for (program_id, transaction_id), spent in found.get("spent", {}).items():
         result[program_id][0].spent[transaction_id] = spent
+    for program_id, origins in found.get("origins", {}).items():
+        result[program_id][0].origins = origins
+    for (program_id, member_id), consents in found.get("consents", {}).items():
+        result[program_id][0].consents[member_id] = consents
     for (program_id, adjustment_id), adjustment in found.get("adjustments", {}).items():
         result[program_id][0].adjustments[adjustment_id] = adjustment
     return result
@@ -242,6 +257,7 @@ async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]
         connection,
         *ledger.save(decisions),
         adjustments.save(decisions),
+        *merges.save(decisions),
         keys.record_orders(orders),
         keys.remember_requests(requests, now),
         events.append([event for _, d in decisions for event in d.events]),

@@ -9,6 +9,9 @@ command commits at once. Replies are given after COMMIT, never before.
     decide  the domain, one command after the other, each seeing its neighbours' effects
     save    one set-based statement a table
 
+A merge of two members is a batch by itself; whoever names the one that is over is asked to
+wait again, about the one that lives on.
+
 What the domain refuses never reaches SQL. A database error splits the batch until the
 culprit stands by itself; its neighbours commit. When the connection breaks, at COMMIT
 too, the same commands run again: their request keys tell what had been done.
@@ -25,8 +28,8 @@ from uuid import UUID
 import structlog
 
 from server.domain.books import Decision, Prepared
-from server.domain.commands import Command, Outcome
-from server.domain.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from server.domain.commands import Command, Merge, Outcome
+from server.domain.errors import DeadlineExceeded, Merged, ResourceExhausted, Unavailable
 from server.domain.points import decide
 from server.operations.batch import Ledger, load, locking, prepared, save
 from server.operations.collisions import ATTEMPTS, pause
@@ -34,6 +37,7 @@ from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.watch import Commit, Commits, begun
 from server.secrets import Keyring
+from server.store import merges
 from server.store.database import Collided, Database
 from telemetry.metrics import Metrics
 
@@ -171,6 +175,8 @@ class Committer:
         now = asyncio.get_running_loop().time()
         batch: list[Waiting] = []
         while self._queue and len(batch) < self._batch_size:
+            if isinstance(self._queue[0].command, Merge) and batch:
+                break
             waiting = self._queue.popleft()
             if waiting.reply.done():
                 continue
@@ -178,6 +184,8 @@ class Committer:
                 waiting.settle(why)
                 continue
             batch.append(waiting)
+            if isinstance(waiting.command, Merge):
+                break
         return batch
 
     async def _run(self, batch: Sequence[Waiting]) -> None:
@@ -199,8 +207,34 @@ class Committer:
             await self._run(batch[:half])
             await self._run(_still_standing(batch[half:]))
         else:
+            moved = []
             for waiting, result in zip(batch, results, strict=True):
-                waiting.settle(result)
+                if isinstance(result, Merged) and not isinstance(waiting.command, Merge):
+                    moved.append(waiting)
+                else:
+                    waiting.settle(result)
+            if moved:
+                await self._follow(moved)
+
+    async def _follow(self, batch: Sequence[Waiting]) -> None:
+        """Let commands about members who were merged wait again, now about who lives on.
+
+        They still carry what the caller said, so that a retry is the same request.
+        """
+        try:
+            async with self._database.connection() as connection:
+                wanted = {(w.command.actor.program_id, m) for w in batch for m in w.command.members}
+                survivors = await merges.survivors(connection, wanted)
+        except Exception as fault:  # noqa: BLE001 - nothing was done; the callers are told why
+            for waiting in batch:
+                waiting.settle(fault)
+            return
+        for waiting in batch:
+            program_id = waiting.command.actor.program_id
+            merged = {member: into for (program, member), into in survivors.items() if program == program_id}
+            waiting.command = waiting.command.following(merged)
+            self._queue.append(waiting)
+            self._wake.release()
 
     async def _persist(self, commands: Sequence[Command]) -> list[Result]:
         """Commit, again after a collision, and again while the database comes back."""

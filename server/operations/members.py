@@ -1,5 +1,7 @@
 """What can be done with members: load, decide, save; every change once, by its request_id.
 
+Whatever names a member who was merged into another one changes the one that lives on.
+
 A change remembers which member it was about, never what it said: a reply is built by
 reading the member, so that no stored reply holds personal data.
 """
@@ -29,7 +31,7 @@ from server.operations.coalesced import Coalesced
 from server.operations.collisions import repeated
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
-from server.store import events, keys, locks
+from server.store import events, keys, locks, merges
 from server.store import members as store
 from server.store.database import Connection, Database
 from server.store.ledger import MemberOf
@@ -145,7 +147,8 @@ class Members:
         }
         change = _Change(actor, request_id, "update", command)
         async with self._database.transaction() as connection:
-            if await self._begin(connection, change, member_id) is None:
+            member_id = await self._living(connection, actor.program_id, member_id)
+            if await self._begin(connection, change) is None:
                 now = self._clock()
                 before = await self._read(connection, actor.program_id, member_id)
                 if etag and etag != str(before.etag):
@@ -178,7 +181,8 @@ class Members:
         command = {"member_id": str(member_id), "target": str(target), "reason": reason}
         change = _Change(actor, request_id, "change_status", command)
         async with self._database.transaction() as connection:
-            if await self._begin(connection, change, member_id) is None:
+            member_id = await self._living(connection, actor.program_id, member_id)
+            if await self._begin(connection, change) is None:
                 now = self._clock()
                 member = await self._read(connection, actor.program_id, member_id)
                 happened: list[Event] = []
@@ -205,10 +209,11 @@ class Members:
             actor, request_id, "record_consent", {"member_id": str(member_id), "decision": asdict(decision)}
         )
         async with self._database.transaction() as connection:
-            first = await self._begin(connection, change, member_id)
+            member_id = await self._living(connection, actor.program_id, member_id)
+            first = await self._begin(connection, change)
             if first is not None:
-                consent_id = UUID(first["consent_id"])
-                return await store.consent(connection, actor.program_id, member_id, consent_id)
+                recorded = UUID(first["member_id"]), UUID(first["consent_id"])
+                return await store.consent(connection, actor.program_id, *recorded)
             now = self._clock()
             member = await self._read(connection, actor.program_id, member_id)
             consent = Consent(consent_id=uuid7(), recorded_at=now, actor=actor.label, **asdict(decision))
@@ -229,13 +234,19 @@ class Members:
             found = await store.consents(connection, program_id, member_id, before, size + 1)
         return found[:size], len(found) > size
 
-    async def _begin(
-        self, connection: Connection, change: "_Change", member_id: UUID | None = None
-    ) -> Mapping[str, str] | None:
-        """Lock member and request; what the request brought if it was made before."""
+    async def _living(self, connection: Connection, program_id: UUID, member_id: UUID) -> UUID:
+        """Lock the member, or who lives on if that one was merged into another."""
+        await locks.take(connection, [locks.member_lock(member_id)])
+        while survivors := await merges.survivors(connection, [(program_id, member_id)]):
+            [member_id] = survivors.values()
+            # Out of order where its number is the smaller: whom that blocks for good is made again.
+            await locks.take(connection, [locks.member_lock(member_id)])
+        return member_id
+
+    async def _begin(self, connection: Connection, change: "_Change") -> Mapping[str, str] | None:
+        """Lock the request; what it brought if it was made before."""
         key = change.key
-        members = [] if member_id is None else [locks.member_lock(member_id)]
-        await locks.take(connection, [*members, locks.request_lock(key)])
+        await locks.take(connection, [locks.request_lock(key)])
         (known,) = await ask(connection, keys.requests_known([key]))
         remembered = known.get(key)
         if remembered is None:
@@ -271,8 +282,10 @@ class Members:
         # Sorted, so that two changes that want each other's identifiers wait in one order.
         await locks.take(connection, sorted(locks.identifier_lock(blind) for _, blind in [*added, *removed]))
         taken = await store.owners(connection, [(program_id, *lookup) for lookup in added])
-        if taken:
-            where = min(added[kind, blind] for _, kind, blind in taken)
+        # One that came with a merge is the member's own already, though no field of the profile shows it.
+        strangers = [lookup for lookup, owner in taken.items() if owner != member.member_id]
+        if strangers:
+            where = min(added[kind, blind] for _, kind, blind in strangers)
             raise AlreadyExists("IDENTIFIER_TAKEN", f"{where} belongs to another member", {"field": where})
         await store.claim(connection, program_id, member.member_id, list(added), removed)
 

@@ -9,14 +9,14 @@ from server.domain.books import MemberState
 from server.domain.commands import Command, Outcome
 from server.domain.errors import FailedPrecondition, NotFound
 from server.domain.ledger import Hold, Lot, Transaction
-from server.domain.members import Identifier
+from server.domain.members import Identifier, Status
 from server.domain.program import Program
 from server.operations.coalesced import Coalesced
 from server.operations.committer import Committer
 from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
-from server.store import keys
+from server.store import keys, merges
 from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
@@ -107,18 +107,22 @@ class Points:
                 raise _no_member()
         return found
 
-    async def balance(self, program_id: UUID, member_id: UUID) -> tuple[Program, MemberState]:
-        """The member's wallets as they are now and tier, and the program whose terms they follow.
+    async def balance(self, program_id: UUID, member_id: UUID) -> tuple[UUID, Program, MemberState]:
+        """The member, its wallets as they are now and tier, and the program whose terms they follow.
 
         What has fallen due is done in them, and all open lots of wallets that change by the clock are there.
-        Raises NotFound.
+        For a member who was merged into another one, all this is of the one that lives on. Raises NotFound.
         """
         member = await self._members.get((program_id, member_id))
+        while member is not None and member.status == Status.MERGED:
+            async with self._database.connection() as connection:
+                [member_id] = (await merges.survivors(connection, [(program_id, member_id)])).values()
+            member = await self._members.get((program_id, member_id))
         if member is None:
             raise _no_member()
         # Wallets and tiers don't change with the rules, so a stale snapshot will do.
         program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
-        return program, member
+        return member_id, program, member
 
     async def transaction(self, program_id: UUID, transaction_id: UUID) -> Transaction:
         """One row of the ledger. Raises NotFound."""

@@ -25,6 +25,7 @@ from server.operations.caches import keep
 from server.operations.flights import Flights
 from server.operations.signing_keys import SigningKey, SigningKeys
 from server.store import members as member_store
+from server.store import merges
 from server.store import programs as program_store
 from server.store.database import Connection, Database
 from server.store.sealing import Sealer
@@ -252,6 +253,9 @@ class Tokens:
         status = await member_store.status(connection, program_id, member_id) if member_id else None
         if member_id is None or status is None or status is Status.CLOSED:
             raise _nobody()
+        if status is Status.MERGED:
+            wanted_member = (program_id, member_id)
+            member_id = (await merges.survivors(connection, [wanted_member]))[wanted_member]
         return member_id
 
 

@@ -36,7 +36,7 @@ async def members_as_due(
         connection,
         ledger.members_known(changing, main),
         ledger.lots_that_change(changing),
-        ledger.holds_open(changing, [], now),
+        ledger.holds_open(dict.fromkeys(changing, False), [], now),
     )
     for key, member in members.items():
         complete = member._replace(lots=lots.get(key, {}), holds=holds.get(key, {}))

@@ -63,7 +63,7 @@ class HoldService:
         return pb.PlaceHoldResponse(
             event_id=str(outcome.event_id),
             transaction_id=str(outcome.awards[0].transaction_id),
-            hold=_hold(member_id, outcome.hold),
+            hold=_hold(outcome.member_id, outcome.hold),
             balance=outcome.balance,
             version=outcome.version,
         )

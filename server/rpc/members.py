@@ -1,26 +1,33 @@
 """MemberService: parse, act, render."""
 
+from collections.abc import Callable
+from datetime import datetime
 from uuid import UUID
 
 from loyalty.v1 import member_pb2 as pb
 
 from server.domain import members as rules
 from server.domain.actor import CallerKind
+from server.domain.commands import Merge
 from server.domain.errors import PermissionDenied
 from server.domain.members import Member, Status
 from server.operations.members import Members
+from server.operations.points import Points
 from server.rpc import profiles
 from server.rpc.fields import Fields
 from server.rpc.gate import Call
+from server.rpc.movements import circumstances
 from server.rpc.pages import Pages
 
 
 class MemberService:
     """The RPCs of MemberService, called by the gate."""
 
-    def __init__(self, members: Members, pages: Pages) -> None:
+    def __init__(self, members: Members, points: Points, pages: Pages, clock: Callable[[], datetime]) -> None:
         self._members = members
+        self._points = points
         self._pages = pages
+        self._clock = clock
 
     async def RegisterMember(
         self, request: pb.RegisterMemberRequest, call: Call
@@ -111,6 +118,34 @@ class MemberService:
         """End a membership."""
         member = await self._change_status(request, call, Status.CLOSED)
         return pb.CloseMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def MergeMembers(self, request: pb.MergeMembersRequest, call: Call) -> pb.MergeMembersResponse:
+        """Make one member of two."""
+        fields = Fields()
+        said = circumstances(fields, request, call.actor)
+        member_id = fields.uuid("member_id", request.member_id)
+        merged_member_id = fields.uuid("merged_member_id", request.merged_member_id)
+        fields.check()
+        call.touched.append(merged_member_id)
+        command = Merge(
+            member_id=member_id,
+            member_given=str(member_id),
+            merged_member_id=merged_member_id,
+            received_at=self._clock(),
+            **said,
+        )
+        outcome = await self._points.commit(command, call.deadline)
+        member = await self._members.get(call.actor.program_id, member_id)
+        return pb.MergeMembersResponse(
+            member=profiles.member_message(member, call.actor),
+            event_id=str(outcome.event_id),
+            moved=[
+                pb.MergedPoints(
+                    transaction_id=str(row.transaction_id), point_type=row.point_type, points=row.points
+                )
+                for row in outcome.awards
+            ],
+        )
 
     async def RecordConsent(self, request: pb.RecordConsentRequest, call: Call) -> pb.RecordConsentResponse:
         """Append a decision of the member."""

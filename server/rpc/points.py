@@ -104,7 +104,8 @@ class PointsService(Movements):
         fields = Fields()
         member_id = fields.uuid("member_id", request.member_id)
         fields.check()
-        program, member = await self._points.balance(call.actor.program_id, member_id)
+        member_id, program, member = await self._points.balance(call.actor.program_id, member_id)
+        call.touched.append(member_id)
         following = program.tier_after(member.facts.lifetime)
         return pb.GetBalanceResponse(
             member_id=str(member_id),

@@ -31,6 +31,7 @@ STATUSES: Mapping[Status, pb.MemberStatus.ValueType] = MappingProxyType(
         Status.ACTIVE: pb.MEMBER_STATUS_ACTIVE,
         Status.SUSPENDED: pb.MEMBER_STATUS_SUSPENDED,
         Status.CLOSED: pb.MEMBER_STATUS_CLOSED,
+        Status.MERGED: pb.MEMBER_STATUS_MERGED,
     }
 )
 
@@ -106,6 +107,7 @@ def member_message(member: Member, reader: Actor) -> pb.Member:
         wallets=[wallet_message(w) for w in member.wallets],
         etag=str(member.etag),
         version=member.version,
+        merged_into="" if member.merged_into is None else str(member.merged_into),
     )
     message.create_time.FromDatetime(member.joined_at)
     message.update_time.FromDatetime(member.updated_at)

@@ -142,22 +142,26 @@ def lots_that_change(members: Collection[MemberOf]) -> Question[dict[MemberOf, d
 
 
 def holds_open(
-    members: Collection[MemberOf], hold_ids: Collection[UUID], now: datetime
+    members: Mapping[MemberOf, bool], hold_ids: Collection[UUID], now: datetime
 ) -> Question[dict[MemberOf, dict[UUID, Hold]]]:
-    """The open holds of members' wallets in which something has fallen due, and those of these ids."""
+    """The open holds of members' wallets in which something has fallen due, and those of these ids.
+
+    ``members``: true for whom all that are open are wanted.
+    """
     return Question(
         """SELECT ROW(program_id, member_id, hold_id, h.point_type, points, open_points, captured, status,
                       expires_at, shares)
-             FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
+             FROM unnest($1::uuid[], $2::uuid[], $3::boolean[]) AS wanted(program_id, member_id, whole)
              JOIN hold h USING (program_id, member_id)
-            WHERE hold_id = ANY($3::uuid[])
-               OR (open_points > 0 AND EXISTS (
+            WHERE hold_id = ANY($4::uuid[])
+               OR (open_points > 0 AND (whole OR EXISTS (
                    SELECT FROM wallet w
                     WHERE w.program_id = h.program_id AND w.member_id = h.member_id
-                      AND w.point_type = h.point_type AND w.next_due <= $4))""",
+                      AND w.point_type = h.point_type AND w.next_due <= $5)))""",
         (
             [program_id for program_id, _ in members],
             [member_id for _, member_id in members],
+            list(members.values()),
             list(hold_ids),
             now,
         ),
@@ -372,6 +376,7 @@ def _update_members(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     last = {
         (program_id, member_id): member
         for program_id, d in decisions
+        if not d.changes.merged  # written apart
         for member_id, member in d.members.items()
     }
     if not last:

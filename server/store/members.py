@@ -34,7 +34,8 @@ _MEMBERS = """
            ARRAY(SELECT (w.point_type, w.balance, w.pending, w.held, w.debt, w.lifetime,
                          w.sequence, w.head_hash, w.next_due, w.active_at)
                    FROM wallet w
-                  WHERE w.program_id = m.program_id AND w.member_id = m.member_id) AS wallets
+                  WHERE w.program_id = m.program_id AND w.member_id = m.member_id) AS wallets,
+           m.merged_into
       FROM member m
       JOIN member_profile p USING (program_id, member_id)
       JOIN member_key k USING (program_id, member_id)"""
@@ -174,7 +175,10 @@ async def claim(
     added: Sequence[tuple[str, bytes]],
     removed: Sequence[tuple[str, bytes]],
 ) -> None:
-    """Give identifiers to a member and free others. The caller holds the identifiers' locks."""
+    """Give identifiers to a member, if they aren't its own already, and free others.
+
+    The caller holds the identifiers' locks, and has made sure that nobody else has them.
+    """
     if removed:
         await connection.execute(
             """DELETE FROM member_identifier
@@ -189,7 +193,8 @@ async def claim(
     if added:
         await connection.execute(
             """INSERT INTO member_identifier (program_id, member_id, kind, blind)
-               SELECT $1, $2, * FROM unnest($3::text[], $4::bytea[])""",
+               SELECT $1, $2, * FROM unnest($3::text[], $4::bytea[])
+                   ON CONFLICT (program_id, kind, blind) DO NOTHING""",
             program_id,
             member_id,
             [kind for kind, _ in added],
@@ -314,6 +319,7 @@ def opened(sealer: Sealer, row: Any) -> Member:
         etag=row["etag"],
         version=row["version"],
         wallets=wallets_of(row),
+        merged_into=row["merged_into"],
     )
 
 

@@ -8,13 +8,15 @@ from uuid import UUID
 from server.domain.ledger import Allocation, Lot
 from server.domain.past import Purchase, Spent, earned_by_wallet, sold
 from server.store.ledger import LOT_COLUMNS, MemberOf, lots
+from server.store.merges import OWN
 from server.store.together import Question
 
 RowOf = tuple[UUID, UUID]  # the program, and the row or event within it
 
 # An event with what it earned and what is back of it.
 RECORDED = """
-    SELECT ROW(e.program_id, e.member_id, e.event_id, e.occurred_at, e.payload -> 'activity' ->> 'type',
+    SELECT ROW(e.program_id, owner_id, e.member_id, e.event_id, e.occurred_at,
+               e.payload -> 'activity' ->> 'type',
                e.payload -> 'activity' -> 'lines',
                (SELECT jsonb_agg(jsonb_build_array(t.point_type, t.transaction_id, t.trace)
                                  ORDER BY t.transaction_id)
@@ -31,9 +33,11 @@ def purchases_named(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dic
     """Purchases by program, member and id."""
     return Question(
         f"""{RECORDED}
-              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, member_id, event_id)
-              JOIN event_log e USING (program_id, member_id, event_id)
-             WHERE e.event_type = 'points.earned'""",
+              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, owner_id, event_id),
+                   {OWN}
+              JOIN event_log e USING (member_id)
+             WHERE e.program_id = wanted.program_id AND e.event_id = wanted.event_id
+               AND e.event_type = 'points.earned'""",
         tuple([row[column] for row in wanted] for column in range(3)),
         _purchases,
     )
@@ -44,13 +48,14 @@ def purchases_of(wanted: Mapping[MemberOf, Collection[str]]) -> Question[dict[Ro
     rows = [(*member, json.dumps([[sku]])) for member, skus in wanted.items() for sku in skus]
     return Question(
         f"""{RECORDED}
-              FROM event_log e
-             WHERE e.event_type = 'points.earned' AND EXISTS (
+              FROM (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS wanted(program_id, owner_id),
+                   {OWN}
+              JOIN event_log e USING (member_id)
+             WHERE e.program_id = wanted.program_id AND e.event_type = 'points.earned' AND EXISTS (
                    SELECT FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[])
-                               AS wanted(program_id, member_id, sold)
-                    WHERE wanted.program_id = e.program_id AND wanted.member_id = e.member_id
-                      AND e.payload -> 'activity' -> 'lines' @> wanted.sold)
-               AND (e.program_id, e.member_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))""",
+                               AS asked(program_id, owner_id, sold)
+                    WHERE asked.program_id = wanted.program_id AND asked.owner_id = wanted.owner_id
+                      AND e.payload -> 'activity' -> 'lines' @> asked.sold)""",
         tuple([row[column] for row in rows] for column in range(3)),
         _purchases,
     )
@@ -58,15 +63,16 @@ def purchases_of(wanted: Mapping[MemberOf, Collection[str]]) -> Question[dict[Ro
 
 def _purchases(rows: Sequence[Any]) -> dict[RowOf, Purchase]:
     found = {}
-    for program_id, member_id, event_id, occurred_at, event_type, lines, earned, returned in rows:
+    for program_id, owner_id, member_id, event_id, occurred_at, event_type, lines, earned, returned in rows:
         back = {} if returned is None else json.loads(returned)
         own = [] if earned is None else json.loads(earned)
         found[program_id, event_id] = Purchase(
             event_id,
-            member_id,
+            owner_id,
             occurred_at,
             sold(event_type, json.loads(lines), back),
             earned_by_wallet((point_type, UUID(row), json.dumps(why)) for point_type, row, why in own),
+            None if member_id == owner_id else member_id,
         )
     return found
 
@@ -74,16 +80,21 @@ def _purchases(rows: Sequence[Any]) -> dict[RowOf, Purchase]:
 def spent(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[RowOf, Spent]]:
     """Redemptions and captures by program, member and id."""
     return Question(
-        """SELECT ROW(program_id, transaction_id, member_id, t.point_type, t.points, coalesce(f.points, 0),
+        f"""SELECT ROW(t.program_id, t.transaction_id, owner_id, t.member_id, t.point_type, t.points,
+                      coalesce(f.points, 0),
                       (SELECT jsonb_agg(jsonb_build_array(a.lot_id, a.points)
                                         ORDER BY l.expires_at NULLS LAST, a.lot_id)
                          FROM allocation a JOIN lot l USING (program_id, member_id, lot_id)
                         WHERE a.program_id = t.program_id AND a.member_id = t.member_id
                           AND a.transaction_id = t.transaction_id))
-             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, member_id, transaction_id)
-             JOIN ledger_transaction t USING (program_id, member_id, transaction_id)
-             LEFT JOIN refund f USING (program_id, member_id, transaction_id)
-            WHERE t.kind IN ('REDEEM', 'CAPTURE')""",
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, owner_id, transaction_id),
+                  {OWN}
+             JOIN ledger_transaction t USING (member_id)
+             LEFT JOIN refund f
+                  ON f.program_id = t.program_id AND f.member_id = t.member_id
+                     AND f.transaction_id = t.transaction_id
+            WHERE t.program_id = wanted.program_id AND t.transaction_id = wanted.transaction_id
+              AND t.kind IN ('REDEEM', 'CAPTURE')""",
         tuple([row[column] for row in wanted] for column in range(3)),
         _spent,
     )
@@ -91,9 +102,15 @@ def spent(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[RowOf, S
 
 def _spent(rows: Sequence[Any]) -> dict[RowOf, Spent]:
     found = {}
-    for program_id, transaction_id, member_id, point_type, points, refunded, shares in rows:
+    for program_id, transaction_id, owner_id, member_id, point_type, points, refunded, shares in rows:
         found[program_id, transaction_id] = Spent(
-            transaction_id, member_id, point_type, points, refunded, _shares(shares)
+            transaction_id,
+            owner_id,
+            point_type,
+            points,
+            refunded,
+            _shares(shares),
+            None if member_id == owner_id else member_id,
         )
     return found
 
@@ -101,11 +118,14 @@ def _spent(rows: Sequence[Any]) -> dict[RowOf, Spent]:
 def lots_drawn(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
     """The lots that these rows drew from, empty ones too."""
     return Question(
-        f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})
-              FROM (SELECT DISTINCT program_id, member_id, lot_id
+        f"""SELECT ROW(program_id, owner_id, {LOT_COLUMNS})
+              FROM (SELECT DISTINCT a.program_id, a.member_id, owner_id, a.lot_id
                       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
-                           AS wanted(program_id, member_id, transaction_id)
-                      JOIN allocation USING (program_id, member_id, transaction_id)) AS drawn
+                           AS wanted(program_id, owner_id, transaction_id),
+                           {OWN}
+                      JOIN allocation a USING (member_id)
+                     WHERE a.program_id = wanted.program_id
+                       AND a.transaction_id = wanted.transaction_id) AS drawn
               JOIN lot USING (program_id, member_id, lot_id)""",
         tuple([row[column] for row in wanted] for column in range(3)),
         lots,

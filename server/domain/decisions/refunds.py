@@ -43,7 +43,7 @@ def refund(draft: Draft, books: Books, command: Refund, _: Prepared) -> Outcome:
         allocations=back,
     )
     draft.settle(own, spent.point_type)
-    draft.changes.refunded[own.member_id, spent.transaction_id] = points
+    draft.changes.refunded[spent.spender_id or own.member_id, spent.transaction_id] = points
     draft.tell(PointsRefunded, own, spent.point_type, points, {"reverses": str(spent.transaction_id)})
     wallet = own.wallet(spent.point_type)
     return Outcome(
@@ -64,23 +64,29 @@ def _into(
 ) -> tuple[tuple[Allocation, ...], tuple[Lot, ...]]:
     """What goes back into which lot, and a new lot for what has expired.
 
-    What was taken last goes back first, so the split of a refund into parts makes no difference.
+    What was taken last goes back first, so the split of a refund into parts makes no difference. Lots of
+    a member who was merged into this one are over: each gets one like it here.
     """
     terms, active_at = draft.terms, own.wallet(spent.point_type).active_at
-    back, expired, skip = [], 0, spent.refunded
+    back, renewed, expired, skip = [], [], 0, spent.refunded
     for lot_id, share in reversed(spent.shares):
         part = min(max(share - skip, 0), points)
         skip -= min(share, skip)
         points -= part
         if not part:
             continue
-        expires_at = expiry_of(own.lots[lot_id], active_at)
+        lot = own.lots[lot_id]
+        expires_at = expiry_of(lot, active_at)
         if expires_at is not None and expires_at <= terms.now:
             expired += part
-        else:
+        elif spent.spender_id is None:
             back.append(Allocation(lot_id, part))
-    if not expired:
-        return tuple(back), ()
-    until = terms.now + timedelta(days=terms.program.ledger.refund_grace_days)
-    lot = Lot(terms.new_id(), spent.point_type, transaction_id, expired, expired, expires_at=until)
-    return tuple(back), (lot,)
+        else:
+            like_it = Lot(terms.new_id(), spent.point_type, transaction_id, part, part)
+            renewed.append(like_it._replace(expires_at=lot.expires_at, rolling_days=lot.rolling_days))
+    if expired:
+        until = terms.now + timedelta(days=terms.program.ledger.refund_grace_days)
+        renewed.append(
+            Lot(terms.new_id(), spent.point_type, transaction_id, expired, expired, expires_at=until)
+        )
+    return tuple(back), tuple(renewed)

@@ -34,7 +34,7 @@ def give_back(draft: Draft, books: Books, command: Return, _: Prepared) -> Outco
             awards += rows
             shortfall += short
         for line_id, units in back.items():
-            draft.changes.returned[purchase.member_id, purchase.event_id, line_id] = units
+            draft.changes.returned[purchase.buyer_id or own.member_id, purchase.event_id, line_id] = units
     main = draft.terms.program.main_point_type
     lines = tuple(
         ReturnedLine(p.event_id, line_id, units) for p, back in found for line_id, units in back.items()
@@ -175,12 +175,16 @@ def _sources(
     """Where the points are taken: from the earning's own lots, from others, and what there is not."""
     wallet = own.wallet(earned.point_type)
     lots = [lot for lot in own.lots_of(earned.point_type) if lot.remaining]
-    waiting = _shares((lot for lot in lots if not lot.active and _own(lot, earned)), points)
+    waiting = _shares((lot for lot in lots if not lot.active and _own(draft, lot, earned)), points)
     pending = sum(share.points for share in waiting)
     spendable = min(points - pending, wallet.balance)
-    ours = _shares((lot for lot in lots if lot.active and _own(lot, earned)), spendable)
+    ours = _shares((lot for lot in lots if lot.active and _own(draft, lot, earned)), spendable)
     rest = spendable - sum(share.points for share in ours)
-    others = allocate((lot for lot in lots if not _own(lot, earned)), rest, wallet.active_at) if rest else ()
+    others = (
+        allocate((lot for lot in lots if not _own(draft, lot, earned)), rest, wallet.active_at)
+        if rest
+        else ()
+    )
     sources = [(PENDING, pending, waiting), (BALANCE, spendable, tuple(chain(ours, others)))]
     missing = points - pending - spendable
     if missing:
@@ -202,8 +206,8 @@ def _missing_from(draft: Draft, point_type: str, missing: int) -> Account:
             )
 
 
-def _own(lot: Lot, earned: Earned) -> bool:
-    return lot.transaction_id in earned.transaction_ids
+def _own(draft: Draft, lot: Lot, earned: Earned) -> bool:
+    return draft.origin(lot) in earned.transaction_ids
 
 
 def _shares(lots: Iterable[Lot], points: int) -> tuple[Allocation, ...]:

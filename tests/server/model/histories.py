@@ -117,7 +117,6 @@ class Step:
     basket: tuple[tuple[str, int, int], ...] = ()  # SKU, quantity, the line's amount in paise
     keep_rest: bool = False
     days: int | None = None  # until what is put in expires
-    approved: bool = False
     stranger: bool = False
 
     def __str__(self) -> str:
@@ -135,7 +134,6 @@ class Step:
             (self.late, f"{self.late} h ago"),
             (self.keep_rest, "keeping the rest"),
             (self.days is not None, f"for {self.days} days"),
-            (self.approved, "approved"),
         ):
             if said:
                 told.append(words)
@@ -190,7 +188,6 @@ def _steps(draw: some.DrawFn) -> Step:
             changes["points"] *= draw(some.sampled_from((1, -1)))
             changes["percent"] = 0
             changes["days"] = draw(some.sampled_from((None, None, 1, 2, 0)))
-            changes["approved"] = draw(some.booleans())
         case "capture":
             changes["points"] = draw(some.sampled_from((0, 1, 2, 3, 4, 5, 7, 30)))
             changes["percent"] = draw(some.sampled_from((0, 30, 60)))
@@ -275,7 +272,7 @@ def _points(step: Step, _: Outcome | None, __: datetime) -> Said:
 
 
 def _hold_id(about: Outcome | None) -> UUID:
-    return about.hold_id if about is not None and about.hold_id is not None else NOTHING
+    return about.hold.hold_id if about is not None and about.hold is not None else NOTHING
 
 
 def _capture(step: Step, about: Outcome | None, _: datetime) -> Said:
@@ -304,7 +301,6 @@ def _transfer(step: Step, about: Outcome | None, now: datetime) -> Said:
 def _adjust(step: Step, about: Outcome | None, now: datetime) -> Said:
     return {
         "expires_at": None if step.days is None else now + timedelta(days=step.days),
-        "approved_by": "Zoe" if step.approved else "",
         **_points(step, about, now),
     }
 

@@ -335,8 +335,10 @@ class Naive:
 
     def adjust(self, place: int, step: Step, moment: datetime) -> dict[str, Any]:
         name, wallet = self.wallet(step)
-        if abs(step.points) > APPROVAL_POINTS and not step.approved:
-            raise Refusal("APPROVAL_REQUIRED")
+        if step.points < 0:
+            self.enough(wallet, -step.points)
+        if abs(step.points) > APPROVAL_POINTS:  # it waits for a second person
+            return {"wallet": name, "points": step.points, "awards": []}
         if step.points > 0:
             wallet.touch(moment)
             terms = LotTerms(expiry=self.terms[name].expiry)
@@ -346,7 +348,6 @@ class Naive:
                 lot.expires_at, lot.rolling_days = self.said + timedelta(days=step.days), None
             wallet.settle()
         else:
-            self.enough(wallet, -step.points)
             wallet.spend(-step.points)
         return {"wallet": name, "points": step.points, "awards": [(name, abs(step.points))]}
 

@@ -122,8 +122,8 @@ class Domain:
     def _stands(self, sent: Sent) -> bool:
         """Whether it can still be spoken of: it did something; a hold is open."""
         told = self._outcomes[sent.place]
-        if told is not None and told.hold_id is not None and sent.step.what == "hold":
-            return bool(self.books.members[told.member_id].holds[told.hold_id].open_points)
+        if told is not None and told.hold is not None and sent.step.what == "hold":
+            return bool(self.books.members[told.member_id].holds[told.hold.hold_id].open_points)
         return told is not None
 
     def _available(self, step: Step) -> int:
@@ -133,7 +133,7 @@ class Domain:
         if step.what != "capture" or step.of < 0:
             return member.wallet(step.wallet or self.program.main_point_type).balance
         about = self._outcomes[step.of]
-        hold = member.holds.get(about.hold_id) if about and about.hold_id else None
+        hold = member.holds.get(about.hold.hold_id) if about and about.hold else None
         return hold.open_points if hold else 0
 
     def _decided(self, wanted: Command) -> Told:
@@ -177,8 +177,8 @@ class Domain:
         what = next(s.step.what for s in self.sent if s.place == place)
         if what in ("purchase", "visit", "return", "match"):
             said |= {"pending": told.pending, "debt": told.debt}
-        if told.hold_id is not None:
-            said["hold"] = told.hold_points
+        if told.hold is not None:
+            said["hold"] = told.hold.open_points
         if what in ("return", "match"):
             places = {s.told.event_id: s.place for s in self.sent if isinstance(s.told, Outcome)}
             said["shortfall"] = told.shortfall

@@ -20,6 +20,7 @@ SCOPES = {
     "members.list",
     "points.accrue",
     "points.redeem",
+    "points.return",
     "points.read",
     "x.y",
 }
@@ -83,7 +84,8 @@ async def test_a_key_can_be_found_by_scanners_and_its_secret_is_not_kept(
 
 async def test_each_kind_gets_the_scopes_it_works_with(database: Database, program: Program) -> None:
     terminal = await create(database, program, CallerKind.TERMINAL)
-    assert terminal == {"members.read", "members.write", "points.accrue", "points.redeem", "points.read"}
+    sells = {"points.accrue", "points.redeem", "points.return"}
+    assert terminal == {"members.read", "members.write", "points.read", *sells}
     assert await create(database, program, CallerKind.SERVICE) == SCOPES
     staff = await create(database, program, CallerKind.STAFF, declared_scopes={*SCOPES, "rules.read"})
     assert staff == {"members.read", "members.write", "members.list", "points.read", "rules.read"}

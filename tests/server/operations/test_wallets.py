@@ -59,7 +59,7 @@ class Reader:
         """Balance, pending and held as GetBalance, GetMember and ListMembers all show them."""
         shop, program_id = self._shop, self._shop.program.program_id
         points = Points(shop.database, self._sealer, Programs(), shop.committer, shop.clock)
-        _, member = await points.balance(program_id, self.member_id)
+        *_, member = await points.balance(program_id, self.member_id)
         single = await self._members().get(program_id, self.member_id)
         [listed], _ = await self._members().page(program_id, after=None, size=5, status=None, tier="")
         told = {figures(member.wallet("points")), figures(single.wallets[0]), figures(listed.wallets[0])}

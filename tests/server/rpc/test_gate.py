@@ -13,6 +13,7 @@ from uuid import UUID
 import grpc
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 from loyalty.v1 import member_pb2, points_pb2
 
@@ -46,7 +47,7 @@ class Points:
         self.behaviour: Handler | None = None
 
     def __getattr__(self, name: str) -> Handler:
-        reply = getattr(points_pb2, f"{name}Response")
+        reply = GetMessageClass(POINTS.methods_by_name[name].output_type)
 
         async def handle(request: Message, call: Call) -> Message:
             self.calls.append((request, call))

@@ -11,6 +11,7 @@ from loyalty.v1 import movements_pb2, points_pb2
 from server.domain.actor import CallerKind
 from tests.support.refusals import refusal
 from tests.support.servers import Caller, Laurel
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +101,12 @@ async def test_captures_and_voids_that_race_spend_or_release_each_point_once(
 async def test_a_hold_that_nobody_answers_ends_by_itself(laurel: Laurel, staff: Caller) -> None:
     member_id = await member_with(laurel, staff, 100)
     hold_id = (await place(laurel, member_id, 60, time_limit_seconds=1)).hold.hold_id
-    get = pb.GetHoldRequest(hold_id=hold_id)
-    async with asyncio.timeout(10):
-        while (hold := (await laurel.terminal.holds.GetHold(get)).hold).open_points:
-            await asyncio.sleep(0.05)
-    assert hold.status == pb.HOLD_STATUS_EXPIRED
+
+    async def expired() -> bool:
+        request = pb.GetHoldRequest(hold_id=hold_id)
+        return (await laurel.terminal.holds.GetHold(request)).hold.status == pb.HOLD_STATUS_EXPIRED
+
+    await eventually(expired)
     spending = points_pb2.RedeemRequest(request_id=uuid4().hex, member_id=member_id, points=100)
     assert (await laurel.terminal.points.Redeem(spending)).balance == 0
     said = await refusal(laurel.terminal.holds.CaptureHold(capture(hold_id)))

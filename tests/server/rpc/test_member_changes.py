@@ -9,12 +9,15 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from loyalty.v1 import member_pb2 as pb
+from uuid_utils.compat import uuid7
 
 from server import secrets
 from server.domain.actor import Actor, CallerKind
 from server.domain.errors import PermissionDenied
 from server.main import now
+from server.operations.committer import Committer
 from server.operations.members import Members
+from server.operations.points import Points
 from server.operations.programs import Programs
 from server.rpc.gate import Call
 from server.rpc.members import MemberService
@@ -279,7 +282,14 @@ async def test_tills_can_not_update_or_suspend(laurel: Laurel) -> None:
 async def test_members_change_their_name_but_not_what_earns_points(laurel: Laurel) -> None:
     member_id = await laurel.register(email=f"{uuid4().hex}@example.com")
     keys = secrets.load(laurel.settings.secrets_file)
-    service = MemberService(Members(laurel.database, Sealer(keys), Programs(), now), Pages(keys.page_token))
+    programs, sealer = Programs(), Sealer(keys)
+    committer = Committer(laurel.database, programs, keys.ledger, now, uuid7)
+    service = MemberService(
+        Members(laurel.database, sealer, programs, now),
+        Points(laurel.database, sealer, programs, committer, now),
+        Pages(keys.page_token),
+        now,
+    )
     own = Actor(
         kind=CallerKind.MEMBER,
         program_id=laurel.program.program_id,
@@ -297,6 +307,7 @@ async def test_members_change_their_name_but_not_what_earns_points(laurel: Laure
     assert (await get(laurel, member_id)).version == 1
     reply = await service.UpdateMember(an_update(member_id, "given_name", given_name="Asha"), call)
     assert reply.member.given_name == "Asha"
+    await committer.close()
 
 
 async def test_a_change_whose_first_try_met_another_is_made_once(laurel: Laurel) -> None:

@@ -151,6 +151,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such adjustment in the program."""
     ERROR_REASON_ADJUSTMENT_NOT_PENDING: _ErrorReason.ValueType  # 71
     """FAILED_PRECONDITION: the adjustment was approved or rejected already. Metadata: status."""
+    ERROR_REASON_MEMBER_MERGED: _ErrorReason.ValueType  # 72
+    """FAILED_PRECONDITION: the member was merged into another one before. Metadata: member_id (who was)."""
+    ERROR_REASON_MEMBER_HAS_HOLDS: _ErrorReason.ValueType  # 73
+    """FAILED_PRECONDITION: holds of the member who is to be merged are open. Metadata: holds (their ids)."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -310,6 +314,10 @@ ERROR_REASON_ADJUSTMENT_NOT_FOUND: ErrorReason.ValueType  # 70
 """NOT_FOUND: no such adjustment in the program."""
 ERROR_REASON_ADJUSTMENT_NOT_PENDING: ErrorReason.ValueType  # 71
 """FAILED_PRECONDITION: the adjustment was approved or rejected already. Metadata: status."""
+ERROR_REASON_MEMBER_MERGED: ErrorReason.ValueType  # 72
+"""FAILED_PRECONDITION: the member was merged into another one before. Metadata: member_id (who was)."""
+ERROR_REASON_MEMBER_HAS_HOLDS: ErrorReason.ValueType  # 73
+"""FAILED_PRECONDITION: holds of the member who is to be merged are open. Metadata: holds (their ids)."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

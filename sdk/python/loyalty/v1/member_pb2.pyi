@@ -36,6 +36,8 @@ class _MemberStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberSt
     """Neither earns nor spends until reactivated."""
     MEMBER_STATUS_CLOSED: _MemberStatus.ValueType  # 3
     """Ended for good."""
+    MEMBER_STATUS_MERGED: _MemberStatus.ValueType  # 4
+    """Became one with another member, who lives on: see merged_into."""
 
 class MemberStatus(_MemberStatus, metaclass=_MemberStatusEnumTypeWrapper):
     """MemberStatus is where a membership stands."""
@@ -48,6 +50,8 @@ MEMBER_STATUS_SUSPENDED: MemberStatus.ValueType  # 2
 """Neither earns nor spends until reactivated."""
 MEMBER_STATUS_CLOSED: MemberStatus.ValueType  # 3
 """Ended for good."""
+MEMBER_STATUS_MERGED: MemberStatus.ValueType  # 4
+"""Became one with another member, who lives on: see merged_into."""
 Global___MemberStatus: _TypeAlias = MemberStatus  # noqa: Y015
 
 @_typing.final
@@ -210,7 +214,9 @@ class Wallet(_message.Message):
     debt: _builtins.int
     """Owed to the program; later earnings pay it first."""
     lifetime: _builtins.int
-    """Everything ever earned, less what was taken back."""
+    """Everything ever earned, less what was taken back. What members earned who were merged into this one
+    counts for the tier, not here; below zero if goods that they had bought came back.
+    """
     @_builtins.property
     def outlook(self) -> Global___Outlook:
         """What time will do to it. In replies of GetBalance only."""
@@ -387,6 +393,7 @@ class Member(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MERGED_INTO_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """UUID, assigned by Laurel. Output only, but for UpdateMember where it names the member."""
     status: Global___MemberStatus.ValueType
@@ -405,6 +412,8 @@ class Member(_message.Message):
     """Changes with the profile. Send it with UpdateMember to change only what you read."""
     version: _builtins.int
     """Raised by every change that touches the member, points included. Output only."""
+    merged_into: _builtins.str
+    """UUID of the member that this one was merged into; empty for all others. Output only."""
     @_builtins.property
     def birth_date(self) -> _date_pb2.Date:
         """Day of birth. Rules see the month only."""
@@ -472,10 +481,11 @@ class Member(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         version: _builtins.int = ...,
+        merged_into: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "birth_date", b"birth_date", "create_time", b"create_time", "preferences", b"preferences", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attributes", b"attributes", "birth_date", b"birth_date", "card_numbers", b"card_numbers", "create_time", b"create_time", "email", b"email", "etag", b"etag", "external_ids", b"external_ids", "family_name", b"family_name", "given_name", b"given_name", "member_id", b"member_id", "phone", b"phone", "preferences", b"preferences", "segments", b"segments", "status", b"status", "tags", b"tags", "tier", b"tier", "update_time", b"update_time", "version", b"version", "wallets", b"wallets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attributes", b"attributes", "birth_date", b"birth_date", "card_numbers", b"card_numbers", "create_time", b"create_time", "email", b"email", "etag", b"etag", "external_ids", b"external_ids", "family_name", b"family_name", "given_name", b"given_name", "member_id", b"member_id", "merged_into", b"merged_into", "phone", b"phone", "preferences", b"preferences", "segments", b"segments", "status", b"status", "tags", b"tags", "tier", b"tier", "update_time", b"update_time", "version", b"version", "wallets", b"wallets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -911,6 +921,104 @@ class CloseMemberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CloseMemberResponse: _TypeAlias = CloseMemberResponse  # noqa: Y015
+
+@_typing.final
+class MergeMembersRequest(_message.Message):
+    """MergeMembersRequest names the two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    MERGED_MEMBER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """1 to 64 visible ASCII characters, unique to this merge. Required."""
+    member_id: _builtins.str
+    """UUID of the member that lives on. Required."""
+    merged_member_id: _builtins.str
+    """UUID of the member that becomes one with it. Required."""
+    reason: _builtins.str
+    """Why, for the record; no personal data. At most 500 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        merged_member_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "merged_member_id", b"merged_member_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeMembersRequest: _TypeAlias = MergeMembersRequest  # noqa: Y015
+
+@_typing.final
+class MergedPoints(_message.Message):
+    """MergedPoints is what went over in one row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    POINT_TYPE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    transaction_id: _builtins.str
+    """The ledger row of the member that lives on."""
+    point_type: _builtins.str
+    """The wallet's point type."""
+    points: _builtins.int
+    """Points, greater than 0; pending points stand in a row of their own."""
+    def __init__(
+        self,
+        *,
+        transaction_id: _builtins.str = ...,
+        point_type: _builtins.str = ...,
+        points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergedPoints: _TypeAlias = MergedPoints  # noqa: Y015
+
+@_typing.final
+class MergeMembersResponse(_message.Message):
+    """MergeMembersResponse holds the member that lives on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """UUID of the merge in the event log."""
+    @_builtins.property
+    def member(self) -> Global___Member:
+        """The member as it is now."""
+
+    @_builtins.property
+    def moved(self) -> _containers.RepeatedCompositeFieldContainer[Global___MergedPoints]:
+        """What went over."""
+
+    def __init__(
+        self,
+        *,
+        member: Global___Member | None = ...,
+        event_id: _builtins.str = ...,
+        moved: _abc.Iterable[Global___MergedPoints] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "member", b"member", "moved", b"moved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeMembersResponse: _TypeAlias = MergeMembersResponse  # noqa: Y015
 
 @_typing.final
 class Consent(_message.Message):

@@ -78,6 +78,11 @@ class MemberServiceStub:
                 request_serializer=loyalty_dot_v1_dot_member__pb2.CloseMemberRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_member__pb2.CloseMemberResponse.FromString,
                 _registered_method=True)
+        self.MergeMembers = channel.unary_unary(
+                '/loyalty.v1.MemberService/MergeMembers',
+                request_serializer=loyalty_dot_v1_dot_member__pb2.MergeMembersRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_member__pb2.MergeMembersResponse.FromString,
+                _registered_method=True)
         self.RecordConsent = channel.unary_unary(
                 '/loyalty.v1.MemberService/RecordConsent',
                 request_serializer=loyalty_dot_v1_dot_member__pb2.RecordConsentRequest.SerializeToString,
@@ -172,6 +177,24 @@ class MemberServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MergeMembers(self, request, context):
+        """MergeMembers makes one of two memberships of the same person. What the merged member
+        has goes to the one that lives on: points with their expiry, pending points, debt, the
+        lifetime that tiers look at, the counters of caps, tags. Its identifiers find the one
+        that lives on, and so do calls that name its member_id: purchases, redemptions,
+        returns, refunds and changes of the profile; GetBalance shows the wallets of the one
+        that lives on. Its own profile, history and consents stay readable under its member_id.
+        The profile of the one that lives on stays as it is. Of two decisions about one
+        purpose the refusal counts, and a decision where the other has none goes over.
+
+        There is no undoing it. Idempotent by request_id. FAILED_PRECONDITION:
+        MEMBER_NOT_ACTIVE unless both are active, MEMBER_MERGED if one was merged before,
+        MEMBER_HAS_HOLDS while holds of the merged member are open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecordConsent(self, request, context):
         """RecordConsent appends a decision of the member about a purpose. Idempotent by
         request_id. Nothing is overwritten: the latest decision counts.
@@ -229,6 +252,11 @@ def add_MemberServiceServicer_to_server(servicer, server):
                     servicer.CloseMember,
                     request_deserializer=loyalty_dot_v1_dot_member__pb2.CloseMemberRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_member__pb2.CloseMemberResponse.SerializeToString,
+            ),
+            'MergeMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeMembers,
+                    request_deserializer=loyalty_dot_v1_dot_member__pb2.MergeMembersRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_member__pb2.MergeMembersResponse.SerializeToString,
             ),
             'RecordConsent': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordConsent,
@@ -461,6 +489,33 @@ class MemberService:
             '/loyalty.v1.MemberService/CloseMember',
             loyalty_dot_v1_dot_member__pb2.CloseMemberRequest.SerializeToString,
             loyalty_dot_v1_dot_member__pb2.CloseMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.MemberService/MergeMembers',
+            loyalty_dot_v1_dot_member__pb2.MergeMembersRequest.SerializeToString,
+            loyalty_dot_v1_dot_member__pb2.MergeMembersResponse.FromString,
             options,
             channel_credentials,
             insecure,

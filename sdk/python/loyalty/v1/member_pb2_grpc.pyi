@@ -79,6 +79,20 @@ class MemberServiceStub:
     """CloseMember ends a membership for good. The ledger stays, the member can still be
     read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
     """
+    MergeMembers: _grpc.UnaryUnaryMultiCallable[_member_pb2.MergeMembersRequest, _member_pb2.MergeMembersResponse]
+    """MergeMembers makes one of two memberships of the same person. What the merged member
+    has goes to the one that lives on: points with their expiry, pending points, debt, the
+    lifetime that tiers look at, the counters of caps, tags. Its identifiers find the one
+    that lives on, and so do calls that name its member_id: purchases, redemptions,
+    returns, refunds and changes of the profile; GetBalance shows the wallets of the one
+    that lives on. Its own profile, history and consents stay readable under its member_id.
+    The profile of the one that lives on stays as it is. Of two decisions about one
+    purpose the refusal counts, and a decision where the other has none goes over.
+
+    There is no undoing it. Idempotent by request_id. FAILED_PRECONDITION:
+    MEMBER_NOT_ACTIVE unless both are active, MEMBER_MERGED if one was merged before,
+    MEMBER_HAS_HOLDS while holds of the merged member are open.
+    """
     RecordConsent: _grpc.UnaryUnaryMultiCallable[_member_pb2.RecordConsentRequest, _member_pb2.RecordConsentResponse]
     """RecordConsent appends a decision of the member about a purpose. Idempotent by
     request_id. Nothing is overwritten: the latest decision counts.
@@ -136,6 +150,20 @@ class MemberServiceAsyncStub(MemberServiceStub):
     CloseMember: _aio.UnaryUnaryMultiCallable[_member_pb2.CloseMemberRequest, _member_pb2.CloseMemberResponse]  # type: ignore[assignment]
     """CloseMember ends a membership for good. The ledger stays, the member can still be
     read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+    """
+    MergeMembers: _aio.UnaryUnaryMultiCallable[_member_pb2.MergeMembersRequest, _member_pb2.MergeMembersResponse]  # type: ignore[assignment]
+    """MergeMembers makes one of two memberships of the same person. What the merged member
+    has goes to the one that lives on: points with their expiry, pending points, debt, the
+    lifetime that tiers look at, the counters of caps, tags. Its identifiers find the one
+    that lives on, and so do calls that name its member_id: purchases, redemptions,
+    returns, refunds and changes of the profile; GetBalance shows the wallets of the one
+    that lives on. Its own profile, history and consents stay readable under its member_id.
+    The profile of the one that lives on stays as it is. Of two decisions about one
+    purpose the refusal counts, and a decision where the other has none goes over.
+
+    There is no undoing it. Idempotent by request_id. FAILED_PRECONDITION:
+    MEMBER_NOT_ACTIVE unless both are active, MEMBER_MERGED if one was merged before,
+    MEMBER_HAS_HOLDS while holds of the merged member are open.
     """
     RecordConsent: _aio.UnaryUnaryMultiCallable[_member_pb2.RecordConsentRequest, _member_pb2.RecordConsentResponse]  # type: ignore[assignment]
     """RecordConsent appends a decision of the member about a purpose. Idempotent by
@@ -239,6 +267,26 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_member_pb2.CloseMemberResponse, _abc.Awaitable[_member_pb2.CloseMemberResponse]]:
         """CloseMember ends a membership for good. The ledger stays, the member can still be
         read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def MergeMembers(
+        self,
+        request: _member_pb2.MergeMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_member_pb2.MergeMembersResponse, _abc.Awaitable[_member_pb2.MergeMembersResponse]]:
+        """MergeMembers makes one of two memberships of the same person. What the merged member
+        has goes to the one that lives on: points with their expiry, pending points, debt, the
+        lifetime that tiers look at, the counters of caps, tags. Its identifiers find the one
+        that lives on, and so do calls that name its member_id: purchases, redemptions,
+        returns, refunds and changes of the profile; GetBalance shows the wallets of the one
+        that lives on. Its own profile, history and consents stay readable under its member_id.
+        The profile of the one that lives on stays as it is. Of two decisions about one
+        purpose the refusal counts, and a decision where the other has none goes over.
+
+        There is no undoing it. Idempotent by request_id. FAILED_PRECONDITION:
+        MEMBER_NOT_ACTIVE unless both are active, MEMBER_MERGED if one was merged before,
+        MEMBER_HAS_HOLDS while holds of the merged member are open.
         """
 
     @_abc_1.abstractmethod

@@ -192,6 +192,8 @@ class PointsServiceServicer:
 
     def GetBalance(self, request, context):
         """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
+        For a member who was merged into another, all this is of the one that lives on, whose
+        member_id the reply names.
 
         What has fallen due is done in what it shows, whether or not it is written down yet.
         """

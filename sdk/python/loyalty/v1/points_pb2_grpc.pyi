@@ -95,6 +95,8 @@ class PointsServiceStub:
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]
     """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
+    For a member who was merged into another, all this is of the one that lives on, whose
+    member_id the reply names.
 
     What has fallen due is done in what it shows, whether or not it is written down yet.
     """
@@ -173,6 +175,8 @@ class PointsServiceAsyncStub(PointsServiceStub):
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
+    For a member who was merged into another, all this is of the one that lives on, whose
+    member_id the reply names.
 
     What has fallen due is done in what it shows, whether or not it is written down yet.
     """
@@ -296,6 +300,8 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.GetBalanceResponse, _abc.Awaitable[_points_pb2.GetBalanceResponse]]:
         """GetBalance returns the wallets and the tier of a member, and what of the points expires when.
+        For a member who was merged into another, all this is of the one that lives on, whose
+        member_id the reply names.
 
         What has fallen due is done in what it shows, whether or not it is written down yet.
         """

@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator
 from gateway.settings import GatewaySettings
 from laurel.process.main import running
 from server.domain.actor import CallerKind
+from server.domain.program import Program
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.programs import new_key, new_program
@@ -39,7 +40,12 @@ CHECKS = (
 )
 # Paths that have other methods too, as those of a resource of that name: GET /members/register is
 # a member called "register". No document can say that.
-BESIDE_PARAMETERS = ("/members/register", "/transactions/accrue", "/transactions/redeem")
+BESIDE_PARAMETERS = (
+    "/members/register",
+    *(f"/transactions/{verb}" for verb in ("accrue", "redeem", "return", "refund", "transfer", "adjust")),
+)
+# What a service has no business with.
+OF_STAFF = ("AdjustmentService_ApproveAdjustment", "AdjustmentService_RejectAdjustment")
 CONFIGURATION = "".join(
     [
         "[checks]\nenabled = false\n",
@@ -57,9 +63,21 @@ RULE = {"rule": "base", "when": {"event": "PURCHASE"}, "then": [{"earn": {"point
 
 
 @pytest.fixture(scope="module")
-async def http(settings: Settings, database: Database) -> AsyncIterator[httpx.AsyncClient]:
+async def program(database: Database) -> Program:
+    """Whose keys they are."""
+    return await new_program(database)
+
+
+@pytest.fixture(scope="module")
+async def staff_key(database: Database, program: Program) -> str:
+    """Of somebody who may agree to what a service asks for."""
+    return await new_key(database, program, CallerKind.STAFF, scopes=["points.*"])
+
+
+@pytest.fixture(scope="module")
+async def http(settings: Settings, database: Database, program: Program) -> AsyncIterator[httpx.AsyncClient]:
     """A process of Laurel, and a client with the key of a service."""
-    key = await new_key(database, await new_program(database), CallerKind.SERVICE)
+    key = await new_key(database, program, CallerKind.SERVICE)
     unhurried = settings.model_copy(update={"credential_limits": "", "failure_limit": "1000:1000"})
     async with (
         running(unhurried, GatewaySettings(http_port=0)) as process,
@@ -84,19 +102,24 @@ async def told(http: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_every_operation_answers_as_the_document_says(
-    http: httpx.AsyncClient, told: dict[str, Any]
+    http: httpx.AsyncClient, told: dict[str, Any], staff_key: str
 ) -> None:
-    waiting = dict(operations(told))
+    every = dict(operations(told))
+    waiting = set(every)
     names: dict[str, str] = {}
     for operation_id, parameters, body in calls(names):
-        method, path, operation = waiting.pop(operation_id)
+        method, path, operation = every[operation_id]
+        waiting.discard(operation_id)
         query = {name: value for name, value in parameters.items() if f"{{{name}}}" not in path}
         response = await http.request(
             method,
             path.format(**parameters),
             params=query,
             json=body,
-            headers={"idempotency-key": uuid4().hex} if method != "GET" else {},
+            headers={
+                **({"idempotency-key": uuid4().hex} if method != "GET" else {}),
+                **({"x-api-key": staff_key} if operation_id in OF_STAFF else {}),
+            },
         )
         assert response.status_code == 200, (operation_id, response.text)
         content = operation["responses"]["200"]["content"][response.headers["content-type"]]
@@ -150,6 +173,31 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "JournalService_UploadJournal", {}, entry
     yield "JournalService_Exchange", {}, entry
     yield "PointsService_GetBalance", one, None
+    yield "PointsService_RefundRedemption", {}, {"transactionId": names["last transactionId"]}
+    yield "PointsService_ReturnPurchase", {}, {"order": {"orderReference": "1"}}
+    large = mine | {"points": "20000", "reason": "a prize", "expireTime": "2126-01-01T00:00:00Z"}
+    yield "PointsService_AdjustPoints", {}, large
+    adjustment = {"adjustment_id": names["last adjustmentId"]}
+    yield "AdjustmentService_GetAdjustment", adjustment, None
+    yield "AdjustmentService_ApproveAdjustment", adjustment, {}
+    yield "PointsService_AdjustPoints", {}, large
+    yield (
+        "AdjustmentService_RejectAdjustment",
+        {"adjustment_id": names["last adjustmentId"]},
+        {"reason": "no"},
+    )
+    yield "AdjustmentService_ListAdjustments", {"status": "ADJUSTMENT_STATUS_REJECTED"}, None
+    yield "HoldService_PlaceHold", {}, mine | {"points": "5"}
+    hold = {"hold_id": names["last holdId"]}
+    yield "HoldService_GetHold", hold, None
+    yield "HoldService_ListHolds", one, None
+    yield "HoldService_CaptureHold", hold, {"points": "2", "keepRest": True}
+    yield "HoldService_VoidHold", hold, {}
+    other = {"member": {"email": f"{uuid4().hex}@example.com"}}
+    yield "MemberService_RegisterMember", {}, other
+    another = names["last memberId"]
+    yield "PointsService_TransferPoints", {}, mine | {"toMemberId": another, "points": "9"}
+    yield "MemberService_MergeMembers", one, {"mergedMemberId": another, "reason": "two cards"}
     yield "PointsService_ListHistory", one | {"pointType": "points"}, None
     yield "MemberService_SuspendMember", one, {"reason": "a test"}
     yield "MemberService_ReactivateMember", one, {}
@@ -157,11 +205,12 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
 
 
 def take_names(answer: Any, names: dict[str, str]) -> None:
-    """Remember the first member and transaction in an answer."""
+    """Remember the ids in an answer: under their names the first of each, as ``last ...`` the latest."""
     if isinstance(answer, dict):
         for name, value in answer.items():
-            if name in {"memberId", "transactionId"} and value:
+            if name in {"memberId", "transactionId", "holdId", "adjustmentId"} and value:
                 names.setdefault(name, value)
+                names[f"last {name}"] = value
             take_names(value, names)
     elif isinstance(answer, list):
         for one in answer:

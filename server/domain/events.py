@@ -284,7 +284,10 @@ class PointsRefunded(PointsMoved):
 
 
 class PointsTransferred(PointsMoved):
-    """Points went from one member to another. Details: from, to. Each of the two gets one."""
+    """Points went from one member to another. Details: from, to; where they merged, the debt that went over.
+
+    Each of the two gets one.
+    """
 
     event_type = "points.transferred"
 
@@ -302,7 +305,7 @@ class PointsAdjusted(PointsMoved):
 class AdjustmentRequested(Event):
     """Somebody wants to put points in, or take them out if negative, and it takes a second person."""
 
-    event_type = "points.adjustment_requested"
+    event_type = "adjustment.requested"
 
     adjustment_id: UUID
     point_type: str
@@ -324,7 +327,7 @@ class AdjustmentRequested(Event):
 class AdjustmentRejected(AdjustmentRequested):
     """It was not agreed to. Reason and actor are of who decided."""
 
-    event_type = "points.adjustment_rejected"
+    event_type = "adjustment.rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

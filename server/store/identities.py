@@ -43,9 +43,12 @@ def of_members(members: Collection[tuple[UUID, UUID]]) -> Scope:
 
 
 # Of a row: whether its points are in lots that it created, and whether they are of lots that were there.
-CREATES = """(kind IN ('EARN', 'TRANSFER_IN') OR kind = 'ADJUST' AND credit_account = 'wallet.balance')"""
-ALLOCATES = """(kind IN ('REDEEM', 'EXPIRE', 'SETTLE', 'TRANSFER_OUT', 'REVERSE_REDEEM', 'HOLD', 'RELEASE',
-                         'CAPTURE', 'ACTIVATE')
+# A debt that goes over with a merge is in no lot.
+CREATES = """(kind = 'EARN' OR kind = 'TRANSFER_IN' AND credit_account <> 'wallet.debt'
+              OR kind = 'ADJUST' AND credit_account = 'wallet.balance')"""
+ALLOCATES = """(kind IN ('REDEEM', 'EXPIRE', 'SETTLE', 'REVERSE_REDEEM', 'HOLD', 'RELEASE', 'CAPTURE',
+                         'ACTIVATE')
+                OR kind = 'TRANSFER_OUT' AND debit_account <> 'wallet.debt'
                 OR kind = 'REVERSE_EARN' AND debit_account IN ('wallet.balance', 'wallet.pending')
                 OR kind = 'ADJUST' AND debit_account = 'wallet.balance')"""
 _TAKING = ", ".join(f"('{kind}', {left}, {held})" for kind, (left, held) in ALLOCATED.items())

@@ -97,9 +97,11 @@ def _hand_over(
     ]
     assert sum(award.points for award in awards) == wallet.balance + wallet.pending, wallet
     draft.settle(survivor, point_type, into)
-    if points := sum(award.points for award in awards):
-        draft.tell(PointsTransferred, merged, point_type, points, between, out)
-        draft.tell(PointsTransferred, survivor, point_type, points, between, into)
+    points = sum(award.points for award in awards)
+    if points or wallet.debt:
+        told = {**between, "debt": wallet.debt}
+        draft.tell(PointsTransferred, merged, point_type, points, told, out)
+        draft.tell(PointsTransferred, survivor, point_type, points, told, into)
     return awards
 
 

@@ -10,7 +10,9 @@ from google.type import money_pb2
 from loyalty.v1 import adjustments_pb2, holds_pb2, movements_pb2, points_pb2
 from loyalty.v1 import member_pb2 as pb
 
+from server import secrets
 from server.domain.actor import CallerKind
+from server.operations.verify import Result, verify
 from tests.support.published import publish
 from tests.support.refusals import read, refusal
 from tests.support.servers import Laurel
@@ -406,3 +408,16 @@ async def test_an_adjustment_that_waited_for_approval_is_made_where_the_points_a
     approval = adjustments_pb2.ApproveAdjustmentRequest(request_id=uuid4().hex, adjustment_id=adjustment_id)
     assert (await staff.adjustments.ApproveAdjustment(approval)).balance == 20_000
     assert (await wallet(shop, new)).balance == 20_000
+
+
+async def test_the_ledger_of_all_this_is_proved(shop: Laurel) -> None:
+    old, new = await shop.register(), await shop.register()
+    order = uuid4().hex
+    await buy(shop, old, 60, order=order, channel="web")
+    await redeem(shop, old, 600)
+    await bring_back(shop, order)
+    await buy(shop, new, 20)
+    await merge(shop, new, old)
+    keys = secrets.load(shop.settings.secrets_file).ledger.keys
+    results = [step async for step in verify(shop.database, keys) if isinstance(step, Result)]
+    assert [(r.check, f.problem) for r in results for f in r.findings] == []

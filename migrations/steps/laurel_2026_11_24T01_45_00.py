@@ -2,10 +2,10 @@ from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
 from migrations.sql_file import from_file
 
-ID = "2026-11-24T01:25:00"
+ID = "2026-11-24T01:45:00"
 VERSION = "1.38.0"
-DESCRIPTION = "Members who became one"
+DESCRIPTION = "Adjustments that take a second person"
 
 
 async def forwards() -> MigrationManager:
-    return from_file(ID, DESCRIPTION, "0006_merges.sql")
+    return from_file(ID, DESCRIPTION, "0006_adjustments.sql")

@@ -2,10 +2,10 @@ from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
 from migrations.sql_file import from_file
 
-ID = "2026-11-24T01:20:00"
+ID = "2026-11-24T01:50:00"
 VERSION = "1.38.0"
-DESCRIPTION = "Adjustments that take a second person"
+DESCRIPTION = "Members who became one"
 
 
 async def forwards() -> MigrationManager:
-    return from_file(ID, DESCRIPTION, "0005_adjustments.sql")
+    return from_file(ID, DESCRIPTION, "0007_merges.sql")

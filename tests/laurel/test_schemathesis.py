@@ -168,12 +168,13 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "PointsService_Explain", {"transaction_id": names["transactionId"]}, None
     yield "PointsService_SubmitEvent", {}, mine | {"eventType": "REVIEW", "attributes": {"r": 5}}
     yield "PointsService_Redeem", {}, mine | {"points": "40"}
+    spent = {"transactionId": names["last transactionId"]}
     entry = {"accrue": mine | bought | {"orderReference": "2", "requestId": uuid4().hex}}
     yield "JournalService_BatchAccrue", {}, {"entries": [entry]}
     yield "JournalService_UploadJournal", {}, entry
     yield "JournalService_Exchange", {}, entry
     yield "PointsService_GetBalance", one, None
-    yield "PointsService_RefundRedemption", {}, {"transactionId": names["last transactionId"]}
+    yield "PointsService_RefundRedemption", {}, spent
     yield "PointsService_ReturnPurchase", {}, {"order": {"orderReference": "1"}}
     large = mine | {"points": "20000", "reason": "a prize", "expireTime": "2126-01-01T00:00:00Z"}
     yield "PointsService_AdjustPoints", {}, large

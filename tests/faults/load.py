@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import grpc
 from grpc_status import rpc_status
-from loyalty.v1 import points_pb2_grpc
+from loyalty.v1 import holds_pb2_grpc, points_pb2_grpc
 
 from tests.support.refusals import Refusal, read
 from tests.support.servers import WithKey
@@ -53,9 +53,9 @@ class Sale:
         """The rows that the reply names."""
         if self.reply is None:
             return []
-        if self.method == "Redeem":
-            return [self.reply.transaction_id]
-        return [award.transaction_id for award in self.reply.awards]
+        if self.method == "Accrue":
+            return [award.transaction_id for award in self.reply.awards]
+        return [self.reply.transaction_id]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,10 @@ class _Line:
             grpc.aio.insecure_channel(address, options=RECONNECT, interceptors=[WithKey(key)])
             for address in addresses
         ]
-        self._stubs: list[Any] = [points_pb2_grpc.PointsServiceStub(channel) for channel in self._channels]
+        self._stubs: list[list[Any]] = [
+            [points_pb2_grpc.PointsServiceStub(channel), holds_pb2_grpc.HoldServiceStub(channel)]
+            for channel in self._channels
+        ]
         self._count = count
         self._random = random.Random(seed)
         self._sales: list[Sale] = []
@@ -196,7 +199,8 @@ class _Line:
         return Probe(method, server, time.monotonic() - began, refusal)
 
     async def _call(self, method: str, request: Any, server: int, seconds: float = CALL_SECONDS) -> Any:
-        return await getattr(self._stubs[server], method)(request, timeout=seconds)
+        stub = next(stub for stub in self._stubs[server] if hasattr(stub, method))
+        return await getattr(stub, method)(request, timeout=seconds)
 
     async def _till(self) -> None:
         while True:

@@ -26,7 +26,10 @@ SMALLEST = -9  # decimal places that google.type.Money can carry
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row: ``number`` counts the rows of its invoice from 1; ``amount`` is exact, in pounds."""
+    """One row: ``number`` counts the rows of its invoice from 1; ``amount`` is exact, in pounds.
+
+    Of a cancellation both ``quantity`` and ``amount`` are what goes back, so they are positive too.
+    """
 
     number: int
     sku: str
@@ -90,6 +93,8 @@ def _add(invoices: dict[str, Invoice], row: dict[str, str]) -> None:
     invoice.of_several |= invoice.customer != customer
     invoice.rows += 1
     quantity, price = int(row["Quantity"]), Decimal(row["UnitPrice"])
+    if invoice.cancels:
+        quantity = -quantity
     amount = quantity * price
     reason = _why_not(quantity, price, amount)
     if reason:
@@ -102,7 +107,7 @@ def _why_not(quantity: int, price: Decimal, amount: Decimal) -> str:
     if not price.is_finite():
         raise ValueError(f"{price} is no price")
     if quantity <= 0:
-        return "quantity of zero" if quantity == 0 else "negative quantity"
+        return "quantity of zero" if quantity == 0 else "quantity of the wrong sign"
     if price < 0:
         return "negative price"
     exponent = amount.normalize().as_tuple().exponent

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 from google.type.money_pb2 import Money
-from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2, points_pb2_grpc
+from loyalty.v1 import member_pb2, member_pb2_grpc, movements_pb2, points_pb2, points_pb2_grpc
 
 from laurel.calls import OF_ONE, Calls, at_a_time, reason_of
 from laurel.retail import CURRENCY, Invoice, Line
@@ -36,7 +36,9 @@ class Tally:
     """What a replay came to. ``refused`` counts by reason; ``seconds`` is one latency per purchase.
 
     ``recorded`` counts purchases, ``points`` what they earned; ``already`` those the
-    server knew before. ``changed``: customers whose version is not what it was.
+    server knew before. ``returns``, ``returns_already`` and ``taken_back`` are the same of cancellations,
+    ``units`` what they brought back, ``unmatched`` the units that no purchase was found for.
+    ``changed``: customers whose version is not what it was.
     """
 
     customers: dict[str, Customer] = field(default_factory=dict)
@@ -44,6 +46,12 @@ class Tally:
     already: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     points: int = 0
+    returns: int = 0
+    returns_already: int = 0
+    returns_refused: Counter[str] = field(default_factory=Counter)
+    taken_back: int = 0
+    units: int = 0
+    unmatched: int = 0
     balance: int = 0
     changed: int = 0
     retries: int = 0
@@ -71,6 +79,22 @@ def requests(invoice: Invoice, member_id: str) -> list[points_pb2.AccrueRequest]
     return made
 
 
+def cancellation(invoice: Invoice, member_id: str) -> movements_pb2.ReturnPurchaseRequest:
+    """The cancellation as the API takes it. It names no purchase, so the server looks for the goods."""
+    units = Counter[str]()
+    for line in invoice.lines:
+        units[line.sku] += line.quantity
+    request = movements_pb2.ReturnPurchaseRequest(
+        request_id=f"{SYSTEM}-{invoice.number}",
+        member_id=member_id,
+        order_reference=invoice.number,
+        channel="web",
+        items=[movements_pb2.ReturnItem(sku=sku, quantity=quantity) for sku, quantity in units.items()],
+    )
+    request.occur_time.FromDatetime(invoice.at)
+    return request
+
+
 class Terminals:
     """``number`` terminals on one connection, all with the same key."""
 
@@ -91,7 +115,7 @@ class Terminals:
         await at_a_time(self._number, customers, one)
 
     async def send(self, invoices: Iterable[Invoice], done: Callable[[], None]) -> None:
-        """Send purchases of enrolled customers, each customer's in order of date. Raises grpc.RpcError."""
+        """Send invoices of enrolled customers, each customer's in order of date. Raises grpc.RpcError."""
         ordered = sorted(invoices, key=lambda invoice: (invoice.customer, invoice.at, invoice.number))
         of_customers = [list(own) for _, own in groupby(ordered, key=lambda invoice: invoice.customer)]
         # Whoever bought most goes first, or one terminal would still work when the others are done.
@@ -100,6 +124,10 @@ class Terminals:
         async def one(own: list[Invoice]) -> None:
             for invoice in own:
                 customer = self.tally.customers[invoice.customer]
+                if invoice.cancels:
+                    await self._return(cancellation(invoice, customer.member_id), customer)
+                    done()
+                    continue
                 for request in requests(invoice, customer.member_id):
                     await self._purchase(request, customer)
                 done()
@@ -164,6 +192,27 @@ class Terminals:
         else:
             tally.recorded += 1
             tally.points += reply.points
+
+    async def _return(self, request: movements_pb2.ReturnPurchaseRequest, customer: Customer) -> None:
+        tally = self.tally
+        try:
+            reply = await self._calls.make(self._points.ReturnPurchase, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in OF_ONE:
+                raise
+            reason = reason_of(error)
+            if reason == "ORDER_ALREADY_RECORDED":
+                tally.returns_already += 1
+            else:
+                tally.returns_refused[reason] += 1
+            return
+        tally.unmatched += sum(item.quantity for item in reply.unmatched)
+        if reply.version <= customer.version:
+            tally.returns_already += 1
+        else:
+            tally.returns += 1
+            tally.taken_back += reply.points
+            tally.units += sum(line.quantity for line in reply.lines)
 
 
 def _line(line: Line) -> points_pb2.LineItem:

@@ -40,8 +40,10 @@ def replay() -> None:
 def online_retail(ctx: click.Context, *, files: tuple[Path, ...], terminals: int, program: str) -> None:
     """Send the invoices of the UCI "Online Retail" data set; CSV files, plain or .gz.
 
-    Customers become members, every invoice of a known customer a purchase. What was
-    sent already changes nothing, so a replay that was interrupted can just be repeated.
+    Customers become members, every invoice of a known customer a purchase, every
+    cancellation a return: the data names no purchase for it, so the goods are looked for in
+    the customer's latest ones, and what is found in none is counted. What was sent already
+    changes nothing, so a replay that was interrupted can just be repeated.
 
     \b
     laurel replay online-retail 2010-12.csv.gz 2011-01.csv.gz --terminals 16
@@ -49,32 +51,30 @@ def online_retail(ctx: click.Context, *, files: tuple[Path, ...], terminals: int
     key = key_for("terminal", program)
     invoices = retail.read(files)
     reasons = Counter[str]()
-    purchases = []
+    sent = []
     for invoice in invoices:
         reason = _why_not(invoice)
         if reason:
             reasons[reason] += 1
         else:
-            purchases.append(invoice)
-    tally = asyncio.run(_send(key, purchases, terminals))
-    _show(invoices, purchases, reasons, tally)
-    if tally.refused:
+            sent.append(invoice)
+    tally = asyncio.run(_send(key, sent, terminals))
+    _show(invoices, sent, reasons, tally)
+    if tally.refused or tally.returns_refused:
         ctx.exit(1)
 
 
 def _why_not(invoice: retail.Invoice) -> str:
     """Why it is not sent; "" if it is."""
-    if invoice.cancels:
-        return "cancellations, not applied yet"
     if invoice.of_several:
         return "invoices of several customers"
     if not invoice.customer:
-        return "sales to nobody known"
+        return "cancellations for nobody known" if invoice.cancels else "sales to nobody known"
     return "" if invoice.lines else "invoices without a line to send"
 
 
-async def _send(key: str, purchases: list[retail.Invoice], number: int) -> Tally:
-    customers = sorted({invoice.customer for invoice in purchases})
+async def _send(key: str, invoices: list[retail.Invoice], number: int) -> Tally:
+    customers = sorted({invoice.customer for invoice in invoices})
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -87,7 +87,7 @@ async def _send(key: str, purchases: list[retail.Invoice], number: int) -> Tally
         terminals = Terminals(channel, key, number)
         with bar:
             await terminals.enrol(customers, _advance(bar, "customers", len(customers)))
-            await terminals.send(purchases, _advance(bar, "invoices", len(purchases)))
+            await terminals.send(invoices, _advance(bar, "invoices", len(invoices)))
         await terminals.take_stock()
         return terminals.tally
 
@@ -98,24 +98,30 @@ def _advance(bar: Progress, name: str, total: int) -> Callable[[], None]:
 
 
 def _show(
-    invoices: list[retail.Invoice], purchases: list[retail.Invoice], reasons: Counter[str], tally: Tally
+    invoices: list[retail.Invoice], sent: list[retail.Invoice], reasons: Counter[str], tally: Tally
 ) -> None:
     new = sum(customer.new for customer in tally.customers.values())
     lines = Counter[str]()
     for invoice in invoices:
-        if not invoice.cancels and invoice.customer:
+        if invoice.customer:
             lines += invoice.left_out
     rows: list[tuple[str, int]] = [
         ("invoices read", len(invoices)),
-        ("invoices to send", len(purchases)),
+        ("invoices to send", len(sent)),
         ("purchases recorded", tally.recorded),
         ("purchases already there", tally.already),
         *((f"purchases refused: {reason}", count) for reason, count in sorted(tally.refused.items())),
+        ("returns recorded", tally.returns),
+        ("returns already there", tally.returns_already),
+        *((f"returns refused: {reason}", count) for reason, count in sorted(tally.returns_refused.items())),
+        ("units brought back", tally.units),
+        ("units that no purchase was found for", tally.unmatched),
         *sorted(reasons.items()),
         *((f"lines left out: {reason}", count) for reason, count in sorted(lines.items())),
         ("members new", new),
         ("members known", len(tally.customers) - new),
         ("points earned", tally.points),
+        ("points taken back", tally.taken_back),
         ("points the customers hold", tally.balance),
         ("calls tried again", tally.retries),
     ]

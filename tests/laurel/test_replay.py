@@ -4,12 +4,13 @@ import asyncio
 import csv
 import gzip
 import re
-from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -84,19 +85,55 @@ def rows_of(paths: Sequence[Path]) -> list[dict[str, str]]:
     return rows
 
 
+def customer_of(row: dict[str, str]) -> str:
+    return row["CustomerID"].split(".")[0]
+
+
+def moment(row: dict[str, str]) -> datetime:
+    return datetime.strptime(row["InvoiceDate"], "%Y-%m-%d %H:%M:%S")
+
+
 def by_hand(rows: Sequence[dict[str, str]]) -> dict[str, int]:
-    """A point for each whole pound of a line, by customer; arithmetic and nothing else."""
-    points: Counter[str] = Counter()
+    """What each customer holds: a point for each whole pound of a line, less what goods that came back had.
+
+    A cancellation names no purchase: units come from the latest invoices that still have them, and
+    the points of a line go as its units go, rounded down. Arithmetic and nothing else.
+    """
+    invoices: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        if row["CustomerID"] and not row["InvoiceNo"].startswith("C"):
-            total = int(row["Quantity"]) * Decimal(row["UnitPrice"])
-            points[row["CustomerID"].split(".")[0]] += int(total // 1)
-    return dict(points)
+        if row["CustomerID"]:
+            invoices.setdefault(row["InvoiceNo"], []).append(row)
+    points = {customer_of(row): 0 for row in rows if row["CustomerID"]}
+    bought: dict[str, list[list[list[Any]]]] = {}  # by customer: invoices of [sku, units, back, points]
+    for number, own in sorted(invoices.items(), key=lambda item: (min(map(moment, item[1])), item[0])):
+        customer = customer_of(own[0])
+        if not number.startswith("C"):
+            lines = []
+            for row in own:
+                units = int(row["Quantity"])
+                worth = int(units * Decimal(row["UnitPrice"]) // 1)
+                points[customer] += worth
+                lines.append([row["StockCode"], units, 0, worth])
+            bought.setdefault(customer, []).append(lines)
+            continue
+        for row in own:
+            missing = -int(row["Quantity"])
+            for lines in reversed(bought.get(customer, [])):
+                for line in lines:
+                    sku, units, back, worth = line
+                    if sku == row["StockCode"] and missing:
+                        part = min(units - back, missing)
+                        points[customer] -= worth * (back + part) // units - worth * back // units
+                        line[2] += part
+                        missing -= part
+    return points
 
 
-def purchases(rows: Sequence[dict[str, str]]) -> int:
-    """How many invoices known customers have."""
-    return len({r["InvoiceNo"] for r in rows if r["CustomerID"] and not r["InvoiceNo"].startswith("C")})
+def invoices_of(rows: Sequence[dict[str, str]], *, cancelled: bool) -> int:
+    """How many purchases, or cancellations, known customers have."""
+    return len(
+        {r["InvoiceNo"] for r in rows if r["CustomerID"] and r["InvoiceNo"].startswith("C") is cancelled}
+    )
 
 
 def count(output: str, what: str) -> int:
@@ -112,16 +149,21 @@ async def check(shop: Shop, paths: Sequence[Path], rows: Sequence[dict[str, str]
     assert first.returncode == 0, first.stderr
     print(first.stdout)  # `pytest -s` shows rate and latencies
     assert await shop.balances(list(expected)) == expected
-    assert count(first.stdout, "purchases recorded") == purchases(rows)
+    assert count(first.stdout, "purchases recorded") == invoices_of(rows, cancelled=False)
+    assert count(first.stdout, "returns recorded") == invoices_of(rows, cancelled=True)
     assert count(first.stdout, "members new") == len(expected)
-    assert count(first.stdout, "points earned") == sum(expected.values())
+    taken_back = count(first.stdout, "points taken back")
+    assert taken_back
+    assert count(first.stdout, "points earned") - taken_back == sum(expected.values())
     assert "Nothing changed" not in first.stdout
 
     second = await shop.replay(paths)
     assert second.returncode == 0, second.stderr
     assert await shop.balances(list(expected)) == expected
     assert count(second.stdout, "purchases recorded") == 0
-    assert count(second.stdout, "purchases already there") == purchases(rows)
+    assert count(second.stdout, "purchases already there") == invoices_of(rows, cancelled=False)
+    assert count(second.stdout, "returns recorded") == 0
+    assert count(second.stdout, "returns already there") == invoices_of(rows, cancelled=True)
     assert count(second.stdout, "points earned") == 0
     assert f"Nothing changed: all {len(expected):,} customers" in second.stdout
 

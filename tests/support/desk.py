@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from typing import Any
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from server.domain.activity import PURCHASE, Line, MemberFacts
 from server.domain.actor import Actor, CallerKind
 from server.domain.books import Books, Decision, MemberState, Terms
 from server.domain.commands import (
     Adjust,
+    ApproveAdjustment,
     CaptureHold,
     Command,
     Earn,
@@ -115,9 +116,9 @@ class Desk:
 
     def holds(self, points: int, seconds: int = 0) -> UUID:
         """A reservation; its id."""
-        hold_id = self.does(PlaceHold, points=points, seconds=seconds).hold_id
-        assert hold_id is not None
-        return hold_id
+        hold = self.does(PlaceHold, points=points, seconds=seconds).hold
+        assert hold is not None
+        return hold.hold_id
 
     def captures(self, hold_id: UUID, points: int = 0, **said: Any) -> Outcome:
         """A reservation is spent."""
@@ -142,15 +143,18 @@ class Desk:
         return self.does(Transfer, to_member_id=to, to_given=str(to), points=points)
 
     def adjusts(self, points: int, **said: Any) -> Outcome:
-        """Somebody corrects Ann's wallet."""
+        """Somebody corrects Ann's wallet, or asks for it."""
         return self.does(Adjust, points=points, **said)
 
-    def does(self, kind: type[Command], who: UUID = ANN, **said: Any) -> Outcome:
+    def approves(self, asked: Outcome, by: str) -> Outcome:
+        """Somebody agrees to a correction of Ann's wallet."""
+        return self.does(ApproveAdjustment, adjustment_id=asked.adjustment_id, by=by)
+
+    def does(self, kind: type[Command], who: UUID = ANN, by: str = "desk", **said: Any) -> Outcome:
         """Any command. Raises Refused."""
+        credential_id = uuid5(NAMESPACE_OID, by)
         common: dict[str, Any] = {
-            "actor": Actor(
-                CallerKind.STAFF, self.program.program_id, UUID(int=2), "desk", "desk", frozenset()
-            ),
+            "actor": Actor(CallerKind.STAFF, self.program.program_id, credential_id, by, by, frozenset()),
             "request_id": f"request-{next(self._requests)}",
             "received_at": self.now,
             "member_id": who,

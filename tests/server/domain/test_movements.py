@@ -137,7 +137,8 @@ def test_capturing_a_part_gives_the_rest_back() -> None:
     desk.buys(("book", 1, 10))
     hold = desk.holds(7)
     told = desk.captures(hold, 5)
-    assert (told.points, told.balance, told.hold_points) == (5, 5, 0)
+    assert told.hold is not None
+    assert (told.points, told.balance, told.hold.open_points) == (5, 5, 0)
     assert refused(desk.captures, hold) == "HOLD_NOT_OPEN"
 
 
@@ -416,8 +417,11 @@ def test_nobody_hands_points_to_themselves_or_more_than_they_have_or_may() -> No
 def test_large_adjustments_take_a_second_person() -> None:
     desk = Desk(approval_points=10)
     desk.adjusts(10)
-    assert refused(desk.adjusts, 11) == refused(desk.adjusts, -11) == "APPROVAL_REQUIRED"
-    assert desk.adjusts(11, approved_by="Zoe").balance == 21
+    asked = desk.adjusts(11)
+    assert (asked.awards, asked.balance, desk.lots()) == ((), 10, [10])
+    assert refused(desk.approves, asked, by="desk") == "APPROVAL_REQUIRED"
+    assert desk.approves(asked, by="Zoe").balance == 21
+    assert refused(desk.approves, asked, by="Zoe") == "ADJUSTMENT_NOT_PENDING"
 
 
 def test_an_adjustment_takes_out_no_more_than_there_is_and_is_no_earning() -> None:
@@ -429,8 +433,8 @@ def test_an_adjustment_takes_out_no_more_than_there_is_and_is_no_earning() -> No
 
 
 def test_no_wallet_holds_more_than_its_limit() -> None:
-    desk = Desk()
-    desk.adjusts(MAX_WALLET, approved_by="Zoe")
+    desk = Desk(approval_points=MAX_WALLET)
+    desk.adjusts(MAX_WALLET)
     desk.holds(10)
     assert refused(desk.adjusts, 1) == "WALLET_LIMIT"
     desk.adjusts(-1)

@@ -159,8 +159,8 @@ async def test_no_race_of_holds_spends_a_point_twice_or_loses_one(counters: Coun
         first += [counters.command(Redeem, member, points=source.randint(1, 12)) for _ in range(10)]
         source.shuffle(first)
         told = await counters.race(first)
-        holds = [outcome.hold_id for outcome in told if outcome.hold_id]
-        spent = sum(outcome.points for outcome in told if not outcome.hold_id)
+        holds = [outcome.hold.hold_id for outcome in told if outcome.hold]
+        spent = sum(outcome.points for outcome in told if not outcome.hold)
         assert sum(outcome.points for outcome in told) <= LIMIT
         # Each hold is captured in part, captured whole and voided, all at the same moment.
         then = [

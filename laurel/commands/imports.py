@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 import grpc
@@ -16,6 +17,7 @@ from laurel import channels
 from laurel.calls import Calls
 from laurel.client import address, key_for, program_option
 from laurel.failures import Failure
+from laurel.imports import opening
 from laurel.imports.columns import Columns, Target, match
 from laurel.imports.newcomers import TARGET as NEWCOMERS
 from laurel.imports.newcomers import Reader, Terms
@@ -42,7 +44,7 @@ class Source:
 
 @click.group("import")
 def imports() -> None:
-    """Bring members from CSV files. Importing a file again changes nothing."""
+    """Bring members and what they hold from CSV files. Importing a file again changes nothing."""
 
 
 def _pairs(_ctx: click.Context, _option: click.Parameter, value: Sequence[str]) -> list[tuple[str, str]]:
@@ -153,13 +155,57 @@ def members(*, date_format: str, policy_version: str, channel: str, **source: An
     _bring(Source(**source), NEWCOMERS, work)
 
 
+def _zone(_ctx: click.Context, _option: click.Parameter, value: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise click.BadParameter(f"{value!r} is no time zone such as Asia/Kolkata") from None
+
+
+@imports.command()
+@file_options
+@click.option("--reason", default="opening balance", show_default=True, help="Stands in the ledger.")
+@click.option(
+    "--time-zone", default="UTC", show_default=True, callback=_zone, help="Where a day of expiry ends."
+)
+def balances(*, reason: str, time_zone: ZoneInfo, **source: Any) -> None:
+    """Put opening balances into the ledger, one adjustment a row.
+
+    A row names its member by member_id, external_id.SYSTEM, external_ids, card_numbers, email
+    or phone; the first of these that it fills counts. points are whole. point_type is the
+    program's main one, if left out; expires_on a day such as 2027-12-31, on which they
+    can still be spent; without it they live as the program's points do. reference tells rows of one
+    wallet apart: each wallet and reference is put in once, and another figure for it refused.
+
+    \b
+    laurel import balances points.csv --map external_id.crm=Number --map points=Saldo --dry-run
+    """
+    terms = opening.Terms(reason, time_zone)
+
+    def work(columns: Columns, grpc_channel: grpc.aio.Channel, calls: Calls, dry: bool) -> _Plan:
+        openings = opening.Openings(grpc_channel, calls, terms, dry)
+        reader = opening.Reader(columns, terms)
+        return _Plan(
+            Work(reader.read, reader.names, openings.take),
+            lambda: sorted(openings.rows.items()),
+            lambda: not openings.rows["balances imported"],
+            lambda: show_table(
+                ("POINT TYPE", "IN THE FILE", "IMPORTED", "ALREADY THERE", "REFUSED"),
+                opening.summed(reader, openings),
+            ),
+        )
+
+    _bring(Source(**source), opening.TARGET, work)
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is done with rows, the counts that came of it, and whether nothing changed."""
+    """What is done with rows, the counts that came of it, whether nothing changed, and more to show."""
 
     work: Work[Any]
     counts: Callable[[], list[tuple[str, int]]]
     unchanged: Callable[[], bool]
+    further: Callable[[], None] = lambda: None
 
 
 def _bring(
@@ -221,6 +267,7 @@ async def _run(
             ("calls tried again", calls.retries),
         ],
     )
+    plan.further()
     if run.rows:
         click.echo(f"{run.rows / run.seconds:,.0f} rows a second for {run.seconds:.1f} s")
     if source.dry_run:

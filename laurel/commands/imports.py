@@ -176,6 +176,7 @@ def balances(*, reason: str, time_zone: ZoneInfo, **source: Any) -> None:
     program's main one, if left out; expires_on a day such as 2027-12-31, on which they
     can still be spent; without it they live as the program's points do. reference tells rows of one
     wallet apart: each wallet and reference is put in once, and another figure for it refused.
+    What is above the program's limit for adjustments waits until a second person approves.
 
     \b
     laurel import balances points.csv --map external_id.crm=Number --map points=Saldo --dry-run
@@ -188,14 +189,20 @@ def balances(*, reason: str, time_zone: ZoneInfo, **source: Any) -> None:
         return _Plan(
             Work(reader.read, reader.names, openings.take),
             lambda: sorted(openings.rows.items()),
-            lambda: not openings.rows["balances imported"],
-            lambda: show_table(
-                ("POINT TYPE", "IN THE FILE", "IMPORTED", "ALREADY THERE", "REFUSED"),
-                opening.summed(reader, openings),
-            ),
+            lambda: not openings.changed,
+            lambda: _show_sums(reader, openings),
         )
 
     _bring(Source(**source), opening.TARGET, work)
+
+
+def _show_sums(reader: opening.Reader, openings: opening.Openings) -> None:
+    headings = ("POINT TYPE", "IN THE FILE", "IMPORTED", "ALREADY THERE", "WAITING", "REFUSED")
+    show_table(headings, opening.summed(reader, openings))
+    if openings.rows[opening.WAITING]:
+        click.echo(
+            "Waiting: somebody else runs `laurel points adjustments`, and `laurel points approve` for each."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,14 @@ from hashlib import sha256
 from typing import Any
 
 import grpc
-from loyalty.v1 import member_pb2, member_pb2_grpc, movements_pb2, points_pb2_grpc
+from loyalty.v1 import (
+    adjustments_pb2,
+    adjustments_pb2_grpc,
+    member_pb2,
+    member_pb2_grpc,
+    movements_pb2,
+    points_pb2_grpc,
+)
 
 from laurel.calls import OF_ONE, Calls, details_of, reason_of
 from laurel.imports.columns import Columns, Target
@@ -23,6 +30,7 @@ from server.rpc import profiles
 from server.rpc.fields import Fields
 
 WHOLE = re.compile(r"[+-]?[0-9]{1,16}")
+WAITING = "balances waiting for a second person"
 # Each finds the member; the first that a row fills counts.
 FINDING = ("member_id", "external_ids", "card_numbers", "email", "phone")
 TARGET = Target(
@@ -60,10 +68,11 @@ class Opening:
 
 @dataclass(slots=True)
 class Totals:
-    """Points of one type: put into wallets now, and put there before."""
+    """Points of one type: put into wallets now, put there before, and waiting for a second person."""
 
     imported: int = 0
     already: int = 0
+    waiting: int = 0
 
 
 class Reader:
@@ -150,10 +159,12 @@ class Openings:
     def __init__(self, channel: grpc.aio.Channel, calls: Calls, terms: Terms, dry: bool) -> None:
         self._members: Any = member_pb2_grpc.MemberServiceStub(channel)
         self._points: Any = points_pb2_grpc.PointsServiceStub(channel)
+        self._adjustments: Any = adjustments_pb2_grpc.AdjustmentServiceStub(channel)
         self._calls = calls
         self._terms = terms
         self._dry = dry
         self.main = ""
+        self.changed = False
         self.rows = Counter[str]()
         self.totals: dict[str, Totals] = {}
 
@@ -184,12 +195,27 @@ class Openings:
             return
         reply = await self._calls.make(self._points.AdjustPoints, self._request(member, point_type, opening))
         # The reply is that of the first time. If the member had got as far before, that was before.
-        if reply.version <= member.version:
-            self.rows["balances already there"] += 1
-            totals.already += opening.points
-        else:
+        first = reply.version > member.version
+        self.changed = self.changed or first
+        if reply.adjustment_id and await self._waits(reply.adjustment_id):
+            self.rows[WAITING] += 1
+            totals.waiting += opening.points
+        elif first:
             self.rows["balances imported"] += 1
             totals.imported += opening.points
+        else:
+            self.rows["balances already there"] += 1
+            totals.already += opening.points
+
+    async def _waits(self, adjustment_id: str) -> bool:
+        """Whether nobody has decided on what takes a second person. Raises Refusal if somebody said no."""
+        request = adjustments_pb2.GetAdjustmentRequest(adjustment_id=adjustment_id)
+        asked = (await self._calls.make(self._adjustments.GetAdjustment, request)).adjustment
+        if asked.status == adjustments_pb2.ADJUSTMENT_STATUS_REJECTED:
+            raise Refusal(
+                "ADJUSTMENT_REJECTED", f"a second person said no: {asked.decision_reason}".rstrip(": ")
+            )
+        return bool(asked.status == adjustments_pb2.ADJUSTMENT_STATUS_PENDING)
 
     def _request(
         self, member: member_pb2.Member, point_type: str, opening: Opening
@@ -218,14 +244,14 @@ class Openings:
         return found
 
 
-def summed(reader: Reader, openings: Openings) -> list[tuple[str, int, int, int, int]]:
-    """Of each point type: points in the file, imported, there before, and refused."""
+def summed(reader: Reader, openings: Openings) -> list[tuple[str, int, int, int, int, int]]:
+    """Of each point type: points in the file, imported, there before, waiting, and refused."""
     in_file = Counter[str]()
     for name, points in reader.in_file.items():
         in_file[name or openings.main or "main wallet"] += points
     rows = []
     for name in sorted(in_file.keys() | openings.totals.keys()):
         own = openings.totals.get(name, Totals())
-        rest = in_file[name] - own.imported - own.already
-        rows.append((name, in_file[name], own.imported, own.already, rest))
+        rest = in_file[name] - own.imported - own.already - own.waiting
+        rows.append((name, in_file[name], own.imported, own.already, own.waiting, rest))
     return rows

@@ -13,7 +13,7 @@ from subprocess import CompletedProcess
 from uuid import uuid4
 
 import pytest
-from loyalty.v1 import member_pb2
+from loyalty.v1 import adjustments_pb2, member_pb2
 
 from server.domain.actor import CallerKind
 from server.domain.program import Program
@@ -93,10 +93,8 @@ def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
 
 
 def totals(done: CompletedProcess[str]) -> dict[str, list[int]]:
-    """Of each point type: in the file, imported, already there, refused."""
-    found = re.findall(
-        r"^(\w+) +(-?[\d,]+) +(-?[\d,]+) +(-?[\d,]+) +(-?[\d,]+) *$", done.stdout, re.MULTILINE
-    )
+    """Of each point type: in the file, imported, already there, waiting, refused."""
+    found = re.findall(r"^(\w+)" + 5 * r" +(-?[\d,]+)" + " *$", done.stdout, re.MULTILINE)
     return {name: [int(figure.replace(",", "")) for figure in figures] for name, *figures in found}
 
 
@@ -144,9 +142,9 @@ async def test_balances_go_into_the_ledger_once_and_the_sums_agree(ledger: Ledge
     }
     assert await ledger.expiries() == {None, datetime(2200, 1, 1, tzinfo=UTC)}
     assert totals(first) == {
-        "points": [1200 + 500 + 70 + 9 + 1000 + 5000 + 8, 1779, 0, 6008],
-        "credits": [41, 41, 0, 0],
-        "stars": [3, 0, 0, 3],
+        "points": [1200 + 500 + 70 + 9 + 1000 + 5000 + 8, 1779, 0, 0, 6008],
+        "credits": [41, 41, 0, 0, 0],
+        "stars": [3, 0, 0, 0, 3],
     }
     assert totals(dry) == totals(first)
     with (tmp_path / "first.csv").open(newline="", encoding="utf-8-sig") as file:
@@ -163,7 +161,7 @@ async def test_balances_go_into_the_ledger_once_and_the_sums_agree(ledger: Ledge
         path, "--refused", tmp_path / "2.csv", "--reason", "moved from the old scheme"
     )
     assert "Nothing changed." in second.stdout
-    assert totals(second)["points"] == [7787, 0, 1779, 6008]
+    assert totals(second)["points"] == [7787, 0, 1779, 0, 6008]
     assert await ledger.balances() == expected
 
 
@@ -174,6 +172,44 @@ async def test_another_figure_for_a_balance_that_is_there_is_refused(ledger: Led
     assert again.returncode == 1
     assert "REQUEST_ID_REUSED" in again.stdout
     assert await ledger.balances() == {(asha, "points"): 100}
+
+
+async def test_a_large_balance_waits_for_a_second_person(ledger: Ledger, tmp_path: Path) -> None:
+    asha, bhim, esha = [await ledger.register(external_ids=[crm(number)]) for number in range(3)]
+    staff = await ledger.laurel.caller(
+        await new_key(ledger.laurel.database, ledger.program, CallerKind.STAFF, scopes=["points.*"])
+    )
+    rows = [{"external_id.crm": n, "points": points} for n, points in enumerate((20_000, 30_000, 10))]
+    path = write(tmp_path / "points.csv", rows)
+
+    first = await ledger.bring(path)
+    assert (first.returncode, totals(first)["points"]) == (0, [50_010, 10, 0, 50_000, 0])
+    assert "laurel points approve" in first.stdout
+    assert await ledger.balances() == {(esha, "points"): 10}
+    second = await ledger.bring(path)
+    assert "Nothing changed." in second.stdout
+    assert totals(second)["points"] == [50_010, 0, 10, 50_000, 0]
+
+    listed = await staff.adjustments.ListAdjustments(adjustments_pb2.ListAdjustmentsRequest())
+    asked = {adjustment.member_id: adjustment.adjustment_id for adjustment in listed.adjustments}
+    assert set(asked) == {asha, bhim}
+    await staff.adjustments.ApproveAdjustment(
+        adjustments_pb2.ApproveAdjustmentRequest(request_id=uuid4().hex, adjustment_id=asked[asha])
+    )
+    await staff.adjustments.RejectAdjustment(
+        adjustments_pb2.RejectAdjustmentRequest(
+            request_id=uuid4().hex, adjustment_id=asked[bhim], reason="counted twice"
+        )
+    )
+    last = await ledger.bring(path)
+    assert (last.returncode, totals(last)["points"]) == (1, [50_010, 0, 20_010, 0, 30_000])
+    assert "ADJUSTMENT_REJECTED" in last.stdout
+    assert "counted twice" in last.stdout
+    assert await ledger.balances() == {(asha, "points"): 20_000, (esha, "points"): 10}
+
+
+def crm(number: int) -> member_pb2.ExternalId:
+    return member_pb2.ExternalId(system="crm", id=str(number))
 
 
 async def test_killed_in_the_middle_and_run_again_it_ends_the_same(ledger: Ledger, tmp_path: Path) -> None:
@@ -201,8 +237,8 @@ async def test_killed_in_the_middle_and_run_again_it_ends_the_same(ledger: Ledge
     assert again.returncode == 0, again.stdout + again.stderr
     found = await ledger.rows()
     assert sorted(row[3] for row in found) == [10 + n for n in range(300)]
-    [whole, now, before, refused] = totals(again)["points"]
-    assert (whole, now + before, refused) == (sum(10 + n for n in range(300)), whole, 0)
+    [whole, now, before, waiting, refused] = totals(again)["points"]
+    assert (whole, now + before, waiting, refused) == (sum(10 + n for n in range(300)), whole, 0, 0)
     assert now > 0
     assert before > 0
 

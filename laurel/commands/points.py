@@ -18,6 +18,7 @@ from laurel.commands.identifiers import (
     pairs,
     request_id,
 )
+from laurel.commands.receipts import find
 from laurel.commands.uploads import upload
 from laurel.failures import Failure
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
@@ -37,7 +38,7 @@ def points() -> None:
     """See ``help``."""
 
 
-for _command in (upload, adjust, approve, reject, adjustments):
+for _command in (upload, adjust, approve, reject, adjustments, find):
     points.add_command(_command)
 
 

@@ -16,7 +16,7 @@ from server.operations.committer import Committer
 from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
-from server.store import keys, merges
+from server.store import keys, merges, receipts
 from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
@@ -24,6 +24,7 @@ from server.store.ledger import MemberOf
 from server.store.sealing import Sealer
 
 MAX_HOLDS = 500
+MAX_RECEIPTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,14 @@ class Points:
             if not rows and not await member_store.exists(connection, program_id, member_id):
                 raise _no_member()
         return rows[:size], len(rows) > size
+
+    async def receipts(
+        self, program_id: UUID, order_reference: str, store: str
+    ) -> tuple[list[receipts.Receipt], bool]:
+        """What is recorded under a receipt's number, latest first; whether there is more. "" is any store."""
+        async with self._database.connection() as connection:
+            found = await receipts.find(connection, program_id, order_reference, store, MAX_RECEIPTS + 1)
+        return found[:MAX_RECEIPTS], len(found) > MAX_RECEIPTS
 
     async def explain(self, program_id: UUID, transaction_id: UUID) -> Explained:
         """A row with all that led to it. Raises NotFound."""

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from google.type import date_pb2
 from loyalty.v1 import points_pb2 as pb
 
 from server.domain.actor import CallerKind
@@ -24,6 +25,7 @@ from server.rpc.money import money
 from server.rpc.movements import MAX_REASON, Movements
 from server.rpc.pages import Pages
 from server.rpc.rules import result_message
+from server.store.receipts import Receipt
 
 KINDS: Mapping[Kind, pb.TransactionKind.ValueType] = MappingProxyType(
     {kind: pb.TransactionKind.Value(f"TRANSACTION_KIND_{kind}") for kind in Kind}
@@ -153,6 +155,18 @@ class PointsService(Movements):
         token = self._pages.encode("ListHistory", filters, [str(rows[-1].transaction_id)]) if more else ""
         return pb.ListHistoryResponse(transactions=[_transaction(r) for r in rows], next_page_token=token)
 
+    async def FindTransactions(
+        self, request: pb.FindTransactionsRequest, call: Call
+    ) -> pb.FindTransactionsResponse:
+        """Show what stands under a receipt's number."""
+        fields = Fields()
+        reference = fields.text("order_reference", request.order_reference, max_length=64)
+        store = fields.text("store", request.store, max_length=64, required=False) or call.actor.store
+        fields.check()
+        found, more = await self._points.receipts(call.actor.program_id, reference, store)
+        call.touched.extend(dict.fromkeys(receipt.member_id for receipt in found))
+        return pb.FindTransactionsResponse(orders=[_receipt(receipt) for receipt in found], more=more)
+
     async def Explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
         """Say why."""
         fields = Fields()
@@ -237,6 +251,22 @@ def _transaction(row: Transaction) -> pb.Transaction:
     message.occur_time.FromDatetime(row.occurred_at)
     message.record_time.FromDatetime(row.recorded_at)
     return message
+
+
+def _receipt(found: Receipt) -> pb.RecordedOrder:
+    key = found.key
+    day = key.business_date
+    return pb.RecordedOrder(
+        event_id=str(found.event_id),
+        member_id=str(found.member_id),
+        action=key.action,
+        order_reference=key.reference,
+        store=key.store,
+        business_date=date_pb2.Date(year=day.year, month=day.month, day=day.day),
+        part=key.part,
+        source_system=key.source_system,
+        transactions=[_transaction(row) for row in found.transactions],
+    )
 
 
 def _lot_share(lot: Lot, points: int) -> pb.LotShare:

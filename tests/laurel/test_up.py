@@ -93,8 +93,11 @@ def test_points_are_earned_spent_and_explained_by_command(home: Path) -> None:
         earned = bought["awards"][0]["transactionId"]
         assert reply("show", earned)["transaction"]["orderReference"] == "R-1"
         assert {rule["rule"] for rule in reply("explain", earned)["rules"]} >= {"base", "first-purchase"}
+        [order] = reply("find", "R-1", "--store", "mumbai-3")["orders"]
+        assert [row["transactionId"] for row in order["transactions"]] == [earned]
         for command in (
             "history asha@example.com",
+            "find R-1",
             f"show {earned}",
             f"explain {earned}",
             "balance asha@example.com",

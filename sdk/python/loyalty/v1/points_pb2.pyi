@@ -861,6 +861,118 @@ class ListHistoryResponse(_message.Message):
 Global___ListHistoryResponse: _TypeAlias = ListHistoryResponse  # noqa: Y015
 
 @_typing.final
+class FindTransactionsRequest(_message.Message):
+    """FindTransactionsRequest names a receipt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_REFERENCE_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    order_reference: _builtins.str
+    """The receipt, invoice or other reference. Required, at most 64 characters."""
+    store: _builtins.str
+    """Only what this store recorded; any store if empty. At most 64 characters."""
+    def __init__(
+        self,
+        *,
+        order_reference: _builtins.str = ...,
+        store: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_reference", b"order_reference", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindTransactionsRequest: _TypeAlias = FindTransactionsRequest  # noqa: Y015
+
+@_typing.final
+class RecordedOrder(_message.Message):
+    """RecordedOrder is what one system recorded once under a receipt's number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ORDER_REFERENCE_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    BUSINESS_DATE_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    SOURCE_SYSTEM_FIELD_NUMBER: _builtins.int
+    TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """UUID of the purchase, event, redemption or return in the event log."""
+    member_id: _builtins.str
+    """UUID of the member."""
+    action: _builtins.str
+    """What was done: PURCHASE, REDEMPTION, RETURN and the like, or a registered event type."""
+    order_reference: _builtins.str
+    """The receipt or other reference."""
+    store: _builtins.str
+    """The store; empty if none was named."""
+    part: _builtins.str
+    """Which of several tenders of the order; empty if it was one."""
+    source_system: _builtins.str
+    """The system that sent it."""
+    @_builtins.property
+    def business_date(self) -> _date_pb2.Date:
+        """The store's business day."""
+
+    @_builtins.property
+    def transactions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transaction]:
+        """The rows of the ledger, in order of recording; empty if no points moved."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        action: _builtins.str = ...,
+        order_reference: _builtins.str = ...,
+        store: _builtins.str = ...,
+        business_date: _date_pb2.Date | None = ...,
+        part: _builtins.str = ...,
+        source_system: _builtins.str = ...,
+        transactions: _abc.Iterable[Global___Transaction] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "business_date", b"business_date", "event_id", b"event_id", "member_id", b"member_id", "order_reference", b"order_reference", "part", b"part", "source_system", b"source_system", "store", b"store", "transactions", b"transactions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedOrder: _TypeAlias = RecordedOrder  # noqa: Y015
+
+@_typing.final
+class FindTransactionsResponse(_message.Message):
+    """FindTransactionsResponse is what stands under the receipt's number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDERS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Whether there are more; naming the store finds fewer."""
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedOrder]:
+        """At most 500, latest first."""
+
+    def __init__(
+        self,
+        *,
+        orders: _abc.Iterable[Global___RecordedOrder] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "orders", b"orders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindTransactionsResponse: _TypeAlias = FindTransactionsResponse  # noqa: Y015
+
+@_typing.final
 class ExplainRequest(_message.Message):
     """ExplainRequest names a transaction."""
 

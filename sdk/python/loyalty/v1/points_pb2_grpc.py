@@ -93,6 +93,11 @@ class PointsServiceStub:
                 request_serializer=loyalty_dot_v1_dot_points__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_points__pb2.ListHistoryResponse.FromString,
                 _registered_method=True)
+        self.FindTransactions = channel.unary_unary(
+                '/loyalty.v1.PointsService/FindTransactions',
+                request_serializer=loyalty_dot_v1_dot_points__pb2.FindTransactionsRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_points__pb2.FindTransactionsResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/loyalty.v1.PointsService/Explain',
                 request_serializer=loyalty_dot_v1_dot_points__pb2.ExplainRequest.SerializeToString,
@@ -215,6 +220,17 @@ class PointsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindTransactions(self, request, context):
+        """FindTransactions answers a dispute from the receipt: everything that is recorded under
+        its number, latest first, with what it moved. What earned nothing is there too, without
+        transactions. Empty if nothing is recorded.
+
+        A credential that is bound to a store finds what its own store recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Explain says why a transaction moved what it moved: rules and versions, the
         arithmetic, the lots, in words a support agent can read out.
@@ -275,6 +291,11 @@ def add_PointsServiceServicer_to_server(servicer, server):
                     servicer.ListHistory,
                     request_deserializer=loyalty_dot_v1_dot_points__pb2.ListHistoryRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_points__pb2.ListHistoryResponse.SerializeToString,
+            ),
+            'FindTransactions': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindTransactions,
+                    request_deserializer=loyalty_dot_v1_dot_points__pb2.FindTransactionsRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_points__pb2.FindTransactionsResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -560,6 +581,33 @@ class PointsService:
             '/loyalty.v1.PointsService/ListHistory',
             loyalty_dot_v1_dot_points__pb2.ListHistoryRequest.SerializeToString,
             loyalty_dot_v1_dot_points__pb2.ListHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindTransactions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.PointsService/FindTransactions',
+            loyalty_dot_v1_dot_points__pb2.FindTransactionsRequest.SerializeToString,
+            loyalty_dot_v1_dot_points__pb2.FindTransactionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -104,6 +104,13 @@ class PointsServiceStub:
     """GetTransaction returns one row of the ledger."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_points_pb2.ListHistoryRequest, _points_pb2.ListHistoryResponse]
     """ListHistory pages through a member's transactions, newest first."""
+    FindTransactions: _grpc.UnaryUnaryMultiCallable[_points_pb2.FindTransactionsRequest, _points_pb2.FindTransactionsResponse]
+    """FindTransactions answers a dispute from the receipt: everything that is recorded under
+    its number, latest first, with what it moved. What earned nothing is there too, without
+    transactions. Empty if nothing is recorded.
+
+    A credential that is bound to a store finds what its own store recorded.
+    """
     Explain: _grpc.UnaryUnaryMultiCallable[_points_pb2.ExplainRequest, _points_pb2.ExplainResponse]
     """Explain says why a transaction moved what it moved: rules and versions, the
     arithmetic, the lots, in words a support agent can read out.
@@ -184,6 +191,13 @@ class PointsServiceAsyncStub(PointsServiceStub):
     """GetTransaction returns one row of the ledger."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_points_pb2.ListHistoryRequest, _points_pb2.ListHistoryResponse]  # type: ignore[assignment]
     """ListHistory pages through a member's transactions, newest first."""
+    FindTransactions: _aio.UnaryUnaryMultiCallable[_points_pb2.FindTransactionsRequest, _points_pb2.FindTransactionsResponse]  # type: ignore[assignment]
+    """FindTransactions answers a dispute from the receipt: everything that is recorded under
+    its number, latest first, with what it moved. What earned nothing is there too, without
+    transactions. Empty if nothing is recorded.
+
+    A credential that is bound to a store finds what its own store recorded.
+    """
     Explain: _aio.UnaryUnaryMultiCallable[_points_pb2.ExplainRequest, _points_pb2.ExplainResponse]  # type: ignore[assignment]
     """Explain says why a transaction moved what it moved: rules and versions, the
     arithmetic, the lots, in words a support agent can read out.
@@ -321,6 +335,19 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.ListHistoryResponse, _abc.Awaitable[_points_pb2.ListHistoryResponse]]:
         """ListHistory pages through a member's transactions, newest first."""
+
+    @_abc_1.abstractmethod
+    def FindTransactions(
+        self,
+        request: _points_pb2.FindTransactionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.FindTransactionsResponse, _abc.Awaitable[_points_pb2.FindTransactionsResponse]]:
+        """FindTransactions answers a dispute from the receipt: everything that is recorded under
+        its number, latest first, with what it moved. What earned nothing is there too, without
+        transactions. Empty if nothing is recorded.
+
+        A credential that is bound to a store finds what its own store recorded.
+        """
 
     @_abc_1.abstractmethod
     def Explain(

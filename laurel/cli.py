@@ -17,6 +17,7 @@ COMMANDS = {
     "login": "laurel.commands.login:login",
     "members": "laurel.commands.members:members",
     "points": "laurel.commands.points:points",
+    "holds": "laurel.commands.holds:holds",
     "rules": "laurel.commands.rules:rules",
     "run": "laurel.commands.run:run",
     "export": "laurel.commands.export:export",

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -74,6 +75,13 @@ def moment(value: Timestamp | datetime | None) -> str:
             return ""
         value = value.ToDatetime(tzinfo=UTC)
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def amount_of(value: Money) -> str:
+    """Money such as 499.50 INR, "" for none."""
+    if not value.currency_code:
+        return ""
+    return f"{value.units}.{value.nanos // 10_000_000:02} {value.currency_code}"
 
 
 def _cell(value: object) -> Text:

@@ -1,22 +1,16 @@
 """`laurel points adjust` and what follows from it: two persons correct a wallet."""
 
-from typing import Any
-
 import click
 from loyalty.v1 import adjustments_pb2, movements_pb2
 
 from laurel.client import connect, program_option
-from laurel.commands.identifiers import identifier, is_member_id, member_id_of, request_id
+from laurel.commands.identifiers import member_id_of, request_id, whose
+from laurel.commands.options import json_option, request_option
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
 
 PAGE = 500
 PREFIX = "ADJUSTMENT_STATUS_"
 STATUSES = ("pending", "approved", "rejected")
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-request_option = click.option(
-    "--request-id", "given_request_id", help="Repeat a request by its id; a fresh one, if left out."
-)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -45,16 +39,13 @@ def adjust(
     laurel points adjust asha@example.com 500 --reason "a lost parcel"
     laurel points adjust asha@example.com -20 --reason "counted twice"
     """
-    whose: dict[str, Any] = (
-        {"member_id": member} if is_member_id(member) else {"identifier": identifier(member)}
-    )
     request = movements_pb2.AdjustPointsRequest(
         request_id=request_id(given_request_id),
         points=amount,
         point_type=point_type,
         reason=reason,
         reference=reference,
-        **whose,
+        **whose(member),
     )
     with connect("service", program) as client:
         reply = client.call(client.points.AdjustPoints, request)

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from typing import Any
 from uuid import UUID
 
 import click
@@ -35,6 +36,11 @@ def identifier(text: str) -> member_pb2.Identifier:
     if found := EXTERNAL.fullmatch(text):
         return member_pb2.Identifier(external_id=external_id(text, found))
     return member_pb2.Identifier(card_number=text)
+
+
+def whose(text: str) -> dict[str, Any]:
+    """The field of a request that says whose points, and its value."""
+    return {"member_id": text} if is_member_id(text) else {"identifier": identifier(text)}
 
 
 def external_id(text: str, found: re.Match[str] | None = None) -> member_pb2.ExternalId:

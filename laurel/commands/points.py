@@ -1,7 +1,6 @@
 """`laurel points`: record purchases, redeem, look into wallets and the ledger."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 from google.protobuf.struct_pb2 import Struct
@@ -9,36 +8,25 @@ from loyalty.v1 import member_pb2, points_pb2
 
 from laurel.client import connect, program_option
 from laurel.commands.adjustments import adjust, adjustments, approve, reject
-from laurel.commands.identifiers import (
-    MEMBER_HELP,
-    identifier,
-    is_member_id,
-    member_id_of,
-    money,
-    pairs,
-    request_id,
-)
+from laurel.commands.identifiers import MEMBER_HELP, member_id_of, money, pairs, request_id, whose
+from laurel.commands.movements import refund, take_back, transfer
+from laurel.commands.options import channel_option, json_option, request_option, store_option
 from laurel.commands.receipts import find
 from laurel.commands.uploads import upload
 from laurel.failures import Failure
-from laurel.output import as_dict, moment, show_fields, show_json, show_table
+from laurel.output import amount_of, as_dict, moment, show_fields, show_json, show_table
 
 PAGE = 500
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-request_option = click.option(
-    "--request-id", "given_request_id", help="Repeat a request by its id; a fresh one, if left out."
-)
-store_option = click.option("--store", default="", help="The store.")
-channel_option = click.option("--channel", default="", help="Where, such as pos or web.")
+WALLET = "wallet."
+BALANCE = f"{WALLET}balance"
 
 
-@click.group(help=f"Points: earn, redeem, look up, explain.\n\n{MEMBER_HELP}")
+@click.group(help=f"Points: earn, redeem, return, hand on, look up, explain.\n\n{MEMBER_HELP}")
 def points() -> None:
     """See ``help``."""
 
 
-for _command in (upload, adjust, approve, reject, adjustments, find):
+for _command in (upload, take_back, refund, transfer, adjust, approve, reject, adjustments, find):
     points.add_command(_command)
 
 
@@ -86,7 +74,7 @@ def accrue(
         amount=money(amount, currency),
         lines=[_line(line, currency) for line in lines],
         attributes=pairs(attributes),
-        **_whose(member),
+        **whose(member),
     )
     with connect("terminal", program) as client:
         reply = client.call(client.points.Accrue, request)
@@ -129,7 +117,7 @@ def event(
         store=store,
         channel=channel,
         attributes=content,
-        **_whose(member),
+        **whose(member),
     )
     with connect("terminal", program) as client:
         reply = client.call(client.points.SubmitEvent, request)
@@ -173,18 +161,17 @@ def redeem(
         reason=reason,
         store=store,
         channel=channel,
-        **_whose(member),
+        **whose(member),
     )
     with connect("terminal", program) as client:
         reply = client.call(client.points.Redeem, request)
     if as_json:
         show_json(reply)
         return
-    worth = f"{reply.value.units}.{reply.value.nanos // 10_000_000:02} {reply.value.currency_code}"
     show_fields(
         (
             ("redeemed", f"{reply.points:,} {reply.point_type}"),
-            ("worth", worth if reply.value.currency_code else ""),
+            ("worth", amount_of(reply.value)),
             ("balance", reply.balance),
             ("transaction", reply.transaction_id),
         )
@@ -338,10 +325,6 @@ def _coming(wallet: member_pb2.Wallet) -> Iterator[tuple[str, int, str, str]]:
         yield name, outlook.never_expiring, "expire", "never"
 
 
-def _whose(member: str) -> dict[str, Any]:
-    return {"member_id": member} if is_member_id(member) else {"identifier": identifier(member)}
-
-
 def _line(text: str, currency: str) -> points_pb2.LineItem:
     values = pairs(tuple(text.split(",")))
     if "amount" not in values or not values.get("quantity", "1").isdigit():
@@ -366,16 +349,21 @@ def _scalar(text: str) -> str | float | bool:
 
 
 def _kind(transaction: points_pb2.Transaction) -> str:
-    """Its kind; of points that can't be spent yet with that word, as the balance has none of them."""
-    pending = ", pending" if transaction.credit_account == "wallet.pending" else ""
-    return (
-        points_pb2.TransactionKind.Name(transaction.kind).removeprefix("TRANSACTION_KIND_").lower() + pending
-    )
+    """Its kind; where the balance has no part in it, with what has: pending, held, debt."""
+    kind = points_pb2.TransactionKind.Name(transaction.kind).removeprefix("TRANSACTION_KIND_").lower()
+    accounts = (transaction.debit_account, transaction.credit_account)
+    if BALANCE in accounts:
+        return kind
+    figures = [account.removeprefix(WALLET) for account in accounts if account.startswith(WALLET)]
+    return f"{kind}, {figures[0] if figures else 'not taken'}"
 
 
 def _signed(transaction: points_pb2.Transaction) -> int:
-    """What it did to the wallet's balance: out of the balance is less."""
-    return -transaction.points if transaction.debit_account == "wallet.balance" else transaction.points
+    """Less is out of the balance; where the balance has no part in it, out of the wallet."""
+    gained = transaction.credit_account == BALANCE or (
+        transaction.debit_account != BALANCE and transaction.credit_account.startswith(WALLET)
+    )
+    return transaction.points if gained else -transaction.points
 
 
 def _show_awards(reply: points_pb2.AccrueResponse | points_pb2.SubmitEventResponse, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from laurel.client import secrets_file
+from laurel.commands.identifiers import instant
 from laurel.commands.programs import find, on_database
 from laurel.drafts import Draft
 from laurel.output import console
@@ -37,18 +38,6 @@ def export() -> None:
     It reads the database of LAUREL_DATABASE_URL or of the local stack, changes no member
     and no points, and waits for nobody, so it may run beside the shop.
     """
-
-
-def _moment(_ctx: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is no time such as 2026-11-01 or 2026-11-01T12:00+01:00"
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def file_options(command: Any) -> Any:
@@ -87,8 +76,8 @@ personal_option = click.option(
 
 @export.command()
 @file_options
-@click.option("--since", callback=_moment, help="Recorded then or later; UTC, unless it says otherwise.")
-@click.option("--until", callback=_moment, help="Recorded before that.")
+@click.option("--since", callback=instant, help="Recorded then or later; UTC, unless it says otherwise.")
+@click.option("--until", callback=instant, help="Recorded before that.")
 @click.option("--with-hashes", is_flag=True, help="With the hashes that chain the rows.")
 def ledger(*, since: datetime | None, until: datetime | None, with_hashes: bool, **file: Any) -> None:
     """Every movement of points, in order of recording.

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -74,6 +75,19 @@ def date(text: str) -> Date:
         raise click.BadParameter(f"{text!r} is no day such as 1990-05-17")
     year, month, day = (int(part) for part in parts)
     return Date(year=year, month=month, day=day)
+
+
+def instant(_ctx: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """An option's time, in UTC if it names no zone. Raises click.BadParameter."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is no time such as 2026-11-01 or 2026-11-01T12:00+01:00"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def pairs(values: tuple[str, ...]) -> dict[str, str]:

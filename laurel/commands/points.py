@@ -1,6 +1,7 @@
 """`laurel points`: record purchases, redeem, look into wallets and the ledger."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import click
 from google.protobuf.struct_pb2 import Struct
@@ -8,7 +9,7 @@ from loyalty.v1 import member_pb2, points_pb2
 
 from laurel.client import connect, program_option
 from laurel.commands.adjustments import adjust, adjustments, approve, reject
-from laurel.commands.identifiers import MEMBER_HELP, member_id_of, money, pairs, request_id, whose
+from laurel.commands.identifiers import MEMBER_HELP, instant, member_id_of, money, pairs, request_id, whose
 from laurel.commands.movements import refund, take_back, transfer
 from laurel.commands.options import channel_option, json_option, request_option, store_option
 from laurel.commands.receipts import find
@@ -180,12 +181,15 @@ def redeem(
 
 @points.command()
 @click.argument("member")
+@click.option("--as-of", callback=instant, help="As the ledger said then, such as 2026-11-30T12:00+05:30.")
 @program_option
 @json_option
-def balance(*, member: str, program: str, as_json: bool) -> None:
+def balance(*, member: str, as_of: datetime | None, program: str, as_json: bool) -> None:
     """Show the wallets of a member, what in them expires or becomes spendable when, and the tier."""
     with connect("staff", program) as client:
         request = points_pb2.GetBalanceRequest(member_id=member_id_of(client, member))
+        if as_of is not None:
+            request.as_of_time.FromDatetime(as_of)
         reply = client.call(client.points.GetBalance, request)
     if as_json:
         show_json(reply)

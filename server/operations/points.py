@@ -16,7 +16,7 @@ from server.operations.committer import Committer
 from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
-from server.store import keys, merges, receipts
+from server.store import as_of, keys, merges, receipts
 from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
@@ -124,6 +124,16 @@ class Points:
         # Wallets and tiers don't change with the rules, so a stale snapshot will do.
         program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
         return member_id, program, member
+
+    async def balance_as_of(
+        self, program_id: UUID, member_id: UUID, moment: datetime
+    ) -> tuple[Program, as_of.Held]:
+        """What the ledger said at a moment that the member held, and the program. Raises NotFound."""
+        async with self._database.connection() as connection:
+            if not await member_store.exists(connection, program_id, member_id):
+                raise _no_member()
+            found = await as_of.held(connection, program_id, member_id, moment)
+        return (await self._programs.at_hand(self._database, [program_id]))[program_id].program, found
 
     async def transaction(self, program_id: UUID, transaction_id: UUID) -> Transaction:
         """One row of the ledger. Raises NotFound."""

@@ -12,7 +12,7 @@ from loyalty.v1 import points_pb2 as pb
 from server.domain.actor import CallerKind
 from server.domain.commands import Outcome, Redeem
 from server.domain.errors import PermissionDenied
-from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction
+from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction, Wallet
 from server.domain.members import Identifier
 from server.domain.outlook import outlook
 from server.domain.points_in_words import told
@@ -105,7 +105,12 @@ class PointsService(Movements):
         """Show what a member holds."""
         fields = Fields()
         member_id = fields.uuid("member_id", request.member_id)
+        moment = fields.timestamp("as_of_time", request)
+        if moment is not None and moment > self._clock():
+            fields.add("as_of_time", "must not be in the future")
         fields.check()
+        if moment is not None:
+            return await self._balance_as_of(member_id, moment, call)
         member_id, program, member = await self._points.balance(call.actor.program_id, member_id)
         call.touched.append(member_id)
         following = program.tier_after(member.facts.lifetime)
@@ -119,6 +124,19 @@ class PointsService(Movements):
             next_tier="" if following is None else following.name,
             points_to_next_tier=0 if following is None else following.from_points - member.facts.lifetime,
             version=member.version,
+        )
+
+    async def _balance_as_of(self, member_id: UUID, moment: datetime, call: Call) -> pb.GetBalanceResponse:
+        program, found = await self._points.balance_as_of(call.actor.program_id, member_id, moment)
+        call.touched.append(found.member_id)
+        lifetime = found.lifetime[program.main_point_type]
+        following = program.tier_after(lifetime)
+        return pb.GetBalanceResponse(
+            member_id=str(found.member_id),
+            wallets=[profiles.wallet_message(found.wallets.get(t, Wallet(t))) for t in program.point_types],
+            tier=program.tier_at(lifetime).name,
+            next_tier="" if following is None else following.name,
+            points_to_next_tier=0 if following is None else following.from_points - lifetime,
         )
 
     async def GetTransaction(

@@ -175,6 +175,7 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "JournalService_UploadJournal", {}, entry
     yield "JournalService_Exchange", {}, entry
     yield "PointsService_GetBalance", one, None
+    yield "PointsService_GetBalance", one | {"asOfTime": "2026-11-20T10:00:00Z"}, None
     yield "PointsService_RefundRedemption", {}, spent
     yield "PointsService_ReturnPurchase", {}, {"order": {"orderReference": "1"}}
     large = mine | {"points": "20000", "reason": "a prize", "expireTime": "2126-01-01T00:00:00Z"}

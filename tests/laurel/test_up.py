@@ -95,12 +95,15 @@ def test_points_are_earned_spent_and_explained_by_command(home: Path) -> None:
         assert {rule["rule"] for rule in reply("explain", earned)["rules"]} >= {"base", "first-purchase"}
         [order] = reply("find", "R-1", "--store", "mumbai-3")["orders"]
         assert [row["transactionId"] for row in order["transactions"]] == [earned]
+        then = reply("balance", "asha@example.com", "--as-of", "2026-11-01")
+        assert then["wallets"][0]["balance"] == "0"
         for command in (
             "history asha@example.com",
             "find R-1",
             f"show {earned}",
             f"explain {earned}",
             "balance asha@example.com",
+            "balance asha@example.com --as-of 2026-11-01T12:00+05:30",
         ):
             assert run("points", *command.split(), cwd=home).returncode == 0
 

@@ -595,16 +595,24 @@ class GetBalanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBER_ID_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """UUID. Required."""
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """As the ledger stood then: every figure from the rows recorded up to this time, which must
+        not be ahead of the server's clock. Now if empty.
+        """
+
     def __init__(
         self,
         *,
         member_id: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "member_id", b"member_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,7 +639,7 @@ class GetBalanceResponse(_message.Message):
     points_to_next_tier: _builtins.int
     """Lifetime points still missing to the next tier."""
     version: _builtins.int
-    """The member's version that these figures belong to."""
+    """The member's version that these figures belong to; 0 as of a moment."""
     @_builtins.property
     def wallets(self) -> _containers.RepeatedCompositeFieldContainer[_member_pb2.Wallet]:
         """One wallet for each point type of the program."""

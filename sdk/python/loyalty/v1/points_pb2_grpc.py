@@ -201,6 +201,10 @@ class PointsServiceServicer:
         member_id the reply names.
 
         What has fallen due is done in what it shows, whether or not it is written down yet.
+
+        As of a moment (as_of_time) it is what was written down by then, of the member who lived on
+        then; the tier is what the points gave by the program's tiers of today. There is no outlook.
+        INVALID_ARGUMENT (INVALID_FIELD) for a moment still to come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

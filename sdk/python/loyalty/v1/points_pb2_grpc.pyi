@@ -99,6 +99,10 @@ class PointsServiceStub:
     member_id the reply names.
 
     What has fallen due is done in what it shows, whether or not it is written down yet.
+
+    As of a moment (as_of_time) it is what was written down by then, of the member who lived on
+    then; the tier is what the points gave by the program's tiers of today. There is no outlook.
+    INVALID_ARGUMENT (INVALID_FIELD) for a moment still to come.
     """
     GetTransaction: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetTransactionRequest, _points_pb2.GetTransactionResponse]
     """GetTransaction returns one row of the ledger."""
@@ -186,6 +190,10 @@ class PointsServiceAsyncStub(PointsServiceStub):
     member_id the reply names.
 
     What has fallen due is done in what it shows, whether or not it is written down yet.
+
+    As of a moment (as_of_time) it is what was written down by then, of the member who lived on
+    then; the tier is what the points gave by the program's tiers of today. There is no outlook.
+    INVALID_ARGUMENT (INVALID_FIELD) for a moment still to come.
     """
     GetTransaction: _aio.UnaryUnaryMultiCallable[_points_pb2.GetTransactionRequest, _points_pb2.GetTransactionResponse]  # type: ignore[assignment]
     """GetTransaction returns one row of the ledger."""
@@ -318,6 +326,10 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         member_id the reply names.
 
         What has fallen due is done in what it shows, whether or not it is written down yet.
+
+        As of a moment (as_of_time) it is what was written down by then, of the member who lived on
+        then; the tier is what the points gave by the program's tiers of today. There is no outlook.
+        INVALID_ARGUMENT (INVALID_FIELD) for a moment still to come.
         """
 
     @_abc_1.abstractmethod

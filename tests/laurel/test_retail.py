@@ -39,7 +39,9 @@ def test_lines_keep_their_place_and_their_exact_total(tmp_path: Path) -> None:
         (2, "POST", 3, Decimal("0.015")),
         (6, "85123A", 6, Decimal("15.30")),
     ]
-    assert invoice.left_out == Counter({"quantity of zero": 1, "negative quantity": 1, "negative price": 1})
+    assert invoice.left_out == Counter(
+        {"quantity of zero": 1, "quantity of the wrong sign": 1, "negative price": 1}
+    )
 
 
 def test_customers_are_named_without_the_fraction_and_may_be_nobody(tmp_path: Path) -> None:
@@ -51,6 +53,11 @@ def test_customers_are_named_without_the_fraction_and_may_be_nobody(tmp_path: Pa
     }
     assert list(sales) == ["536366", "536365", "C536379"], "by date"
     assert [number for number, invoice in sales.items() if invoice.cancels] == ["C536379"]
+
+
+def test_what_a_cancellation_takes_back_is_counted_upwards(tmp_path: Path) -> None:
+    (line,) = read(tmp_path, SALES)["C536379"].lines
+    assert (line.sku, line.quantity, line.amount) == ("D", 1, Decimal("27.50"))
 
 
 @pytest.mark.parametrize(

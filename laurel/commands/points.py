@@ -13,6 +13,7 @@ from laurel.commands.identifiers import MEMBER_HELP, instant, member_id_of, mone
 from laurel.commands.movements import refund, take_back, transfer
 from laurel.commands.options import channel_option, json_option, request_option, store_option
 from laurel.commands.receipts import find
+from laurel.commands.statements import statement
 from laurel.commands.uploads import upload
 from laurel.failures import Failure
 from laurel.output import amount_of, as_dict, moment, show_fields, show_json, show_table
@@ -27,7 +28,7 @@ def points() -> None:
     """See ``help``."""
 
 
-for _command in (upload, take_back, refund, transfer, adjust, approve, reject, adjustments, find):
+for _command in (upload, take_back, refund, transfer, adjust, approve, reject, adjustments, find, statement):
     points.add_command(_command)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from server.domain.books import MemberState
 from server.domain.commands import Command, Outcome
 from server.domain.errors import FailedPrecondition, NotFound
-from server.domain.ledger import Hold, Lot, Transaction
+from server.domain.ledger import Hold, Lot, Transaction, Wallet
 from server.domain.members import Identifier, Status
 from server.domain.program import Program
 from server.operations.coalesced import Coalesced
@@ -16,7 +16,7 @@ from server.operations.committer import Committer
 from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
-from server.store import as_of, keys, merges, receipts
+from server.store import as_of, keys, merges, receipts, statements
 from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
@@ -25,6 +25,17 @@ from server.store.sealing import Sealer
 
 MAX_HOLDS = 500
 MAX_RECEIPTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A page of a statement; ``bounds`` are where chains ended when its first page was made."""
+
+    opening: list[Wallet]
+    rows: list[Transaction]
+    closing: list[Wallet]
+    bounds: Mapping[str, int]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,39 @@ class Points:
             if not rows and not await member_store.exists(connection, program_id, member_id):
                 raise _no_member()
         return rows[:size], len(rows) > size
+
+    async def statement(
+        self,
+        program_id: UUID,
+        member_id: UUID,
+        since: datetime,
+        until: datetime,
+        size: int,
+        *,
+        bounds: Mapping[str, int] | None,
+        after: statements.Position | None,
+    ) -> Statement:
+        """What a member had, what happened from ``since`` until before ``until``, and what was left.
+
+        ``bounds`` and ``after`` are where the page before ended, None for the first. Raises NotFound.
+        """
+        program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
+        async with self._database.connection() as connection:
+            if not await member_store.exists(connection, program_id, member_id):
+                raise _no_member()
+            if bounds is None:
+                bounds = await statements.bounds(connection, program_id, member_id)
+            own = (connection, program_id, member_id, bounds)
+            opening = await statements.figures_at(*own, since)
+            rows = await statements.rows_between(*own, since, until, after, size + 1)
+            closing = await statements.figures_at(*own, until)
+        return Statement(
+            [opening.get(t, Wallet(t)) for t in program.point_types],
+            rows[:size],
+            [closing.get(t, Wallet(t)) for t in program.point_types],
+            bounds,
+            len(rows) > size,
+        )
 
     async def receipts(
         self, program_id: UUID, order_reference: str, store: str

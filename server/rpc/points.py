@@ -1,6 +1,7 @@
 """PointsService: parse, act, render."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ from loyalty.v1 import points_pb2 as pb
 
 from server.domain.actor import CallerKind
 from server.domain.commands import Outcome, Redeem
-from server.domain.errors import PermissionDenied
+from server.domain.errors import PermissionDenied, invalid
 from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction, Wallet
 from server.domain.members import Identifier
 from server.domain.outlook import outlook
@@ -173,6 +174,43 @@ class PointsService(Movements):
         token = self._pages.encode("ListHistory", filters, [str(rows[-1].transaction_id)]) if more else ""
         return pb.ListHistoryResponse(transactions=[_transaction(r) for r in rows], next_page_token=token)
 
+    async def GetStatement(self, request: pb.GetStatementRequest, call: Call) -> pb.GetStatementResponse:
+        """Show what a member had, what came and went, and what was left."""
+        fields = Fields()
+        member_id = fields.uuid("member_id", request.member_id)
+        since = fields.timestamp("from_time", request, required=True)
+        until = fields.timestamp("to_time", request, required=True)
+        size = fields.page_size("page_size", request.page_size)
+        fields.check()
+        if until <= since:
+            raise invalid("to_time", "must be later than from_time")
+        filters = {
+            "program": str(call.actor.program_id),
+            "member_id": str(member_id),
+            "from_time": since.isoformat(),
+            "to_time": until.isoformat(),
+        }
+        position = self._pages.decode("GetStatement", filters, request.page_token)
+        bounds, after = (None, None) if position is None else _statement_position(position)
+        page = await self._points.statement(
+            call.actor.program_id, member_id, since, until, size, bounds=bounds, after=after
+        )
+        token = ""
+        if page.more:
+            last = page.rows[-1]
+            following = [
+                last.occurred_at.isoformat(),
+                str(last.transaction_id),
+                json.dumps(dict(page.bounds)),
+            ]
+            token = self._pages.encode("GetStatement", filters, following)
+        return pb.GetStatementResponse(
+            opening=[profiles.wallet_message(wallet) for wallet in page.opening],
+            transactions=[_transaction(row) for row in page.rows],
+            closing=[profiles.wallet_message(wallet) for wallet in page.closing],
+            next_page_token=token,
+        )
+
     async def FindTransactions(
         self, request: pb.FindTransactionsRequest, call: Call
     ) -> pb.FindTransactionsResponse:
@@ -199,6 +237,12 @@ class PointsService(Movements):
             rules=[result_message(result) for result in trace.load(row.trace)],
             lots=[_lot_share(lot, points) for lot, points in found.lots],
         )
+
+
+def _statement_position(position: Sequence[str]) -> tuple[dict[str, int], tuple[datetime, UUID]]:
+    """Where chains ended when the first page was made, and the last row that was shown."""
+    occurred_at, transaction_id, bounds = position
+    return json.loads(bounds), (datetime.fromisoformat(occurred_at), UUID(transaction_id))
 
 
 def _here_and_now(request: pb.RedeemRequest, call: Call) -> None:

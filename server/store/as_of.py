@@ -8,6 +8,7 @@ from uuid import UUID
 from server.domain.ledger import Account, Kind, Wallet
 from server.domain.proof import figures
 from server.store.database import Connection
+from server.store.statements import wallet_of
 
 
 class Held(NamedTuple):
@@ -61,10 +62,5 @@ async def held(connection: Connection, program_id: UUID, member_id: UUID, moment
             own = sums.setdefault(point_type, Counter())
             for figure, change in moved.items():
                 own[figure] += change
-    wallets = {
-        point_type: Wallet(
-            point_type, own["balance"], own["pending"], own["held"], own["debt"], own["lifetime"]
-        )
-        for point_type, own in sums.items()
-    }
+    wallets = {point_type: wallet_of(point_type, own) for point_type, own in sums.items()}
     return Held(survivor, wallets, lifetime)

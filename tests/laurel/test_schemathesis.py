@@ -166,6 +166,8 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "PointsService_Accrue", {}, mine | bought
     yield "PointsService_GetTransaction", {"transaction_id": names["transactionId"]}, None
     yield "PointsService_Explain", {"transaction_id": names["transactionId"]}, None
+    month = {"fromTime": "2026-11-01T00:00:00Z", "toTime": "2026-12-01T00:00:00Z"}
+    yield "PointsService_GetStatement", one | month, None
     yield "PointsService_FindTransactions", {"orderReference": "1"}, None
     yield "PointsService_SubmitEvent", {}, mine | {"eventType": "REVIEW", "attributes": {"r": 5}}
     yield "PointsService_Redeem", {}, mine | {"points": "40"}

@@ -95,11 +95,15 @@ def test_points_are_earned_spent_and_explained_by_command(home: Path) -> None:
         assert {rule["rule"] for rule in reply("explain", earned)["rules"]} >= {"base", "first-purchase"}
         [order] = reply("find", "R-1", "--store", "mumbai-3")["orders"]
         assert [row["transactionId"] for row in order["transactions"]] == [earned]
+        told = reply("statement", "asha@example.com", "--from", "2026-01-01", "--to", "2126-01-01")
+        assert {row["transactionId"] for row in told["transactions"]} == {r["transactionId"] for r in rows}
+        assert told["closing"][0]["balance"] == spent["balance"]
         then = reply("balance", "asha@example.com", "--as-of", "2026-11-01")
         assert then["wallets"][0]["balance"] == "0"
         for command in (
             "history asha@example.com",
             "find R-1",
+            "statement asha@example.com --from 2026-01-01 --to 2126-01-01",
             f"show {earned}",
             f"explain {earned}",
             "balance asha@example.com",

@@ -869,6 +869,90 @@ class ListHistoryResponse(_message.Message):
 Global___ListHistoryResponse: _TypeAlias = ListHistoryResponse  # noqa: Y015
 
 @_typing.final
+class GetStatementRequest(_message.Message):
+    """GetStatementRequest asks for a page of a statement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """UUID. Required."""
+    page_size: _builtins.int
+    """At most this many transactions; 50 if 0, at most 500; negative is an error."""
+    page_token: _builtins.str
+    """From the page before; empty for the first. Valid only with the same member and times."""
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """What happened then or later, by business time. Required."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """And before that. Required, later than from_time."""
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "member_id", b"member_id", "page_size", b"page_size", "page_token", b"page_token", "to_time", b"to_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
+
+@_typing.final
+class GetStatementResponse(_message.Message):
+    """GetStatementResponse is one page of a statement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENING_FIELD_NUMBER: _builtins.int
+    TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def opening(self) -> _containers.RepeatedCompositeFieldContainer[_member_pb2.Wallet]:
+        """Every wallet of the program before the first transaction, the same on every page; no outlook."""
+
+    @_builtins.property
+    def transactions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transaction]:
+        """The transactions by business time, those of one time in order of recording. Their
+        balance_after goes by the order of recording alone.
+        """
+
+    @_builtins.property
+    def closing(self) -> _containers.RepeatedCompositeFieldContainer[_member_pb2.Wallet]:
+        """Every wallet after the last transaction of the last page, the same on every page; no outlook."""
+
+    def __init__(
+        self,
+        *,
+        opening: _abc.Iterable[_member_pb2.Wallet] | None = ...,
+        transactions: _abc.Iterable[Global___Transaction] | None = ...,
+        closing: _abc.Iterable[_member_pb2.Wallet] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "next_page_token", b"next_page_token", "opening", b"opening", "transactions", b"transactions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
+
+@_typing.final
 class FindTransactionsRequest(_message.Message):
     """FindTransactionsRequest names a receipt."""
 

@@ -93,6 +93,11 @@ class PointsServiceStub:
                 request_serializer=loyalty_dot_v1_dot_points__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_points__pb2.ListHistoryResponse.FromString,
                 _registered_method=True)
+        self.GetStatement = channel.unary_unary(
+                '/loyalty.v1.PointsService/GetStatement',
+                request_serializer=loyalty_dot_v1_dot_points__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_points__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
         self.FindTransactions = channel.unary_unary(
                 '/loyalty.v1.PointsService/FindTransactions',
                 request_serializer=loyalty_dot_v1_dot_points__pb2.FindTransactionsRequest.SerializeToString,
@@ -224,6 +229,18 @@ class PointsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatement(self, request, context):
+        """GetStatement tells what a member had, what came and went from one moment to another by
+        business time, and what was left. Opening figures and all rows of all pages add up to the
+        closing figures: the first page fixes what is recorded, and what is recorded later, even
+        if it happened earlier, is in the next statement that is asked for.
+
+        INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FindTransactions(self, request, context):
         """FindTransactions answers a dispute from the receipt: everything that is recorded under
         its number, latest first, with what it moved. What earned nothing is there too, without
@@ -295,6 +312,11 @@ def add_PointsServiceServicer_to_server(servicer, server):
                     servicer.ListHistory,
                     request_deserializer=loyalty_dot_v1_dot_points__pb2.ListHistoryRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_points__pb2.ListHistoryResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=loyalty_dot_v1_dot_points__pb2.GetStatementRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_points__pb2.GetStatementResponse.SerializeToString,
             ),
             'FindTransactions': grpc.unary_unary_rpc_method_handler(
                     servicer.FindTransactions,
@@ -585,6 +607,33 @@ class PointsService:
             '/loyalty.v1.PointsService/ListHistory',
             loyalty_dot_v1_dot_points__pb2.ListHistoryRequest.SerializeToString,
             loyalty_dot_v1_dot_points__pb2.ListHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.PointsService/GetStatement',
+            loyalty_dot_v1_dot_points__pb2.GetStatementRequest.SerializeToString,
+            loyalty_dot_v1_dot_points__pb2.GetStatementResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -108,6 +108,14 @@ class PointsServiceStub:
     """GetTransaction returns one row of the ledger."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_points_pb2.ListHistoryRequest, _points_pb2.ListHistoryResponse]
     """ListHistory pages through a member's transactions, newest first."""
+    GetStatement: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetStatementRequest, _points_pb2.GetStatementResponse]
+    """GetStatement tells what a member had, what came and went from one moment to another by
+    business time, and what was left. Opening figures and all rows of all pages add up to the
+    closing figures: the first page fixes what is recorded, and what is recorded later, even
+    if it happened earlier, is in the next statement that is asked for.
+
+    INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
+    """
     FindTransactions: _grpc.UnaryUnaryMultiCallable[_points_pb2.FindTransactionsRequest, _points_pb2.FindTransactionsResponse]
     """FindTransactions answers a dispute from the receipt: everything that is recorded under
     its number, latest first, with what it moved. What earned nothing is there too, without
@@ -199,6 +207,14 @@ class PointsServiceAsyncStub(PointsServiceStub):
     """GetTransaction returns one row of the ledger."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_points_pb2.ListHistoryRequest, _points_pb2.ListHistoryResponse]  # type: ignore[assignment]
     """ListHistory pages through a member's transactions, newest first."""
+    GetStatement: _aio.UnaryUnaryMultiCallable[_points_pb2.GetStatementRequest, _points_pb2.GetStatementResponse]  # type: ignore[assignment]
+    """GetStatement tells what a member had, what came and went from one moment to another by
+    business time, and what was left. Opening figures and all rows of all pages add up to the
+    closing figures: the first page fixes what is recorded, and what is recorded later, even
+    if it happened earlier, is in the next statement that is asked for.
+
+    INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
+    """
     FindTransactions: _aio.UnaryUnaryMultiCallable[_points_pb2.FindTransactionsRequest, _points_pb2.FindTransactionsResponse]  # type: ignore[assignment]
     """FindTransactions answers a dispute from the receipt: everything that is recorded under
     its number, latest first, with what it moved. What earned nothing is there too, without
@@ -347,6 +363,20 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.ListHistoryResponse, _abc.Awaitable[_points_pb2.ListHistoryResponse]]:
         """ListHistory pages through a member's transactions, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _points_pb2.GetStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.GetStatementResponse, _abc.Awaitable[_points_pb2.GetStatementResponse]]:
+        """GetStatement tells what a member had, what came and went from one moment to another by
+        business time, and what was left. Opening figures and all rows of all pages add up to the
+        closing figures: the first page fixes what is recorded, and what is recorded later, even
+        if it happened earlier, is in the next statement that is asked for.
+
+        INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def FindTransactions(

@@ -83,9 +83,9 @@ def _order_key(command: Command, program: Program, when: datetime) -> OrderKey |
     if not command.reference:
         return None
     day = command.business_date or program.business_date(when)
-    return OrderKey(
-        command.actor.source_system, command.store, day, command.reference, command.action, command.part
-    )
+    # Points that a hold reserved are spent as others are: one order is not paid in both ways.
+    action = REDEMPTION if isinstance(command, CaptureHold) else command.action
+    return OrderKey(command.actor.source_system, command.store, day, command.reference, action, command.part)
 
 
 def _earning(command: Earn, program: Program, when: datetime) -> Activity:

@@ -105,6 +105,7 @@ class HoldService:
         hold_id = fields.uuid("hold_id", request.hold_id)
         fields.check()
         member_id, _ = await self._points.hold(call.actor.program_id, hold_id)
+        call.touched.append(member_id)
         await call.count(member_id)
         command = VoidHold(
             member_id=member_id, member_given="", hold_id=hold_id, received_at=self._clock(), **said

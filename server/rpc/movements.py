@@ -1,5 +1,6 @@
 """What moves points other than earning and redeeming: returns, refunds, transfers, adjustments."""
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -8,8 +9,9 @@ from uuid import UUID
 from loyalty.v1 import adjustments_pb2
 from loyalty.v1 import movements_pb2 as pb
 
-from server.domain.actor import Actor
+from server.domain.actor import Actor, CallerKind
 from server.domain.commands import Adjust, Item, Outcome, Refund, Return, Transfer
+from server.domain.errors import PermissionDenied
 from server.domain.ledger import MAX_POINTS
 from server.domain.members import Identifier
 from server.operations.points import Points
@@ -67,7 +69,7 @@ class Movements:
             member_id=member_id,
             member_given=given,
             event_id=event_id,
-            purchase_given="" if which is None else "|".join(purchase_given),
+            purchase_given="" if which is None else json.dumps(purchase_given),
             items=items,
             received_at=self._clock(),
             **said,
@@ -105,6 +107,7 @@ class Movements:
         giver = activities.member(fields, "", request)
         getter: UUID | Identifier
         if request.WhichOneof("to") == "to_identifier":
+            _check_probing(request, call)
             getter = profiles.identifier(fields, "to_identifier", request.to_identifier)
         else:
             getter = fields.uuid("to_member_id", request.to_member_id)
@@ -145,6 +148,7 @@ class Movements:
         point_type = _point_type(fields, request)
         fields.check()
         member_id, given = await self._points.who(call.actor.program_id, named)
+        call.touched.append(member_id)
         await call.count(member_id)
         command = Adjust(
             member_id=member_id,
@@ -156,6 +160,17 @@ class Movements:
             **said,
         )
         return _adjusted(await self._points.commit(command, call.deadline))
+
+
+def _check_probing(request: pb.TransferPointsRequest, call: Call) -> None:
+    """Members can't find out by trial whose email or phone number belongs to a member."""
+    kind = request.to_identifier.WhichOneof("kind")
+    if call.actor.kind is CallerKind.MEMBER and kind in {"email", "phone"}:
+        raise PermissionDenied(
+            "CALLER_NOT_ADMITTED",
+            "a member names who gets points by id or card",
+            {"method": call.method, "fields": f"to_identifier.{kind}"},
+        )
 
 
 def circumstances(fields: Fields, request: Any, actor: Actor) -> dict[str, Any]:

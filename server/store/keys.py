@@ -114,11 +114,14 @@ def _columns(keys: Sequence[OrderOf]) -> tuple[list[object], ...]:
 async def purchases(
     connection: Connection, program_id: UUID, order_reference: str, store: str, day: date | None
 ) -> list[tuple[UUID, UUID]]:
-    """Member and event of the purchases with that receipt number; "" and None are any store and day."""
+    """Member and event of the purchases with that receipt number; "" and None are any store and day.
+
+    At most a hundred: more than one is too many anyway.
+    """
     rows = await connection.fetch(
         """SELECT member_id, event_id FROM business_key
             WHERE program_id = $1 AND order_reference = $2 AND action = 'PURCHASE'
-              AND ($3 = '' OR store = $3) AND ($4::date IS NULL OR business_date = $4)""",
+              AND ($3 = '' OR store = $3) AND ($4::date IS NULL OR business_date = $4) LIMIT 100""",
         program_id,
         order_reference,
         store,

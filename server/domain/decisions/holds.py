@@ -69,8 +69,9 @@ def capture(draft: Draft, _: Books, command: CaptureHold, prepared: Prepared) ->
     draft.hold(own, hold)
     draft.tell(PointsCaptured, own, hold.point_type, points, {"hold": str(hold.hold_id)})
     if hold.open_points and not command.keep_rest:
-        # An event of its own: each that is logged has an id that no other has.
-        release(draft, own, hold, HoldStatus.CAPTURED, draft.cause._replace(event_id=draft.terms.new_id()))
+        # An event of its own: each that is logged has an id that no other has. The order is the capture's.
+        cause = draft.cause._replace(event_id=draft.terms.new_id(), order_reference="")
+        release(draft, own, hold, HoldStatus.CAPTURED, cause)
     awards = (Award(row.transaction_id, hold.point_type, points),)
     outcome = _outcome(draft, own, own.holds[hold.hold_id], awards, points)
     if permitted.value is None:

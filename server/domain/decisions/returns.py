@@ -14,11 +14,12 @@ from server.domain.commands import Award, Item, Outcome, Return, ReturnedLine
 from server.domain.draft import BALANCE, DEBT, PENDING, Draft, Holdings
 from server.domain.errors import FailedPrecondition, NotFound
 from server.domain.events import PointsReturned
-from server.domain.ledger import Account, Allocation, Kind, Lot
+from server.domain.ledger import Account, Allocation, Kind, Lot, Wallet
 from server.domain.lots import allocate
 from server.domain.past import Earned, Purchase, Sold
 from server.domain.program import Clawback
 
+Source = tuple[Account, int, tuple[Allocation, ...]]  # where points are taken, how many, from which lots
 Back = dict[str, int]  # line_id -> units that come back now
 
 
@@ -169,9 +170,7 @@ def _take_back(
     return taken_back, points - sum(award.points for award in taken_back)
 
 
-def _sources(
-    draft: Draft, own: Holdings, earned: Earned, points: int
-) -> list[tuple[Account, int, tuple[Allocation, ...]]]:
+def _sources(draft: Draft, own: Holdings, earned: Earned, points: int) -> list[Source]:
     """Where the points are taken: from the earning's own lots, from others, and what there is not."""
     wallet = own.wallet(earned.point_type)
     lots = [lot for lot in own.lots_of(earned.point_type) if lot.remaining]
@@ -185,24 +184,27 @@ def _sources(
         if rest
         else ()
     )
-    sources = [(PENDING, pending, waiting), (BALANCE, spendable, tuple(chain(ours, others)))]
+    sources: list[Source] = [(PENDING, pending, waiting), (BALANCE, spendable, tuple(chain(ours, others)))]
     missing = points - pending - spendable
     if missing:
-        sources.append((_missing_from(draft, earned.point_type, missing), missing, ()))
+        sources += _missing(draft, wallet, missing)
     return [source for source in sources if source[1]]
 
 
-def _missing_from(draft: Draft, point_type: str, missing: int) -> Account:
+def _missing(draft: Draft, wallet: Wallet, missing: int) -> list[Source]:
+    """What no lot gives: owed, borne by the program, or the reason to refuse the return."""
     match draft.terms.program.ledger.clawback:
         case Clawback.ALLOW_DEBT:
-            return DEBT
+            return [(DEBT, missing, ())]
         case Clawback.WITHIN_BALANCE:
-            return Account.PROGRAM_SHORTFALL
+            # What is held has not been spent. If it comes back, it pays this first.
+            reserved = min(missing, max(wallet.held - wallet.debt, 0))
+            return [(DEBT, reserved, ()), (Account.PROGRAM_SHORTFALL, missing - reserved, ())]
         case Clawback.REFUSE:
             raise FailedPrecondition(
                 "POINTS_ALREADY_SPENT",
                 f"{missing} of the points that the goods earned have been spent",
-                {"point_type": point_type, "missing": str(missing)},
+                {"point_type": wallet.point_type, "missing": str(missing)},
             )
 
 

@@ -271,8 +271,9 @@ def test_a_return_of_what_is_spent_may_be_refused() -> None:
     assert (desk.wallet().balance, desk.wallet().lifetime) == (5, 20)
 
 
-def test_a_return_leaves_what_is_held_alone_and_its_release_pays_the_debt() -> None:
-    desk = Desk()
+@pytest.mark.parametrize("clawback", [Clawback.ALLOW_DEBT, Clawback.WITHIN_BALANCE])
+def test_a_return_leaves_what_is_held_alone_and_its_release_pays_the_debt(clawback: Clawback) -> None:
+    desk = Desk(clawback=clawback)
     bought = desk.buys(("cup", 1, 20))
     hold = desk.holds(15)
     told = desk.returns(bought)

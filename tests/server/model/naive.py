@@ -434,7 +434,12 @@ class Naive:
                 wallet.debt += missing
                 rows.append(missing)
             else:
-                shortfall += missing
+                # What is held may come back, and is owed; what was spent is the program's loss.
+                held = sum(lot.held for lot in wallet.lots)
+                owed = min(missing, max(held - wallet.debt, 0))
+                wallet.debt += owed
+                rows.append(owed)
+                shortfall += missing - owed
             awards += [(name, row) for row in rows if row]
         for purchase in purchases:
             for line in purchase.lines:

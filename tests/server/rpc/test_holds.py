@@ -134,3 +134,32 @@ async def test_a_hold_of_another_program_is_not_found(laurel: Laurel) -> None:
         assert (await refusal(call)).reason == "HOLD_NOT_FOUND"
     said = await refusal(place(laurel, await laurel.register(), 1, time_limit_seconds=40 * 86_400))
     assert said.violations.keys() == {"time_limit_seconds"}
+
+
+async def test_an_order_is_not_paid_by_capture_and_by_redemption(laurel: Laurel, staff: Caller) -> None:
+    member_id, receipt = await member_with(laurel, staff, 100), uuid4().hex
+    hold_id = (await place(laurel, member_id, 60)).hold.hold_id
+    request = capture(hold_id, 20)
+    request.order_reference = receipt
+    await laurel.terminal.holds.CaptureHold(request)
+    spending = points_pb2.RedeemRequest(
+        request_id=uuid4().hex, member_id=member_id, points=20, order_reference=receipt
+    )
+    assert (await refusal(laurel.terminal.points.Redeem(spending))).reason == "ORDER_ALREADY_RECORDED"
+    page = await laurel.terminal.points.ListHistory(points_pb2.ListHistoryRequest(member_id=member_id))
+    named = {row.kind: row.order_reference for row in page.transactions}
+    assert named[points_pb2.TRANSACTION_KIND_CAPTURE] == receipt
+    assert named[points_pb2.TRANSACTION_KIND_RELEASE] == "", "the order's rows are those of its event"
+
+
+async def test_staff_leave_a_trace_of_whose_points_they_touch(laurel: Laurel, staff: Caller) -> None:
+    member_id = await laurel.register()
+    too_much = movements_pb2.AdjustPointsRequest(
+        request_id=uuid4().hex, member_id=member_id, points=-5, reason="a try"
+    )
+    assert (await refusal(staff.points.AdjustPoints(too_much))).reason == "INSUFFICIENT_POINTS"
+    async with laurel.database.connection() as connection:
+        method = await connection.fetchval(
+            "SELECT method FROM access_audit WHERE $1::uuid = ANY(member_ids)", member_id
+        )
+    assert method == "loyalty.v1.PointsService.AdjustPoints"

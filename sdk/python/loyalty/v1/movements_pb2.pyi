@@ -448,7 +448,9 @@ class TransferPointsRequest(_message.Message):
 
     @_builtins.property
     def to_identifier(self) -> _member_pb2.Identifier:
-        """Any identifier of the member."""
+        """Any identifier of the member. Callers who are members name a card number or an external id only
+        (PERMISSION_DENIED otherwise).
+        """
 
     def __init__(
         self,

@@ -102,6 +102,10 @@ class Tills:
         """Every sale there was, in order, once all are settled."""
         return cast("list[Sale]", self._ask("settled", seconds=seconds))
 
+    def until_left(self, count: int, seconds: float) -> None:
+        """Wait until no more than so many sales stand in the line, all tills being busy."""
+        self._ask("until_left", count, seconds=seconds)
+
     def repeated(self, seconds: float) -> list[Any]:
         """What each acknowledged sale, in order, is answered when the other server gets it once more."""
         return cast("list[Any]", self._ask("repeated", seconds=seconds))
@@ -162,12 +166,19 @@ class _Line:
         await self._line.join()
         return self._sales
 
+    async def until_left(self, count: int) -> None:
+        while self._line.qsize() > count:  # noqa: ASYNC110 - a queue tells nobody that it has become shorter
+            await asyncio.sleep(0.001)
+
     async def repeated(self) -> list[Any]:
         free = asyncio.Semaphore(self._count)
 
         async def again(sale: Sale) -> Any:
+            repeated = Sale(sale.method, sale.request, 1 - sale.server)
             async with free:
-                return await self._call(sale.method, sale.request, 1 - sale.server)
+                # A server that was just started again may need a moment.
+                await self._settle(repeated)
+            return repeated.reply
 
         return await asyncio.gather(*(again(sale) for sale in self._sales if sale.reply is not None))
 

@@ -106,7 +106,7 @@ def http(vegeta: Path, target: Target, path: str, bodies: Sequence[Mapping[str, 
             *("-workers", str(pace.calls), "-max-workers", str(pace.calls), "-connections", str(pace.calls)),
         ]
         used = _run(command, target, pace)
-        listing = subprocess.run(  # noqa: S603
+        listing = subprocess.run(  # noqa: S603 - our own command lines
             [str(vegeta), "encode", "-to", "csv", str(results)], capture_output=True, text=True, check=True
         )
     calls, failed = [], []
@@ -138,7 +138,7 @@ def purchases(member_ids: Sequence[str], pace: Pace) -> list[dict[str, Any]]:
 def _run(command: Sequence[str], target: Target, pace: Pace) -> tuple[float, float]:
     """Run it; the CPU seconds that the server and the database used meanwhile."""
     before = cpu_seconds(target.server), cpu_seconds(target.database)
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - our own command lines
         command,
         capture_output=True,
         text=True,

@@ -33,5 +33,8 @@ def _field(path: str, name: str) -> str:
 
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    # Outside a checkout the results just don't name a commit.
+    done = subprocess.run(  # noqa: S603 - our own command line
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip()

@@ -46,7 +46,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A silent connection is closed, and one too many at once."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it
         if len(self.connections) > most_connections():
             self.transport.abort()
             return

@@ -75,6 +75,7 @@ async def at_a_time(number: int, items: Iterable[Item], work: Callable[[Item], A
             for _ in range(number):
                 group.create_task(worker())
     except ExceptionGroup as failures:
+        # Whoever asked wants the error of the call that failed, not a group of one.
         raise failures.exceptions[0] from None
 
 

@@ -137,7 +137,7 @@ def _metric(instrument: Instrument, began: int, now: int) -> Metric | None:
                 bucket_counts=tuple(series.counts),
                 explicit_bounds=instrument.bounds,
                 min=None,  # type: ignore[arg-type] # optional in OTLP
-                max=None,  # type: ignore[arg-type]
+                max=None,  # type: ignore[arg-type] # likewise
             )
             for labels, series in instrument.read().items()
         ]

@@ -229,7 +229,7 @@ def _bring(
         try:
             asyncio.run(_run(source, key, table, columns, report, plan_of))
             refused = report.keep()
-        except BaseException:
+        except BaseException:  # Ctrl-C too; it goes on
             click.echo("The import ended early. What was imported stays: import the file again.", err=True)
             raise
         finally:

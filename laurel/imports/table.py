@@ -43,7 +43,7 @@ class Table:
             self._reported = self.header[-len(REPORTED) :] == REPORTED
             if self._reported:
                 self.header = self.header[: -len(REPORTED)]
-        except BaseException:
+        except BaseException:  # nobody else can close it, as there is no table yet
             self._file.close()
             raise
 

@@ -192,7 +192,7 @@ def posted(wallet: Wallet, kind: Kind, debit: Account, credit: Account, points: 
         figures[name] = getattr(wallet, name) - sign * points
     if kind in LIFETIME:
         figures["lifetime"] = wallet.lifetime + LIFETIME[kind] * points
-    after = wallet._replace(**figures)  # type: ignore[arg-type]
+    after = wallet._replace(**figures)  # type: ignore[arg-type] # all of them are whole numbers
     if after.balance + after.pending + after.held > MAX_WALLET or after.lifetime > MAX_WALLET:
         raise FailedPrecondition(
             "WALLET_LIMIT", "the wallet can't hold that many points", {"point_type": wallet.point_type}

@@ -12,10 +12,10 @@ from typing import Any
 
 import asyncpg
 import grpc
-import redis.asyncio
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
@@ -29,7 +29,7 @@ from server.operations.callers import Callers
 from server.operations.checkpoints import keep_taking
 from server.operations.committer import Committer
 from server.operations.credentials import Credentials
-from server.operations.hints import follow
+from server.operations.hints import Hints, follow
 from server.operations.limits import Limits
 from server.operations.members import Members
 from server.operations.points import Points
@@ -89,7 +89,8 @@ def now() -> datetime:
 
 def build_services(
     database: Database,
-    hints: redis.asyncio.Redis,
+    redis: Redis,
+    hints: Hints,
     keys: Secrets,
     programs: Programs,
     committer: Committer,
@@ -106,14 +107,14 @@ def build_services(
         adjustment_service,
     ) = SERVICES
     pages, sealer = Pages(keys.page_token), Sealer(keys)
-    members = Members(database, sealer, programs, now)
+    members = Members(database, sealer, programs, now, hints)
     points = Points(database, sealer, programs, committer, now)
     points_calls = PointsService(points, pages, now)
     return {
         member_service: MemberService(members, points, pages, now),
         points_service: points_calls,
         journal_service: JournalService(gate, points_calls, EntriesTold(metrics)),
-        rules_service: RulesService(Rules(database, hints, programs, now), members, pages, now),
+        rules_service: RulesService(Rules(database, redis, programs, now), members, pages, now),
         hold_service: HoldService(points, now),
         adjustment_service: AdjustmentService(Adjustments(database), points, pages, now),
     }
@@ -190,9 +191,10 @@ class Server:
         metrics = self.telemetry.metrics
         database = await _open_database(settings)
         opened.push_async_callback(_close_database, database)
-        hints = await self._open_redis(opened)
-
-        opened.push_async_callback(RedisState(self.telemetry, hints).close)
+        redis = await self._open_redis(opened)
+        opened.push_async_callback(RedisState(self.telemetry, redis).close)
+        hints = Hints(redis)
+        opened.push_async_callback(hints.close)
         programs = Programs()
         self.readiness = readiness = Readiness(database, programs)
         opened.push_async_callback(_cancel, asyncio.create_task(readiness.load_rules()))
@@ -207,18 +209,21 @@ class Server:
             settings.batch_size,
             settings.queue_size,
             watch=commits,
+            hints=hints,
         )
         opened.push_async_callback(committer.close)
         if settings.due_seconds:
-            runs = Runs(database, programs, keys.ledger, now, uuid7, watch=commits, patient=False)
+            runs = Runs(
+                database, programs, keys.ledger, now, uuid7, watch=commits, hints=hints, patient=False
+            )
             attending = attend(runs, database, Lag(metrics, now), settings.due_seconds)
             opened.push_async_callback(_cancel, asyncio.create_task(attending))
-        opened.push_async_callback(_cancel, asyncio.create_task(follow(hints, database, programs)))
+        opened.push_async_callback(_cancel, asyncio.create_task(follow(redis, database, programs)))
         self._take_checkpoints(opened, database, keys)
         credentials = Credentials(database, now, settings.credential_cache_seconds)
         opened.push_async_callback(credentials.close)
         limits = Limits(
-            LimitStore(hints),
+            LimitStore(redis),
             read_limits(settings.credential_limits),
             read_limits(settings.member_limits),
             read_limit(settings.failure_limit),
@@ -234,7 +239,7 @@ class Server:
             max_deadline=settings.max_deadline_seconds,
             max_message_bytes=settings.max_message_bytes,
         )
-        services = build_services(database, hints, keys, programs, committer, gate, metrics)
+        services = build_services(database, redis, hints, keys, programs, committer, gate, metrics)
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
         verifiers: dict[str, Credentials | Tokens] = {"key": credentials}
         if tokens is not None:
@@ -342,11 +347,11 @@ class Server:
         opened.push_async_callback(listener.close)
         self.ops_port = listener.port
 
-    async def _open_redis(self, opened: contextlib.AsyncExitStack) -> redis.asyncio.Redis:
+    async def _open_redis(self, opened: contextlib.AsyncExitStack) -> Redis:
         """A client of Redis. If that is away, say so; everything works without it, some of it later."""
         url = self._settings.redis_url.get_secret_value()
         try:
-            client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+            client: Redis = Redis.from_url(
                 url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
             )
         except ValueError:

@@ -33,6 +33,7 @@ from server.domain.errors import DeadlineExceeded, Merged, ResourceExhausted, Un
 from server.domain.points import decide
 from server.operations.batch import Ledger, load, locking, prepared, save
 from server.operations.collisions import ATTEMPTS, pause
+from server.operations.hints import Hints
 from server.operations.lines import Turn
 from server.operations.programs import Programs
 from server.operations.watch import Commit, Commits, begun
@@ -111,6 +112,7 @@ class Committer:
         queue_size: int = 4096,
         lanes: int = 1,
         watch: Commits | None = None,
+        hints: Hints | None = None,
     ) -> None:
         self._database = database
         self._programs = programs
@@ -124,6 +126,7 @@ class Committer:
         self._closing = False
         self._watch = watch or Commits(Metrics())
         self._watch.queue(self._queue.__len__)
+        self._hints = hints
         self._lanes = [asyncio.create_task(self._lane(), name=f"committer-{n}") for n in range(lanes)]
 
     async def submit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
@@ -269,6 +272,8 @@ class Committer:
             if decisions:
                 await save(connection, decisions, now)
         self._watch.committed(decisions, self._programs)
+        if self._hints is not None:
+            self._hints.committed(decisions)
         return results
 
 

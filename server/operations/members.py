@@ -7,7 +7,8 @@ reading the member, so that no stored reply holds personal data.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from server.domain.ledger import Wallet
 from server.domain.members import Consent, Identifier, Member, Profile, Status
 from server.operations.coalesced import Coalesced
 from server.operations.collisions import repeated
+from server.operations.hints import Hints
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
 from server.store import events, keys, locks, merges
@@ -53,12 +55,18 @@ class Members:
     """The members of all programs. ``clock`` tells the time, aware, in UTC."""
 
     def __init__(
-        self, database: Database, sealer: Sealer, programs: Programs, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        sealer: Sealer,
+        programs: Programs,
+        clock: Callable[[], datetime],
+        hints: Hints | None = None,
     ) -> None:
         self._database = database
         self._sealer = sealer
         self._programs = programs
         self._clock = clock
+        self._hints = hints
         self._sealed = Coalesced(database, self._rows)
         self._owners = Coalesced(database, store.owners)
 
@@ -70,7 +78,7 @@ class Members:
         (IDENTIFIER_TAKEN) and InvalidArgument (also REQUEST_ID_REUSED).
         """
         change = _Change(actor, request_id, "register", {"profile": asdict(profile)})
-        async with self._database.transaction() as connection:
+        async with self._changing(change) as connection:
             first = await self._begin(connection, change)
             if first is not None:
                 return await self._read(connection, actor.program_id, UUID(first["member_id"]))
@@ -89,7 +97,7 @@ class Members:
             await self._claim(connection, member, Profile())
             await store.insert(connection, self._sealer, member)
             event = MemberRegistered(**_about(member, now), tier=member.tier)
-            await self._finish(connection, change, member.member_id, now=now, happened=[event])
+            await self._finish(connection, change, replace(member, version=0), now=now, happened=[event])
             return replace(member, wallets=rules.all_wallets((), program.point_types))
 
     async def get(self, program_id: UUID, member_id: UUID) -> Member:
@@ -146,7 +154,7 @@ class Members:
             "profile": asdict(given),
         }
         change = _Change(actor, request_id, "update", command)
-        async with self._database.transaction() as connection:
+        async with self._changing(change) as connection:
             member_id = await self._living(connection, actor.program_id, member_id)
             if await self._begin(connection, change) is None:
                 now = self._clock()
@@ -167,7 +175,7 @@ class Members:
                     await self._claim(connection, after, before.profile)
                     await store.update_profile(connection, self._sealer, after, now)
                 happened = [MemberUpdated(**_about(after, now), fields=changed)] if changed else []
-                await self._finish(connection, change, member_id, now=now, happened=happened)
+                await self._finish(connection, change, after, now=now, happened=happened)
             return await self._read(connection, actor.program_id, member_id)
 
     @repeated
@@ -180,7 +188,7 @@ class Members:
         """
         command = {"member_id": str(member_id), "target": str(target), "reason": reason}
         change = _Change(actor, request_id, "change_status", command)
-        async with self._database.transaction() as connection:
+        async with self._changing(change) as connection:
             member_id = await self._living(connection, actor.program_id, member_id)
             if await self._begin(connection, change) is None:
                 now = self._clock()
@@ -197,7 +205,7 @@ class Members:
                             actor=actor.label,
                         )
                     )
-                await self._finish(connection, change, member_id, now=now, happened=happened)
+                await self._finish(connection, change, member, now=now, happened=happened)
             return await self._read(connection, actor.program_id, member_id)
 
     @repeated
@@ -208,7 +216,7 @@ class Members:
         change = _Change(
             actor, request_id, "record_consent", {"member_id": str(member_id), "decision": asdict(decision)}
         )
-        async with self._database.transaction() as connection:
+        async with self._changing(change) as connection:
             member_id = await self._living(connection, actor.program_id, member_id)
             first = await self._begin(connection, change)
             if first is not None:
@@ -220,7 +228,7 @@ class Members:
             await store.add_consent(connection, actor.program_id, member_id, consent)
             event = ConsentRecorded(**_about(member, now), purpose=consent.purpose, granted=consent.granted)
             await self._finish(
-                connection, change, member_id, now=now, happened=[event], consent_id=str(consent.consent_id)
+                connection, change, member, now=now, happened=[event], consent_id=str(consent.consent_id)
             )
             return consent
 
@@ -233,6 +241,14 @@ class Members:
                 raise _not_found()
             found = await store.consents(connection, program_id, member_id, before, size + 1)
         return found[:size], len(found) > size
+
+    @asynccontextmanager
+    async def _changing(self, change: "_Change") -> AsyncIterator[Connection]:
+        """A transaction; once it is committed, whoever listens is told whom it touched."""
+        async with self._database.transaction() as connection:
+            yield connection
+        if self._hints is not None and (member := change.touched) is not None:
+            self._hints.changed(member.program_id, member.member_id, member.version + 1)
 
     async def _living(self, connection: Connection, program_id: UUID, member_id: UUID) -> UUID:
         """Lock the member, or who lives on if that one was merged into another."""
@@ -260,14 +276,16 @@ class Members:
         self,
         connection: Connection,
         change: "_Change",
-        member_id: UUID,
+        member: Member,
         *,
         now: datetime,
         happened: Sequence[Event],
         **more: str,
     ) -> None:
-        """Log what happened and remember the request, in the transaction of the change."""
-        reply = json.dumps({"member_id": str(member_id), **more})
+        """Log what happened to ``member``, given as it was, and remember the request, in the transaction."""
+        if happened:
+            change.touched = member
+        reply = json.dumps({"member_id": str(member.member_id), **more})
         remembered = keys.Remembered(self._sealer.request_hash(change.command), reply)
         await write(
             connection, events.append(happened), keys.remember_requests([(change.key, remembered)], now)
@@ -334,13 +352,14 @@ def _is_due(wallet: Wallet, now: datetime) -> bool:
 
 
 class _Change:
-    """A request to change something, by its key."""
+    """A request to change something, by its key; ``touched`` is the member as it was, if anything changed."""
 
-    __slots__ = ("command", "key")
+    __slots__ = ("command", "key", "touched")
 
     def __init__(self, actor: Actor, request_id: str, name: str, command: Mapping[str, Any]) -> None:
         self.key = keys.RequestKey(actor.program_id, actor.source_system, request_id)
         self.command = {"change": name, **command}
+        self.touched: Member | None = None
 
 
 def _about(member: Member, now: datetime) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from server.domain.events import PointsExpiring
 from server.domain.program import Program
 from server.domain.warnings import Window, spans, warnings, windows
 from server.operations.collisions import repeated
+from server.operations.hints import Hints
 from server.operations.programs import Programs
 from server.operations.watch import MOVEMENTS, Commits
 from server.secrets import Keyring
@@ -83,6 +84,7 @@ class Runs:
         new_id: Callable[[], UUID],
         *,
         watch: Commits | None = None,
+        hints: Hints | None = None,
         batch_size: int = BATCH_SIZE,
         patient: bool = True,
         dry_run: bool = False,
@@ -93,6 +95,7 @@ class Runs:
         self._clock = clock
         self._new_id = new_id
         self._watch = watch or Commits(Metrics())
+        self._hints = hints
         self._batch_size = batch_size
         self._patient = patient
         self._dry_run = dry_run
@@ -170,6 +173,8 @@ class Runs:
                 await write(connection, *ledger.save([(program_id, effects)]), events.append(effects.events))
         if not self._dry_run:
             self._watch.committed([(program_id, effects)], self._programs)
+            if self._hints is not None:
+                self._hints.committed([(program_id, effects)])
         return _moved(len(members), effects)
 
     @repeated
@@ -188,6 +193,9 @@ class Runs:
             ]
             if ahead and not self._dry_run:
                 await write(connection, due.record_warnings(ahead), events.append(ahead))
+        if self._hints is not None and not self._dry_run:
+            for warning in ahead:
+                self._hints.changed(program_id, warning.member_id, books.members[warning.member_id].version)
         return _warned(len(members), ahead)
 
     @asynccontextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench import machine, stack, tools
 from bench.figures import HEADING, Figures
+from bench.ledgers import Size
 from bench.rows import ROWS, Bench, Measured
 from laurel.clients import Missing
 from laurel.protos import ROOT
@@ -87,12 +88,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="of runs in turns (3; quick: 1)")
     parser.add_argument("--calls", type=int, default=64, help="in flight (64)")
     parser.add_argument("--members", type=int, help="who buy (4000; quick: 1000)")
+    parser.add_argument(
+        "--ledger-rows", type=int, help="of the large ledger (200000; quick: 20000); 10000000 take 35 GB"
+    )
+    parser.add_argument("--ledger-members", type=int, help="of the large ledger (a tenth of its rows)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go, as JSON")
     options = parser.parse_args(arguments)
     options.seconds = options.seconds or (1.5 if options.quick else 6.0)
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.members = options.members or (1000 if options.quick else 4000)
     options.warm_up = 0.5 if options.quick else 2.0
+    options.ledger_rows = options.ledger_rows or (20_000 if options.quick else 200_000)
+    options.ledger_members = options.ledger_members or max(1, options.ledger_rows // 10)
+    if not 0 < options.ledger_members <= options.ledger_rows:
+        parser.error("a large ledger has at least one row for each of its members")
     return options
 
 
@@ -102,7 +111,10 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Measured], dict[str
     missing: dict[str, str] = {}
     shown = Progress()
     with stack.running(options.members, shown.say) as running:
-        bench = Bench(running, options.seconds, options.warm_up, options.rounds, options.calls, shown.run)
+        large = Size(options.ledger_rows, options.ledger_members)
+        bench = Bench(
+            running, options.seconds, options.warm_up, options.rounds, options.calls, shown.run, large
+        )
         for name in options.only or ROWS:
             shown.row(f"{name}: {ROWS[name].what}")
             try:
@@ -161,7 +173,8 @@ def _document(
             "figures": figures,
         }
 
-    asked = {name: getattr(options, name) for name in ("seconds", "warm_up", "rounds", "calls", "members")}
+    given = ("seconds", "warm_up", "rounds", "calls", "members", "ledger_rows", "ledger_members")
+    asked = {name: getattr(options, name) for name in given}
     return {
         "machine": dict(here),
         "options": asked,

@@ -1,5 +1,6 @@
 """The rows of the benchmark: what is compared with what, and what is to be reached."""
 
+import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from bench import batches, evaluation, footprint, load, tools
 from bench.figures import Figures, middle
+from bench.ledgers import Ledger, Size
 from bench.load import Pace, Target
 from bench.stack import Stack
 
@@ -42,7 +44,10 @@ class Measured:
 
 @dataclass
 class Bench:
-    """What rows measure with. ``seconds`` of each run, ``rounds`` of runs in turns, ``calls`` in flight."""
+    """What rows measure with. ``seconds`` of each run, ``rounds`` of runs in turns, ``calls`` in flight.
+
+    ``large``: what a large ledger holds.
+    """
 
     stack: Stack
     seconds: float
@@ -50,6 +55,7 @@ class Bench:
     rounds: int
     calls: int
     show: Callable[[str, Figures], None]
+    large: Size
     half_rate: int = 0
     _footprint: tuple[float, float] | None = None
     _data: dict[str, Path] = field(default_factory=dict)
@@ -65,6 +71,17 @@ class Bench:
             self._data[workload] = load.data_for(workload, self.stack.members, self.stack.folder)
         figures = load.grpc(tools.ghz(), target, workload, self._data[workload], pace or self.pace)
         self.show(f"{target.name}, {workload}", figures)
+        return figures
+
+    def buying(self, target: Target, ledger: Ledger) -> Figures:
+        """One run of accruals by members from all over a ledger, each time others."""
+        enough = int((self.seconds + self.warm_up) * load.MOST_CALLS_PER_SECOND)
+        some = random.sample(ledger.members, min(enough, len(ledger.members)))
+        folder = self.stack.folder / "some"
+        folder.mkdir(exist_ok=True)
+        data = load.data_for("accrue", some, folder)
+        figures = load.grpc(tools.ghz(), target, "accrue", data, self.pace)
+        self.show(target.name, figures)
         return figures
 
     def in_turns(
@@ -169,6 +186,18 @@ def _raw_sql(bench: Bench) -> Measured:
     )
 
 
+def _large(bench: Bench) -> Measured:
+    # As many members as the other rows have, who bought once; or fewer, beside a ledger that is no larger.
+    few = min(len(bench.stack.members), bench.large.members)
+    empty, large = bench.stack.ledger("empty", Size(few, few)), bench.stack.ledger("large", bench.large)
+    with bench.stack.over(empty, "empty") as bare, bench.stack.over(large, "large") as full:
+        among_few, among_many = bench.in_turns(
+            lambda: bench.buying(bare, empty), lambda: bench.buying(full, large)
+        )
+    figures = {"empty": middle(among_few), str(bench.large): middle(among_many)}
+    return Measured(_rates(among_few, among_many), figures)
+
+
 def _rules(bench: Bench) -> Measured:
     few, many = evaluation.compare(evaluation.rule_set(10), evaluation.rule_set(10_000), bench.seconds)
     return Measured(many / few, {"10 rules, us": few, "10,000 rules, us": many})
@@ -207,6 +236,7 @@ ROWS: Mapping[str, Row] = {
     "get-balance": Row("GetBalance / bare echo", 0.85, _against_echo("get-balance")),
     "get-member": Row("GetMember / bare echo", 0.85, _against_echo("get-member")),
     "batches": Row("batches of purchases / raw SQL of the same rows", 0.70, _raw_sql),
+    "large": Row("Accrue with a large ledger / with an empty one", 0.90, _large),
     "rules": Row("evaluation with 10,000 rules / with 10", 2.0, _rules, at_most=True),
     "rest": Row("REST accrue / Go grpc-gateway before the same server", 1.0, _rest),
     "telemetry": Row("Accrue with telemetry / without", None, _without("telemetry", WITHOUT_TELEMETRY)),

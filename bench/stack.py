@@ -9,11 +9,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 
-from bench import shop, tools
+from bench import ledgers, shop, tools
+from bench.ledgers import Ledger, Size
 from bench.load import Target
 from laurel.protos import ROOT
 from laurel.stack.postgres import EmbeddedPostgres
@@ -41,12 +43,14 @@ class Stack:
         self._redis_url = ""
         self._collector = ""
         self._database_pids: Sequence[int] = ()
+        self._postgres: EmbeddedPostgres | None = None
         self._opened = ExitStack()
 
     def start(self) -> None:
         """Start all but servers, and enrol members. Call it from the main thread."""
         self._say("starting PostgreSQL (durable) and Redis")
         postgres = EmbeddedPostgres(self.folder / "postgres", durable=True, notify=lambda line: None)
+        self._postgres = postgres
         self._opened.callback(postgres.stop)
         postgres.start()
         self._database_pids = [postgres.pid]
@@ -82,6 +86,24 @@ class Stack:
                 yield Target(name, address, self.key, [process.pid], self._database_pids, http)
             finally:
                 process.stop()
+
+    def ledger(self, name: str, size: Size) -> Ledger:
+        """A database of that name beside the stack's own, with a ledger of that size. Raises Missing."""
+        assert self._postgres is not None
+        ledgers.check_room(size, self.folder, self._say)
+        self._say(f"filling {name}: {size}")
+        url = self._postgres.url(name)
+        key = asyncio.run(shop.found(url))
+        with self.server(settings={"LAUREL_DATABASE_URL": url}) as target:
+            shop.publish(target.address, key)
+            model = ledgers.live(target.address, key, size.each)
+        return Ledger(url, key, ledgers.fill(url, model, size, self._say))
+
+    @contextmanager
+    def over(self, ledger: Ledger, name: str) -> Iterator[Target]:
+        """A server over that ledger."""
+        with self.server(name, {"LAUREL_DATABASE_URL": ledger.url}) as target:
+            yield replace(target, key=ledger.key)
 
     @contextmanager
     def echo(self) -> Iterator[Target]:

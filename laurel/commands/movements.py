@@ -20,6 +20,9 @@ part_option = click.option("--part", default="", help="Tells apart several under
 @click.option("--receipt", default="", help="The receipt of the purchase.")
 @click.option("--bought-in", default="", help="The store of the purchase, where several have the receipt.")
 @click.option("--bought-on", default="", help="Its business day, where several have the receipt.")
+@click.option("--bought-part", default="", help="Its part, where an order was recorded in parts.")
+@click.option("--bought-through", default="", help="Its source system, where several have the receipt.")
+@click.option("--exactly", is_flag=True, help="It has no store and no part but those named here.")
 @click.option("--item", "items", multiple=True, help="SKU=UNITS that come back; repeatable.")
 @click.option("--line", "lines", multiple=True, help="LINE=UNITS of the receipt that come back; repeatable.")
 @click.option("--credit-note", default="", help="Its number; that of the receipt, if left out.")
@@ -36,6 +39,9 @@ def take_back(
     receipt: str,
     bought_in: str,
     bought_on: str,
+    bought_part: str,
+    bought_through: str,
+    exactly: bool,
     items: tuple[str, ...],
     lines: tuple[str, ...],
     credit_note: str,
@@ -58,8 +64,8 @@ def take_back(
     laurel points return --receipt R-1001 --bought-in mumbai-3 --bought-on 2026-11-20
     laurel points return asha@example.com --item LADOO=1
     """
-    if not receipt and (bought_in or bought_on or lines):
-        raise click.UsageError("--bought-in, --bought-on and --line say more of a --receipt; name it")
+    if not receipt and (bought_in or bought_on or bought_part or bought_through or exactly or lines):
+        raise click.UsageError("--bought-..., --exactly and --line say more of a --receipt; name it")
     if not receipt and not (member and items):
         raise click.UsageError("name a --receipt, or a member and each --item")
     request = movements_pb2.ReturnPurchaseRequest(
@@ -73,9 +79,15 @@ def take_back(
         **(whose(member) if member else {}),
     )
     if receipt:
-        day = date(bought_on) if bought_on else None
         request.order.MergeFrom(
-            movements_pb2.PurchaseOrder(order_reference=receipt, store=bought_in, business_date=day)
+            movements_pb2.PurchaseOrder(
+                order_reference=receipt,
+                store=bought_in,
+                business_date=date(bought_on) if bought_on else None,
+                part=bought_part,
+                source_system=bought_through,
+                exact=exactly,
+            )
         )
     with connect("terminal", program) as client:
         reply = client.call(client.points.ReturnPurchase, request)

@@ -45,10 +45,10 @@ class MemberState(NamedTuple):
 
 
 class Remembered(NamedTuple):
-    """A request that succeeded."""
+    """A request that succeeded. ``outcome``: None if it was none that moves points."""
 
     digest: bytes
-    outcome: Outcome
+    outcome: Outcome | None
 
 
 class OrderKey(NamedTuple):

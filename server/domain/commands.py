@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from server.domain.activity import REDEMPTION, AttributeValue, Line
 from server.domain.actor import Actor
+from server.domain.errors import Refused
 from server.domain.ledger import Hold
 
 _json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
@@ -310,6 +311,34 @@ class RejectAdjustment(Command):
 
     def _particulars(self) -> Sequence[object]:
         return str(self.adjustment_id), self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unresolved(Command):
+    """A command whose names lead to nobody, or not to one thing alone, when they are looked up.
+
+    They may have led somewhere when the same request was accepted: it still gets its first reply, and
+    only a new one is refused. ``said``: the digest of the command as the caller put it.
+    ``refusal``: what a new one is told.
+    """
+
+    said: bytes
+    refusal: Refused
+
+    @staticmethod
+    def of(command: Command, refusal: Refused) -> "Unresolved":
+        """What is left of a command of which nobody knows whom it concerns."""
+        common = {field.name: getattr(command, field.name) for field in fields(Command)}
+        return Unresolved(**common, said=command.digest(), refusal=refusal)
+
+    @property
+    def members(self) -> tuple[UUID, ...]:
+        """Nobody's wallets."""
+        return ()
+
+    def digest(self) -> bytes:
+        """That of the command as it was put."""
+        return self.said
 
 
 def plain(attributes: Mapping[str, AttributeValue]) -> dict[str, str | bool]:

@@ -28,6 +28,7 @@ from server.domain.commands import (
     RejectAdjustment,
     Return,
     Transfer,
+    Unresolved,
     VoidHold,
 )
 from server.domain.decisions import adjustments, holds
@@ -68,7 +69,10 @@ def prepare(command: Command, program: Program) -> Prepared:
     """What follows from the command and the program alone."""
     digest = command.digest()
     try:
+        if isinstance(command, Unresolved):
+            raise command.refusal
         when = occurred(command, program)
+        _check_expiry(command)
         if isinstance(command, Earn):
             what = _earning(command, program, when)
         else:
@@ -77,6 +81,12 @@ def prepare(command: Command, program: Program) -> Prepared:
     except Refused as refusal:
         return Prepared(command, digest, None, None, refusal)
     return Prepared(command, digest, _order_key(command, program, when), what)
+
+
+def _check_expiry(command: Command) -> None:
+    expires_at = command.expires_at if isinstance(command, Adjust) else None
+    if expires_at is not None and expires_at <= command.received_at:
+        raise invalid("expire_time", "must lie in the future")
 
 
 def _order_key(command: Command, program: Program, when: datetime) -> OrderKey | None:
@@ -124,7 +134,7 @@ def decide(books: Books, prepared: Prepared, terms: Terms) -> Decision | Outcome
     command = prepared.command
     remembered = books.requests.get((command.actor.source_system, command.request_id))
     if remembered is not None:
-        if remembered.digest != prepared.digest:
+        if remembered.outcome is None or remembered.digest != prepared.digest:
             raise invalid("request_id", "was used with another request", "REQUEST_ID_REUSED")
         return remembered.outcome
     for member_id in command.members:

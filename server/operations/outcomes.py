@@ -82,9 +82,11 @@ def outcome_text(outcome: Outcome) -> str:
     return _json(said)
 
 
-def outcome_from(text: str) -> Outcome:
-    """The outcome that was remembered."""
+def outcome_from(text: str) -> Outcome | None:
+    """The outcome that was remembered; None if the request was none that moves points."""
     said = json.loads(text)
+    if "event_id" not in said:
+        return None
     return Outcome(
         **{name: READERS[name](value) if name in READERS else value for name, value in said.items()}
     )

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from server.domain.books import MemberState
@@ -20,11 +21,30 @@ from server.store import as_of, keys, merges, receipts, statements
 from server.store import ledger as store
 from server.store import members as member_store
 from server.store.database import Connection, Database
+from server.store.keys import NamedPurchase
 from server.store.ledger import MemberOf
 from server.store.sealing import Sealer
 
 MAX_HOLDS = 500
 MAX_RECEIPTS = 500
+
+
+class Named(NamedTuple):
+    """How a caller names a member: by its id, or by an identifier.
+
+    An identifier stands there as its blind index: request hashes are stored, and a plain hash of an
+    email is soon guessed.
+    """
+
+    program_id: UUID
+    member_id: UUID | None
+    kind: str = ""
+    blind: bytes = b""
+
+    @property
+    def given(self) -> str:
+        """Part of what makes a retry the same request."""
+        return str(self.member_id) if self.member_id is not None else f"{self.kind}:{self.blind.hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,43 +85,42 @@ class Points:
         self._owners = Coalesced(database, member_store.owners)
         self._members = Coalesced(database, self._read_members)
 
-    async def who(self, program_id: UUID, named: UUID | Identifier) -> tuple[UUID, str]:
-        """The member, and how the caller named it: part of what makes a retry the same request.
+    def named(self, program_id: UUID, name: UUID | Identifier) -> Named:
+        """How the caller names a member, before anybody looks up whom that means."""
+        if isinstance(name, UUID):
+            return Named(program_id, name)
+        return Named(program_id, None, *member_store.lookup(self._sealer, program_id, name))
 
-        An identifier stands there as its blind index: request hashes are stored, and a
-        plain hash of an email is soon guessed. Raises NotFound for an unknown identifier;
-        an unknown member_id is the committer's to refuse.
-        """
-        if isinstance(named, UUID):
-            return named, str(named)
-        kind, blind = member_store.lookup(self._sealer, program_id, named)
-        member_id = await self._owners.get((program_id, kind, blind))
+    async def member(self, named: Named) -> UUID:
+        """Whom that means. Raises NotFound for an unknown identifier; an unknown id the committer refuses."""
+        if named.member_id is not None:
+            return named.member_id
+        member_id = await self._owners.get((named.program_id, named.kind, named.blind))
         if member_id is None:
             raise _no_member()
-        return member_id, f"{kind}:{blind.hex()}"
+        return member_id
 
     async def commit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
         """Earn or redeem; see Committer.submit for what it raises."""
         return await self._committer.submit(command, deadline, turn)
 
-    async def purchase(
-        self, program_id: UUID, order_reference: str, store: str, day: date | None
-    ) -> tuple[UUID, UUID]:
-        """Member and event of the one purchase with that receipt; "" and None are any store and day.
+    async def purchase(self, program_id: UUID, receipt: NamedPurchase) -> tuple[UUID, UUID]:
+        """Member and event of the one purchase with that receipt.
 
         Raises NotFound, FailedPrecondition (PURCHASE_AMBIGUOUS).
         """
         async with self._database.connection() as connection:
-            found = await keys.purchases(connection, program_id, order_reference, store, day)
+            found = await keys.purchases(connection, program_id, receipt)
         if not found:
             raise NotFound("PURCHASE_NOT_FOUND", "no purchase with that receipt number")
         if len(found) > 1:
+            differ = keys.differing([purchase.key for purchase in found])
             raise FailedPrecondition(
                 "PURCHASE_AMBIGUOUS",
-                f"{len(found)} purchases have that receipt number; name the store or the business day",
-                {"purchases": str(len(found))},
+                f"{len(found)} purchases have that receipt number; name the one by {', '.join(differ)}",
+                {"purchases": str(len(found)), "differ": ",".join(differ)},
             )
-        return found[0]
+        return found[0].member_id, found[0].event_id
 
     async def hold(self, program_id: UUID, hold_id: UUID) -> tuple[UUID, Hold]:
         """The member and the hold, as a decision taken now would find it. Raises NotFound."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from server.rpc.fields import Fields
 from server.rpc.gate import Call
 from server.rpc.money import money
 from server.rpc.movements import circumstances
+from server.rpc.outcomes import NOBODY, outcome_of, the_member
 
 MAX_SECONDS = 366 * 24 * 3600
 
@@ -47,18 +49,18 @@ class HoldService:
             "point_type", request.point_type, max_length=activities.MAX_LABEL, required=False
         )
         fields.check()
-        member_id, given = await self._points.who(call.actor.program_id, named)
-        await call.count(member_id)
-        command = PlaceHold(
-            member_id=member_id,
-            member_given=given,
+        who = self._points.named(call.actor.program_id, named)
+        command = partial(
+            PlaceHold,
+            member_id=NOBODY,
+            member_given=who.given,
             points=points,
             point_type=point_type,
             seconds=seconds,
             received_at=self._clock(),
             **said,
         )
-        outcome = await self._points.commit(command, call.deadline)
+        outcome = await outcome_of(self._points, call, command, the_member(self._points, who))
         assert outcome.hold is not None
         return pb.PlaceHoldResponse(
             event_id=str(outcome.event_id),

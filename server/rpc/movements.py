@@ -1,8 +1,9 @@
 """What moves points other than earning and redeeming: returns, refunds, transfers, adjustments."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +15,12 @@ from server.domain.commands import Adjust, Item, Outcome, Refund, Return, Transf
 from server.domain.errors import PermissionDenied
 from server.domain.ledger import MAX_POINTS
 from server.domain.members import Identifier
-from server.operations.points import Points
+from server.operations.points import Named, Points
 from server.rpc import activities, profiles
 from server.rpc.fields import Fields
 from server.rpc.gate import Call
+from server.rpc.outcomes import NOBODY, outcome_of, the_member
+from server.store.keys import NamedPurchase
 
 MAX_REASON = 500
 MAX_ITEMS = 1000
@@ -39,42 +42,38 @@ class Movements:
         items = _items(fields, request)
         which = request.WhichOneof("purchase")
         event_id = fields.uuid("event_id", request.event_id) if which == "event_id" else None
-        receipt = fields.text(
-            "order.order_reference",
-            request.order.order_reference,
-            max_length=activities.MAX_LABEL,
-            required=which == "order",
-        )
-        store = fields.text(
-            "order.store", request.order.store, max_length=activities.MAX_LABEL, required=False
-        )
-        day = fields.date("order.business_date", request.order)
+        receipt = _receipt(fields, request.order) if which == "order" else None
         named = activities.member(fields, "", request) if _names_member(request) else None
         if which is None and not items:
             fields.add("items", "are required where no purchase is named")
         if which != "order" and named is None:
             fields.add("member_id", "is required where the purchase is not named by its order")
         fields.check()
-        member_id, given = None, ""
-        if named is not None:
-            member_id, given = await self._points.who(call.actor.program_id, named)
-        if which == "order":
-            owner, event_id = await self._points.purchase(call.actor.program_id, receipt, store, day)
-            member_id = member_id or owner
-        assert member_id is not None
-        await call.count(member_id)
-        purchase_given = [str(event_id)] if which == "event_id" else [receipt, store, str(day or "")]
-        said["reference"] = said["reference"] or receipt
-        command = Return(
-            member_id=member_id,
-            member_given=given,
+        who = None if named is None else self._points.named(call.actor.program_id, named)
+        if receipt is not None:
+            said["reference"] = said["reference"] or receipt.order_reference
+        command = partial(
+            Return,
+            member_id=NOBODY,
+            member_given="" if who is None else who.given,
             event_id=event_id,
-            purchase_given="" if which is None else json.dumps(purchase_given),
+            purchase_given=_purchase_given(event_id, receipt),
             items=items,
             received_at=self._clock(),
             **said,
         )
-        return _returned(await self._points.commit(command, call.deadline))
+        meant = self._bought(call.actor.program_id, who, event_id, receipt)
+        return _returned(await outcome_of(self._points, call, command, meant))
+
+    async def _bought(
+        self, program_id: UUID, who: Named | None, event_id: UUID | None, receipt: NamedPurchase | None
+    ) -> Mapping[str, Any]:
+        """Who brings back, and of which purchase if one is named."""
+        member_id = None if who is None else await self._points.member(who)
+        if receipt is not None:
+            owner, event_id = await self._points.purchase(program_id, receipt)
+            member_id = member_id or owner
+        return {"member_id": member_id, "event_id": event_id}
 
     async def RefundRedemption(
         self, request: pb.RefundRedemptionRequest, call: Call
@@ -85,18 +84,21 @@ class Movements:
         transaction_id = fields.uuid("transaction_id", request.transaction_id)
         points = fields.count("points", request.points, 0, MAX_POINTS)
         fields.check()
-        row = await self._points.transaction(call.actor.program_id, transaction_id)
-        await call.count(row.member_id)
-        command = Refund(
-            member_id=row.member_id,
+        command = partial(
+            Refund,
+            member_id=NOBODY,
             member_given="",
             transaction_id=transaction_id,
             points=points,
             received_at=self._clock(),
             **said,
         )
-        outcome = await self._points.commit(command, call.deadline)
+        meant = self._spent(call.actor.program_id, transaction_id)
+        outcome = await outcome_of(self._points, call, command, meant)
         return pb.RefundRedemptionResponse(debt=outcome.debt, **one_row(outcome))
+
+    async def _spent(self, program_id: UUID, transaction_id: UUID) -> Mapping[str, Any]:
+        return {"member_id": (await self._points.transaction(program_id, transaction_id)).member_id}
 
     async def TransferPoints(
         self, request: pb.TransferPointsRequest, call: Call
@@ -114,20 +116,27 @@ class Movements:
         points = fields.count("points", request.points, 1, MAX_POINTS)
         point_type = _point_type(fields, request)
         fields.check()
-        member_id, given = await self._points.who(call.actor.program_id, giver)
-        await call.count(member_id)
-        to_member_id, to_given = await self._points.who(call.actor.program_id, getter)
-        command = Transfer(
-            member_id=member_id,
-            member_given=given,
-            to_member_id=to_member_id,
-            to_given=to_given,
+        giving = self._points.named(call.actor.program_id, giver)
+        getting = self._points.named(call.actor.program_id, getter)
+        command = partial(
+            Transfer,
+            member_id=NOBODY,
+            member_given=giving.given,
+            to_member_id=NOBODY,
+            to_given=getting.given,
             points=points,
             point_type=point_type,
             received_at=self._clock(),
             **said,
         )
-        return pb.TransferPointsResponse(**one_row(await self._points.commit(command, call.deadline)))
+        meant = self._both(giving, getting, call)
+        return pb.TransferPointsResponse(**one_row(await outcome_of(self._points, call, command, meant)))
+
+    async def _both(self, giver: Named, getter: Named, call: Call) -> Mapping[str, Any]:
+        member_id = await self._points.member(giver)
+        # Before the other is looked for, so that nobody tries out many names.
+        await call.count(member_id)
+        return {"member_id": member_id, "to_member_id": await self._points.member(getter)}
 
     async def AdjustPoints(self, request: pb.AdjustPointsRequest, call: Call) -> pb.AdjustPointsResponse:
         """Correct a wallet by hand."""
@@ -142,24 +151,22 @@ class Movements:
         if points == 0:
             fields.add("points", "must not be 0")
         expires_at = fields.timestamp("expire_time", request)
-        now = self._clock()
-        if expires_at is not None and (expires_at <= now or points < 0):
-            fields.add("expire_time", "must lie in the future, and only where points are put in")
+        if expires_at is not None and points < 0:
+            fields.add("expire_time", "means nothing where points are taken out")
         point_type = _point_type(fields, request)
         fields.check()
-        member_id, given = await self._points.who(call.actor.program_id, named)
-        call.touched.append(member_id)
-        await call.count(member_id)
-        command = Adjust(
-            member_id=member_id,
-            member_given=given,
+        who = self._points.named(call.actor.program_id, named)
+        command = partial(
+            Adjust,
+            member_id=NOBODY,
+            member_given=who.given,
             points=points,
             point_type=point_type,
             expires_at=expires_at,
-            received_at=now,
+            received_at=self._clock(),
             **said,
         )
-        return _adjusted(await self._points.commit(command, call.deadline))
+        return _adjusted(await outcome_of(self._points, call, command, the_member(self._points, who)))
 
 
 def _check_probing(request: pb.TransferPointsRequest, call: Call) -> None:
@@ -214,6 +221,28 @@ def _point_type(fields: Fields, request: Any) -> str:
 
 def _names_member(request: pb.ReturnPurchaseRequest) -> bool:
     return request.WhichOneof("member") is not None
+
+
+def _receipt(fields: Fields, order: pb.PurchaseOrder) -> NamedPurchase:
+    def label(name: str, *, max_length: int = activities.MAX_LABEL, required: bool = False) -> str:
+        return fields.text(f"order.{name}", getattr(order, name), max_length=max_length, required=required)
+
+    return NamedPurchase(
+        label("order_reference", required=True),
+        label("store"),
+        fields.date("order.business_date", order),
+        label("part", max_length=activities.MAX_PART),
+        label("source_system"),
+        order.exact,
+    )
+
+
+def _purchase_given(event_id: UUID | None, receipt: NamedPurchase | None) -> str:
+    """How the caller named the purchase, as requests have been remembered from the first on."""
+    if receipt is None:
+        return "" if event_id is None else json.dumps([str(event_id)])
+    reference, store, day, *more = receipt
+    return json.dumps([reference, store, str(day or ""), *(more if any(more) else ())])
 
 
 def _items(fields: Fields, request: pb.ReturnPurchaseRequest) -> tuple[Item, ...]:

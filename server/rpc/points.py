@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,7 @@ from server.rpc.fields import Fields
 from server.rpc.gate import Call
 from server.rpc.money import money
 from server.rpc.movements import MAX_REASON, Movements
+from server.rpc.outcomes import NOBODY, outcome_of, the_member
 from server.rpc.pages import Pages
 from server.rpc.rules import result_message
 from server.store.receipts import Receipt
@@ -63,10 +65,16 @@ class PointsService(Movements):
     async def _earn(
         self, happened: activities.Happened, request_id: str, named: UUID | Identifier, call: Call
     ) -> Outcome:
-        member_id, given = await self._points.who(call.actor.program_id, named)
-        await call.count(member_id)
-        command = happened.at(call.actor.store).to(call.actor, member_id, self._clock(), request_id, given)
-        return await self._points.commit(command, call.deadline, call.turn)
+        who = self._points.named(call.actor.program_id, named)
+        command = partial(
+            happened.at(call.actor.store).to,
+            actor=call.actor,
+            member_id=NOBODY,
+            received_at=self._clock(),
+            request_id=request_id,
+            member_given=who.given,
+        )
+        return await outcome_of(self._points, call, command, the_member(self._points, who))
 
     async def Redeem(self, request: pb.RedeemRequest, call: Call) -> pb.RedeemResponse:
         """Spend points."""
@@ -89,18 +97,17 @@ class PointsService(Movements):
             "reason": fields.text("reason", request.reason, max_length=MAX_REASON, required=False),
         }
         fields.check()
-        member_id, given = await self._points.who(call.actor.program_id, named)
-        await call.count(member_id)
-        command = Redeem(
+        who = self._points.named(call.actor.program_id, named)
+        command = partial(
+            Redeem,
             actor=call.actor,
             request_id=request_id,
             received_at=self._clock(),
-            member_id=member_id,
-            member_given=given,
+            member_id=NOBODY,
+            member_given=who.given,
             **said,
         )
-        outcome = await self._points.commit(command, call.deadline, call.turn)
-        return _redeemed(outcome)
+        return _redeemed(await outcome_of(self._points, call, command, the_member(self._points, who)))
 
     async def GetBalance(self, request: pb.GetBalanceRequest, call: Call) -> pb.GetBalanceResponse:
         """Show what a member holds."""

@@ -111,20 +111,43 @@ def _columns(keys: Sequence[OrderOf]) -> tuple[list[object], ...]:
     )
 
 
-async def purchases(
-    connection: Connection, program_id: UUID, order_reference: str, store: str, day: date | None
-) -> list[tuple[UUID, UUID]]:
-    """Member and event of the purchases with that receipt number; "" and None are any store and day.
+class NamedPurchase(NamedTuple):
+    """A purchase as its receipt names it; "" and None are any store, day, part and source system.
 
-    At most a hundred: more than one is too many anyway.
+    ``exactly``: "" is a purchase without a store and a part, instead of any.
     """
+
+    order_reference: str
+    store: str = ""
+    business_date: date | None = None
+    part: str = ""
+    source_system: str = ""
+    exactly: bool = False
+
+
+class FoundPurchase(NamedTuple):
+    """A purchase by its whole key."""
+
+    key: OrderKey
+    member_id: UUID
+    event_id: UUID
+
+
+async def purchases(connection: Connection, program_id: UUID, receipt: NamedPurchase) -> list[FoundPurchase]:
+    """The purchases that it names, at most a hundred: more than one is too many anyway."""
     rows = await connection.fetch(
-        """SELECT member_id, event_id FROM business_key
+        """SELECT source_system, store, business_date, order_reference, action, part, member_id, event_id
+             FROM business_key
             WHERE program_id = $1 AND order_reference = $2 AND action = 'PURCHASE'
-              AND ($3 = '' OR store = $3) AND ($4::date IS NULL OR business_date = $4) LIMIT 100""",
+              AND (store = $3 OR ($3 = '' AND NOT $7)) AND ($4::date IS NULL OR business_date = $4)
+              AND (part = $5 OR ($5 = '' AND NOT $7)) AND (source_system = $6 OR $6 = '') LIMIT 100""",
         program_id,
-        order_reference,
-        store,
-        day,
+        *receipt,
     )
-    return [(row[0], row[1]) for row in rows]
+    return [FoundPurchase(OrderKey(*tuple(row)[:6]), row[6], row[7]) for row in rows]
+
+
+def differing(found: Sequence[OrderKey]) -> list[str]:
+    """By which of its parts the keys can be told from each other."""
+    names = ("store", "business_date", "part", "source_system")
+    return [name for name in names if len({getattr(key, name) for key in found}) > 1]

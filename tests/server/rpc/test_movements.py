@@ -187,7 +187,7 @@ async def test_a_receipt_that_two_stores_have_must_be_told_apart(shop: Laurel) -
         )
         await shop.terminal.points.Accrue(request)
     said = await refused(back(shop, bring_back(receipt)), "PURCHASE_AMBIGUOUS")
-    assert said.metadata == {"purchases": "2"}
+    assert said.metadata == {"purchases": "2", "differ": "store"}
     request = bring_back(receipt)
     request.order.store = "agra"
     assert (await back(shop, request)).points == 10

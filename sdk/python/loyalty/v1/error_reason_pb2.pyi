@@ -124,8 +124,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PURCHASE_NOT_FOUND: _ErrorReason.ValueType  # 53
     """NOT_FOUND: no such purchase of the member."""
     ERROR_REASON_PURCHASE_AMBIGUOUS: _ErrorReason.ValueType  # 60
-    """FAILED_PRECONDITION: several purchases have that receipt number; name the store or the business day.
-    Metadata: purchases (how many).
+    """FAILED_PRECONDITION: several purchases have that receipt number. Metadata: purchases (how many),
+    differ (the fields of PurchaseOrder that tell them apart, separated by commas).
     """
     ERROR_REASON_RETURN_EXCEEDS_PURCHASE: _ErrorReason.ValueType  # 54
     """FAILED_PRECONDITION: more comes back than was bought and is not back already. Metadata: line (its place
@@ -287,8 +287,8 @@ ERROR_REASON_HOLD_EXCEEDED: ErrorReason.ValueType  # 52
 ERROR_REASON_PURCHASE_NOT_FOUND: ErrorReason.ValueType  # 53
 """NOT_FOUND: no such purchase of the member."""
 ERROR_REASON_PURCHASE_AMBIGUOUS: ErrorReason.ValueType  # 60
-"""FAILED_PRECONDITION: several purchases have that receipt number; name the store or the business day.
-Metadata: purchases (how many).
+"""FAILED_PRECONDITION: several purchases have that receipt number. Metadata: purchases (how many),
+differ (the fields of PurchaseOrder that tell them apart, separated by commas).
 """
 ERROR_REASON_RETURN_EXCEEDS_PURCHASE: ErrorReason.ValueType  # 54
 """FAILED_PRECONDITION: more comes back than was bought and is not back already. Metadata: line (its place

@@ -24,17 +24,30 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PurchaseOrder(_message.Message):
-    """PurchaseOrder names a purchase by its receipt."""
+    """PurchaseOrder names a purchase by its receipt, as far as it takes to tell it from others of that number.
+    With every field, or every one and `exact`, no two purchases are alike.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_REFERENCE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     BUSINESS_DATE_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    SOURCE_SYSTEM_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
     order_reference: _builtins.str
     """The receipt or invoice number of the purchase. Required, at most 64 characters."""
     store: _builtins.str
     """The store, where several have receipts of that number. At most 64 characters."""
+    part: _builtins.str
+    """The part of the order that the purchase was, where an order was recorded in parts. At most 32 characters."""
+    source_system: _builtins.str
+    """The source system of the credential that recorded it, where several have that number. At most 64 characters."""
+    exact: _builtins.bool
+    """Whether an empty store means a purchase without a store, and an empty part one without a part,
+    instead of any.
+    """
     @_builtins.property
     def business_date(self) -> _date_pb2.Date:
         """The business day, where several have receipts of that number."""
@@ -45,10 +58,13 @@ class PurchaseOrder(_message.Message):
         order_reference: _builtins.str = ...,
         store: _builtins.str = ...,
         business_date: _date_pb2.Date | None = ...,
+        part: _builtins.str = ...,
+        source_system: _builtins.str = ...,
+        exact: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "order_reference", b"order_reference", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "exact", b"exact", "order_reference", b"order_reference", "part", b"part", "source_system", b"source_system", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

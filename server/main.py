@@ -52,6 +52,7 @@ from server.rpc.pages import Pages
 from server.rpc.points import PointsService
 from server.rpc.rules import RulesService
 from server.rpc.streams import Streams
+from server.rpc.versions import Versions
 from server.rpc.watch import Calls, EntriesTold
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
@@ -106,17 +107,17 @@ def build_services(
         hold_service,
         adjustment_service,
     ) = SERVICES
-    pages, sealer = Pages(keys.page_token), Sealer(keys)
+    pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
     points = Points(database, sealer, programs, committer, now)
-    points_calls = PointsService(points, pages, now)
+    points_calls = PointsService(points, pages, versions, now)
     return {
-        member_service: MemberService(members, points, pages, now),
+        member_service: MemberService(members, points, pages, versions, now),
         points_service: points_calls,
         journal_service: JournalService(gate, points_calls, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, redis, programs, now), members, pages, now),
-        hold_service: HoldService(points, now),
-        adjustment_service: AdjustmentService(Adjustments(database), points, pages, now),
+        hold_service: HoldService(points, versions, now),
+        adjustment_service: AdjustmentService(Adjustments(database), points, pages, versions, now),
     }
 
 

@@ -211,7 +211,7 @@ class Members:
     @repeated
     async def record_consent(
         self, actor: Actor, request_id: str, member_id: UUID, decision: Decision
-    ) -> Consent:
+    ) -> tuple[Member, Consent]:
         """Append a decision, in whatever status: a closed member too may withdraw. Raises NotFound."""
         change = _Change(
             actor, request_id, "record_consent", {"member_id": str(member_id), "decision": asdict(decision)}
@@ -221,7 +221,8 @@ class Members:
             first = await self._begin(connection, change)
             if first is not None:
                 recorded = UUID(first["member_id"]), UUID(first["consent_id"])
-                return await store.consent(connection, actor.program_id, *recorded)
+                consent = await store.consent(connection, actor.program_id, *recorded)
+                return await self._read(connection, actor.program_id, recorded[0]), consent
             now = self._clock()
             member = await self._read(connection, actor.program_id, member_id)
             consent = Consent(consent_id=uuid7(), recorded_at=now, actor=actor.label, **asdict(decision))
@@ -230,7 +231,7 @@ class Members:
             await self._finish(
                 connection, change, member, now=now, happened=[event], consent_id=str(consent.consent_id)
             )
-            return consent
+            return replace(member, version=member.version + 1), consent
 
     async def consents(
         self, program_id: UUID, member_id: UUID, before: UUID | None, size: int

@@ -47,6 +47,13 @@ class Named(NamedTuple):
         return str(self.member_id) if self.member_id is not None else f"{self.kind}:{self.blind.hex()}"
 
 
+class Seen(NamedTuple):
+    """A state that a caller was told of: a member at a version, or later."""
+
+    member_id: UUID
+    version: int
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A page of a statement; ``bounds`` are where chains ended when its first page was made."""

@@ -15,6 +15,7 @@ from server.rpc.fields import Fields
 from server.rpc.gate import Call
 from server.rpc.movements import circumstances
 from server.rpc.pages import Pages
+from server.rpc.versions import Versions
 
 STATUSES: Mapping[AdjustmentStatus, pb.AdjustmentStatus.ValueType] = MappingProxyType(
     {
@@ -31,11 +32,17 @@ class AdjustmentService:
     """The RPCs of AdjustmentService, called by the gate."""
 
     def __init__(
-        self, adjustments: Adjustments, points: Points, pages: Pages, clock: Callable[[], datetime]
+        self,
+        adjustments: Adjustments,
+        points: Points,
+        pages: Pages,
+        versions: Versions,
+        clock: Callable[[], datetime],
     ) -> None:
         self._adjustments = adjustments
         self._points = points
         self._pages = pages
+        self._versions = versions
         self._clock = clock
 
     async def ApproveAdjustment(
@@ -50,14 +57,20 @@ class AdjustmentService:
             balance=outcome.balance,
             debt=outcome.debt,
             version=outcome.version,
+            consistency_token=self._token(call, outcome),
         )
 
     async def RejectAdjustment(
         self, request: pb.RejectAdjustmentRequest, call: Call
     ) -> pb.RejectAdjustmentResponse:
         """Leave the wallet as it is."""
-        _, decided = await self._decide(commands.RejectAdjustment, request, call)
-        return pb.RejectAdjustmentResponse(adjustment=_message(decided))
+        outcome, decided = await self._decide(commands.RejectAdjustment, request, call)
+        return pb.RejectAdjustmentResponse(
+            adjustment=_message(decided), consistency_token=self._token(call, outcome)
+        )
+
+    def _token(self, call: Call, outcome: commands.Outcome) -> str:
+        return self._versions.token(call.actor.program_id, outcome.member_id, outcome.version)
 
     async def _decide(
         self,

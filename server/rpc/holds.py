@@ -8,7 +8,7 @@ from uuid import UUID
 
 from loyalty.v1 import holds_pb2 as pb
 
-from server.domain.commands import CaptureHold, PlaceHold, VoidHold
+from server.domain.commands import CaptureHold, Outcome, PlaceHold, VoidHold
 from server.domain.due import hold_as_due
 from server.domain.ledger import MAX_POINTS, Hold, HoldStatus
 from server.operations.points import Points
@@ -18,6 +18,7 @@ from server.rpc.gate import Call
 from server.rpc.money import money
 from server.rpc.movements import circumstances
 from server.rpc.outcomes import NOBODY, outcome_of, the_member
+from server.rpc.versions import Versions
 
 MAX_SECONDS = 366 * 24 * 3600
 
@@ -34,8 +35,9 @@ STATUSES: Mapping[HoldStatus, pb.HoldStatus.ValueType] = MappingProxyType(
 class HoldService:
     """The RPCs of HoldService, called by the gate."""
 
-    def __init__(self, points: Points, clock: Callable[[], datetime]) -> None:
+    def __init__(self, points: Points, versions: Versions, clock: Callable[[], datetime]) -> None:
         self._points = points
+        self._versions = versions
         self._clock = clock
 
     async def PlaceHold(self, request: pb.PlaceHoldRequest, call: Call) -> pb.PlaceHoldResponse:
@@ -68,6 +70,7 @@ class HoldService:
             hold=_hold(outcome.member_id, outcome.hold),
             balance=outcome.balance,
             version=outcome.version,
+            consistency_token=self._token(call, outcome),
         )
 
     async def CaptureHold(self, request: pb.CaptureHoldRequest, call: Call) -> pb.CaptureHoldResponse:
@@ -98,6 +101,7 @@ class HoldService:
             value=None if outcome.value is None else money(outcome.currency, outcome.value),
             balance=outcome.balance,
             version=outcome.version,
+            consistency_token=self._token(call, outcome),
         )
 
     async def VoidHold(self, request: pb.VoidHoldRequest, call: Call) -> pb.VoidHoldResponse:
@@ -120,6 +124,7 @@ class HoldService:
             points=outcome.points,
             balance=outcome.balance,
             version=outcome.version,
+            consistency_token=self._token(call, outcome),
         )
 
     async def GetHold(self, request: pb.GetHoldRequest, call: Call) -> pb.GetHoldResponse:
@@ -138,6 +143,9 @@ class HoldService:
         fields.check()
         holds = await self._points.holds(call.actor.program_id, member_id)
         return pb.ListHoldsResponse(holds=[_hold(member_id, hold) for hold in holds])
+
+    def _token(self, call: Call, outcome: Outcome) -> str:
+        return self._versions.token(call.actor.program_id, outcome.member_id, outcome.version)
 
 
 def _hold(member_id: UUID, hold: Hold) -> pb.Hold:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from loyalty.v1 import member_pb2 as pb
@@ -18,15 +19,24 @@ from server.rpc.fields import Fields
 from server.rpc.gate import Call
 from server.rpc.movements import circumstances
 from server.rpc.pages import Pages
+from server.rpc.versions import Versions
 
 
 class MemberService:
     """The RPCs of MemberService, called by the gate."""
 
-    def __init__(self, members: Members, points: Points, pages: Pages, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        members: Members,
+        points: Points,
+        pages: Pages,
+        versions: Versions,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._members = members
         self._points = points
         self._pages = pages
+        self._versions = versions
         self._clock = clock
 
     async def RegisterMember(
@@ -39,7 +49,7 @@ class MemberService:
         fields.check()
         member = await self._members.register(call.actor, request_id, profile)
         call.touched.append(member.member_id)
-        return pb.RegisterMemberResponse(member=profiles.member_message(member, call.actor))
+        return pb.RegisterMemberResponse(**self._changed(member, call))
 
     async def GetMember(self, request: pb.GetMemberRequest, call: Call) -> pb.GetMemberResponse:
         """Show a member."""
@@ -100,24 +110,24 @@ class MemberService:
         given = profiles.profile(fields, request.member, changed.intersection(rules.SETTABLE))
         fields.check()
         member = await self._members.update(call.actor, request_id, member_id, given, paths=paths, etag=etag)
-        return pb.UpdateMemberResponse(member=profiles.member_message(member, call.actor))
+        return pb.UpdateMemberResponse(**self._changed(member, call))
 
     async def SuspendMember(self, request: pb.SuspendMemberRequest, call: Call) -> pb.SuspendMemberResponse:
         """Stop a member from earning and spending."""
         member = await self._change_status(request, call, Status.SUSPENDED)
-        return pb.SuspendMemberResponse(member=profiles.member_message(member, call.actor))
+        return pb.SuspendMemberResponse(**self._changed(member, call))
 
     async def ReactivateMember(
         self, request: pb.ReactivateMemberRequest, call: Call
     ) -> pb.ReactivateMemberResponse:
         """Make a suspended member active again."""
         member = await self._change_status(request, call, Status.ACTIVE)
-        return pb.ReactivateMemberResponse(member=profiles.member_message(member, call.actor))
+        return pb.ReactivateMemberResponse(**self._changed(member, call))
 
     async def CloseMember(self, request: pb.CloseMemberRequest, call: Call) -> pb.CloseMemberResponse:
         """End a membership."""
         member = await self._change_status(request, call, Status.CLOSED)
-        return pb.CloseMemberResponse(member=profiles.member_message(member, call.actor))
+        return pb.CloseMemberResponse(**self._changed(member, call))
 
     async def MergeMembers(self, request: pb.MergeMembersRequest, call: Call) -> pb.MergeMembersResponse:
         """Make one member of two."""
@@ -137,7 +147,7 @@ class MemberService:
         outcome = await self._points.commit(command, call.deadline)
         member = await self._members.get(call.actor.program_id, member_id)
         return pb.MergeMembersResponse(
-            member=profiles.member_message(member, call.actor),
+            **self._changed(member, call),
             event_id=str(outcome.event_id),
             moved=[
                 pb.MergedPoints(
@@ -154,8 +164,11 @@ class MemberService:
         member_id = fields.uuid("member_id", request.member_id)
         decision = profiles.decision(fields, request.consent)
         fields.check()
-        consent = await self._members.record_consent(call.actor, request_id, member_id, decision)
-        return pb.RecordConsentResponse(consent=profiles.consent_message(consent))
+        member, consent = await self._members.record_consent(call.actor, request_id, member_id, decision)
+        return pb.RecordConsentResponse(
+            consent=profiles.consent_message(consent),
+            consistency_token=self._versions.token(member.program_id, member.member_id, member.version),
+        )
 
     async def ListConsents(self, request: pb.ListConsentsRequest, call: Call) -> pb.ListConsentsResponse:
         """Page through the member's decisions."""
@@ -173,6 +186,13 @@ class MemberService:
             consents=[profiles.consent_message(c) for c in consents],
             next_page_token=self._pages.encode("ListConsents", filters, last) if more else "",
         )
+
+    def _changed(self, member: Member, call: Call) -> dict[str, Any]:
+        """What is told of a member after a change."""
+        return {
+            "member": profiles.member_message(member, call.actor),
+            "consistency_token": self._versions.token(member.program_id, member.member_id, member.version),
+        }
 
     async def _change_status(
         self,

@@ -20,6 +20,7 @@ from server.rpc import activities, profiles
 from server.rpc.fields import Fields
 from server.rpc.gate import Call
 from server.rpc.outcomes import NOBODY, outcome_of, the_member
+from server.rpc.versions import Versions
 from server.store.keys import NamedPurchase
 
 MAX_REASON = 500
@@ -29,9 +30,13 @@ MAX_ITEMS = 1000
 class Movements:
     """Those RPCs of PointsService."""
 
-    def __init__(self, points: Points, clock: Callable[[], datetime]) -> None:
+    def __init__(self, points: Points, versions: Versions, clock: Callable[[], datetime]) -> None:
         self._points = points
+        self._versions = versions
         self._clock = clock
+
+    def _token(self, call: Call, outcome: Outcome) -> str:
+        return self._versions.token(call.actor.program_id, outcome.member_id, outcome.version)
 
     async def ReturnPurchase(
         self, request: pb.ReturnPurchaseRequest, call: Call
@@ -63,7 +68,8 @@ class Movements:
             **said,
         )
         meant = self._bought(call.actor.program_id, who, event_id, receipt)
-        return _returned(await outcome_of(self._points, call, command, meant))
+        outcome = await outcome_of(self._points, call, command, meant)
+        return _returned(outcome, self._token(call, outcome))
 
     async def _bought(
         self, program_id: UUID, who: Named | None, event_id: UUID | None, receipt: NamedPurchase | None
@@ -95,7 +101,7 @@ class Movements:
         )
         meant = self._spent(call.actor.program_id, transaction_id)
         outcome = await outcome_of(self._points, call, command, meant)
-        return pb.RefundRedemptionResponse(debt=outcome.debt, **one_row(outcome))
+        return pb.RefundRedemptionResponse(debt=outcome.debt, **one_row(outcome, self._token(call, outcome)))
 
     async def _spent(self, program_id: UUID, transaction_id: UUID) -> Mapping[str, Any]:
         return {"member_id": (await self._points.transaction(program_id, transaction_id)).member_id}
@@ -130,7 +136,8 @@ class Movements:
             **said,
         )
         meant = self._both(giving, getting, call)
-        return pb.TransferPointsResponse(**one_row(await outcome_of(self._points, call, command, meant)))
+        outcome = await outcome_of(self._points, call, command, meant)
+        return pb.TransferPointsResponse(**one_row(outcome, self._token(call, outcome)))
 
     async def _both(self, giver: Named, getter: Named, call: Call) -> Mapping[str, Any]:
         member_id = await self._points.member(giver)
@@ -166,7 +173,8 @@ class Movements:
             received_at=self._clock(),
             **said,
         )
-        return _adjusted(await outcome_of(self._points, call, command, the_member(self._points, who)))
+        outcome = await outcome_of(self._points, call, command, the_member(self._points, who))
+        return _adjusted(outcome, self._token(call, outcome))
 
 
 def _check_probing(request: pb.TransferPointsRequest, call: Call) -> None:
@@ -202,7 +210,7 @@ def circumstances(fields: Fields, request: Any, actor: Actor) -> dict[str, Any]:
     }
 
 
-def one_row(outcome: Outcome) -> dict[str, Any]:
+def one_row(outcome: Outcome, token: str) -> dict[str, Any]:
     """What is told of a movement of one row."""
     return {
         "event_id": str(outcome.event_id),
@@ -212,6 +220,7 @@ def one_row(outcome: Outcome) -> dict[str, Any]:
         "points": outcome.points,
         "balance": outcome.balance,
         "version": outcome.version,
+        "consistency_token": token,
     }
 
 
@@ -269,7 +278,7 @@ def _items(fields: Fields, request: pb.ReturnPurchaseRequest) -> tuple[Item, ...
     return tuple(items)
 
 
-def _adjusted(outcome: Outcome) -> pb.AdjustPointsResponse:
+def _adjusted(outcome: Outcome, token: str) -> pb.AdjustPointsResponse:
     pending = outcome.adjustment_id is not None
     return pb.AdjustPointsResponse(
         event_id=str(outcome.event_id),
@@ -280,6 +289,7 @@ def _adjusted(outcome: Outcome) -> pb.AdjustPointsResponse:
         balance=outcome.balance,
         debt=outcome.debt,
         version=outcome.version,
+        consistency_token=token,
         status=adjustments_pb2.ADJUSTMENT_STATUS_PENDING
         if pending
         else adjustments_pb2.ADJUSTMENT_STATUS_APPROVED,
@@ -287,7 +297,7 @@ def _adjusted(outcome: Outcome) -> pb.AdjustPointsResponse:
     )
 
 
-def _returned(outcome: Outcome) -> pb.ReturnPurchaseResponse:
+def _returned(outcome: Outcome, token: str) -> pb.ReturnPurchaseResponse:
     return pb.ReturnPurchaseResponse(
         event_id=str(outcome.event_id),
         member_id=str(outcome.member_id),
@@ -309,4 +319,5 @@ def _returned(outcome: Outcome) -> pb.ReturnPurchaseResponse:
         debt=outcome.debt,
         tier=outcome.tier,
         version=outcome.version,
+        consistency_token=token,
     )

@@ -13,13 +13,13 @@ from loyalty.v1 import points_pb2 as pb
 
 from server.domain.actor import CallerKind
 from server.domain.commands import Outcome, Redeem
-from server.domain.errors import PermissionDenied, invalid
+from server.domain.errors import FailedPrecondition, PermissionDenied, invalid
 from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction, Wallet
 from server.domain.members import Identifier
 from server.domain.outlook import outlook
 from server.domain.points_in_words import told
 from server.domain.rules import trace
-from server.operations.points import Points
+from server.operations.points import Points, Seen
 from server.rpc import activities, profiles
 from server.rpc.fields import Fields
 from server.rpc.gate import Call
@@ -28,6 +28,7 @@ from server.rpc.movements import MAX_REASON, Movements
 from server.rpc.outcomes import NOBODY, outcome_of, the_member
 from server.rpc.pages import Pages
 from server.rpc.rules import result_message
+from server.rpc.versions import Versions, not_of_this_member
 from server.store.receipts import Receipt
 
 KINDS: Mapping[Kind, pb.TransactionKind.ValueType] = MappingProxyType(
@@ -38,8 +39,10 @@ KINDS: Mapping[Kind, pb.TransactionKind.ValueType] = MappingProxyType(
 class PointsService(Movements):
     """The RPCs of PointsService, called by the gate."""
 
-    def __init__(self, points: Points, pages: Pages, clock: Callable[[], datetime]) -> None:
-        super().__init__(points, clock)
+    def __init__(
+        self, points: Points, pages: Pages, versions: Versions, clock: Callable[[], datetime]
+    ) -> None:
+        super().__init__(points, versions, clock)
         self._pages = pages
 
     async def Accrue(self, request: pb.AccrueRequest, call: Call) -> pb.AccrueResponse:
@@ -50,7 +53,7 @@ class PointsService(Movements):
         named = activities.member(fields, "", request)
         fields.check()
         outcome = await self._earn(happened, request_id, named, call)
-        return pb.AccrueResponse(**_earned(outcome))
+        return pb.AccrueResponse(**_earned(outcome, self._token(call, outcome)))
 
     async def SubmitEvent(self, request: pb.SubmitEventRequest, call: Call) -> pb.SubmitEventResponse:
         """Record an event that is no purchase."""
@@ -60,7 +63,7 @@ class PointsService(Movements):
         named = activities.member(fields, "", request)
         fields.check()
         outcome = await self._earn(happened, request_id, named, call)
-        return pb.SubmitEventResponse(**_earned(outcome))
+        return pb.SubmitEventResponse(**_earned(outcome, self._token(call, outcome)))
 
     async def _earn(
         self, happened: activities.Happened, request_id: str, named: UUID | Identifier, call: Call
@@ -107,7 +110,8 @@ class PointsService(Movements):
             member_given=who.given,
             **said,
         )
-        return _redeemed(await outcome_of(self._points, call, command, the_member(self._points, who)))
+        outcome = await outcome_of(self._points, call, command, the_member(self._points, who))
+        return _redeemed(outcome, self._token(call, outcome))
 
     async def GetBalance(self, request: pb.GetBalanceRequest, call: Call) -> pb.GetBalanceResponse:
         """Show what a member holds."""
@@ -117,9 +121,16 @@ class PointsService(Movements):
         if moment is not None and moment > self._clock():
             fields.add("as_of_time", "must not be in the future")
         fields.check()
+        program_id = call.actor.program_id
+        seen = self._versions.read(program_id, request.consistency_token)
         if moment is not None:
+            if seen is not None:
+                raise not_of_this_member()
             return await self._balance_as_of(member_id, moment, call)
-        member_id, program, member = await self._points.balance(call.actor.program_id, member_id)
+        asked = member_id
+        member_id, program, member = await self._points.balance(program_id, asked)
+        if seen is not None:
+            _check_seen(seen, asked, member_id, member.version)
         call.touched.append(member_id)
         following = program.tier_after(member.facts.lifetime)
         return pb.GetBalanceResponse(
@@ -132,6 +143,7 @@ class PointsService(Movements):
             next_tier="" if following is None else following.name,
             points_to_next_tier=0 if following is None else following.from_points - member.facts.lifetime,
             version=member.version,
+            consistency_token=self._versions.token(program_id, member_id, member.version),
         )
 
     async def _balance_as_of(self, member_id: UUID, moment: datetime, call: Call) -> pb.GetBalanceResponse:
@@ -246,6 +258,16 @@ class PointsService(Movements):
         )
 
 
+def _check_seen(seen: Seen, asked: UUID, answered: UUID, version: int) -> None:
+    """Hold what the caller has seen against the answer: of the member asked for, or of who lives on."""
+    if seen.member_id not in (asked, answered):
+        raise not_of_this_member()
+    if seen.member_id == answered and seen.version > version:
+        raise FailedPrecondition(
+            "CONSISTENCY_TOKEN_AHEAD", "the member is older than the token; a backup was restored since"
+        )
+
+
 def _statement_position(position: Sequence[str]) -> tuple[dict[str, int], tuple[datetime, UUID]]:
     """Where chains ended when the first page was made, and the last row that was shown."""
     occurred_at, transaction_id, bounds = position
@@ -267,7 +289,7 @@ def _given(request: pb.RedeemRequest, name: str) -> bool:
     return any(field.name == name for field, _ in request.ListFields())
 
 
-def _earned(outcome: Outcome) -> dict[str, Any]:
+def _earned(outcome: Outcome, token: str) -> dict[str, Any]:
     return {
         "event_id": str(outcome.event_id),
         "member_id": str(outcome.member_id),
@@ -281,10 +303,11 @@ def _earned(outcome: Outcome) -> dict[str, Any]:
         "tier": outcome.tier,
         "tier_raised": outcome.tier_raised,
         "version": outcome.version,
+        "consistency_token": token,
     }
 
 
-def _redeemed(outcome: Outcome) -> pb.RedeemResponse:
+def _redeemed(outcome: Outcome, token: str) -> pb.RedeemResponse:
     return pb.RedeemResponse(
         event_id=str(outcome.event_id),
         member_id=str(outcome.member_id),
@@ -294,6 +317,7 @@ def _redeemed(outcome: Outcome) -> pb.RedeemResponse:
         value=None if outcome.value is None else money(outcome.currency, outcome.value),
         balance=outcome.balance,
         version=outcome.version,
+        consistency_token=token,
     )
 
 

@@ -88,7 +88,7 @@ def save(decisions: Sequence[tuple[UUID, Decision]]) -> Iterator[Write]:
 
 
 # Who had been merged into the one that is merged now: one step leads to who lives on, never two.
-FOLLOW_ON = """UPDATE member SET merged_into = $3::uuid
+FOLLOW_ON = """UPDATE member SET merged_into = $3::uuid, version = version + 1
                 WHERE program_id = $1::uuid AND merged_into = $2::uuid"""
 MOVE_IDENTIFIERS = """UPDATE member_identifier SET member_id = $3::uuid
                        WHERE program_id = $1::uuid AND member_id = $2::uuid"""

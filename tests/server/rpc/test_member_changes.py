@@ -22,6 +22,7 @@ from server.operations.programs import Programs
 from server.rpc.gate import Call
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
+from server.rpc.versions import Versions
 from server.store.sealing import Sealer
 from tests.support.refusals import refusal
 from tests.support.servers import Laurel
@@ -288,6 +289,7 @@ async def test_members_change_their_name_but_not_what_earns_points(laurel: Laure
         Members(laurel.database, sealer, programs, now),
         Points(laurel.database, sealer, programs, committer, now),
         Pages(keys.page_token),
+        Versions(keys.page_token),
         now,
     )
     own = Actor(

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from loyalty.v1 import access_pb2 as loyalty_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cloyalty/v1/adjustments.proto\x12\nloyalty.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17loyalty/v1/access.proto\"\x80\x03\n\nAdjustment\x12\x15\n\radjustment_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\npoint_type\x18\x03 \x01(\t\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12,\n\x06status\x18\x07 \x01(\x0e\x32\x1c.loyalty.v1.AdjustmentStatus\x12\x11\n\trequester\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64\x65\x63ider\x18\n \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64\x65\x63ision_reason\x18\x0c \x01(\t\x12\x16\n\x0etransaction_id\x18\r \x01(\t\"U\n\x18\x41pproveAdjustmentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\radjustment_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa1\x01\n\x19\x41pproveAdjustmentResponse\x12*\n\nadjustment\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.Adjustment\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x65\x62t\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\x03\"T\n\x17RejectAdjustmentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\radjustment_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"F\n\x18RejectAdjustmentResponse\x12*\n\nadjustment\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.Adjustment\"-\n\x14GetAdjustmentRequest\x12\x15\n\radjustment_id\x18\x01 \x01(\t\"C\n\x15GetAdjustmentResponse\x12*\n\nadjustment\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.Adjustment\"\x80\x01\n\x16ListAdjustmentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12,\n\x06status\x18\x03 \x01(\x0e\x32\x1c.loyalty.v1.AdjustmentStatus\x12\x11\n\tmember_id\x18\x04 \x01(\t\"_\n\x17ListAdjustmentsResponse\x12+\n\x0b\x61\x64justments\x18\x01 \x03(\x0b\x32\x16.loyalty.v1.Adjustment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x94\x01\n\x10\x41\x64justmentStatus\x12!\n\x1d\x41\x44JUSTMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41\x44JUSTMENT_STATUS_PENDING\x10\x01\x12\x1e\n\x1a\x41\x44JUSTMENT_STATUS_APPROVED\x10\x02\x12\x1e\n\x1a\x41\x44JUSTMENT_STATUS_REJECTED\x10\x03\x32\x87\x05\n\x11\x41\x64justmentService\x12\xaa\x01\n\x11\x41pproveAdjustment\x12$.loyalty.v1.ApproveAdjustmentRequest\x1a%.loyalty.v1.ApproveAdjustmentResponse\"H\xca\xf3\x18\x15\n\x01\x05\x12\x0epoints.approve(\x04\x82\xd3\xe4\x93\x02)\"$/adjustments/{adjustment_id}:approve:\x01*\x12\xa6\x01\n\x10RejectAdjustment\x12#.loyalty.v1.RejectAdjustmentRequest\x1a$.loyalty.v1.RejectAdjustmentResponse\"G\xca\xf3\x18\x15\n\x01\x05\x12\x0epoints.approve(\x04\x82\xd3\xe4\x93\x02(\"#/adjustments/{adjustment_id}:reject:\x01*\x12\x91\x01\n\rGetAdjustment\x12 .loyalty.v1.GetAdjustmentRequest\x1a!.loyalty.v1.GetAdjustmentResponse\";\xca\xf3\x18\x13\n\x02\x04\x05\x12\x0bpoints.read(\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/adjustments/{adjustment_id}\x12\x87\x01\n\x0fListAdjustments\x12\".loyalty.v1.ListAdjustmentsRequest\x1a#.loyalty.v1.ListAdjustmentsResponse\"+\xca\xf3\x18\x13\n\x02\x04\x05\x12\x0bpoints.read(\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/adjustmentsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cloyalty/v1/adjustments.proto\x12\nloyalty.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17loyalty/v1/access.proto\"\x80\x03\n\nAdjustment\x12\x15\n\radjustment_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\npoint_type\x18\x03 \x01(\t\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12,\n\x06status\x18\x07 \x01(\x0e\x32\x1c.loyalty.v1.AdjustmentStatus\x12\x11\n\trequester\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64\x65\x63ider\x18\n \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64\x65\x63ision_reason\x18\x0c \x01(\t\x12\x16\n\x0etransaction_id\x18\r \x01(\t\"U\n\x18\x41pproveAdjustmentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\radjustment_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xbc\x01\n\x19\x41pproveAdjustmentResponse\x12*\n\nadjustment\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.Adjustment\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x65\x62t\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12\x19\n\x11\x63onsistency_token\x18\x07 \x01(\t\"T\n\x17RejectAdjustmentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\radjustment_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"a\n\x18RejectAdjustmentResponse\x12*\n\nadjustment\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.Adjustment\x12\x19\n\x11\x63onsistency_token\x18\x02 \x01(\t\"-\n\x14GetAdjustmentRequest\x12\x15\n\radjustment_id\x18\x01 \x01(\t\"C\n\x15GetAdjustmentResponse\x12*\n\nadjustment\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.Adjustment\"\x80\x01\n\x16ListAdjustmentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12,\n\x06status\x18\x03 \x01(\x0e\x32\x1c.loyalty.v1.AdjustmentStatus\x12\x11\n\tmember_id\x18\x04 \x01(\t\"_\n\x17ListAdjustmentsResponse\x12+\n\x0b\x61\x64justments\x18\x01 \x03(\x0b\x32\x16.loyalty.v1.Adjustment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x94\x01\n\x10\x41\x64justmentStatus\x12!\n\x1d\x41\x44JUSTMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41\x44JUSTMENT_STATUS_PENDING\x10\x01\x12\x1e\n\x1a\x41\x44JUSTMENT_STATUS_APPROVED\x10\x02\x12\x1e\n\x1a\x41\x44JUSTMENT_STATUS_REJECTED\x10\x03\x32\x87\x05\n\x11\x41\x64justmentService\x12\xaa\x01\n\x11\x41pproveAdjustment\x12$.loyalty.v1.ApproveAdjustmentRequest\x1a%.loyalty.v1.ApproveAdjustmentResponse\"H\xca\xf3\x18\x15\n\x01\x05\x12\x0epoints.approve(\x04\x82\xd3\xe4\x93\x02)\"$/adjustments/{adjustment_id}:approve:\x01*\x12\xa6\x01\n\x10RejectAdjustment\x12#.loyalty.v1.RejectAdjustmentRequest\x1a$.loyalty.v1.RejectAdjustmentResponse\"G\xca\xf3\x18\x15\n\x01\x05\x12\x0epoints.approve(\x04\x82\xd3\xe4\x93\x02(\"#/adjustments/{adjustment_id}:reject:\x01*\x12\x91\x01\n\rGetAdjustment\x12 .loyalty.v1.GetAdjustmentRequest\x1a!.loyalty.v1.GetAdjustmentResponse\";\xca\xf3\x18\x13\n\x02\x04\x05\x12\x0bpoints.read(\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/adjustments/{adjustment_id}\x12\x87\x01\n\x0fListAdjustments\x12\".loyalty.v1.ListAdjustmentsRequest\x1a#.loyalty.v1.ListAdjustmentsResponse\"+\xca\xf3\x18\x13\n\x02\x04\x05\x12\x0bpoints.read(\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/adjustmentsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,26 +42,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADJUSTMENTSERVICE'].methods_by_name['GetAdjustment']._serialized_options = b'\312\363\030\023\n\002\004\005\022\013points.read(\001\202\323\344\223\002\036\022\034/adjustments/{adjustment_id}'
   _globals['_ADJUSTMENTSERVICE'].methods_by_name['ListAdjustments']._loaded_options = None
   _globals['_ADJUSTMENTSERVICE'].methods_by_name['ListAdjustments']._serialized_options = b'\312\363\030\023\n\002\004\005\022\013points.read(\001\202\323\344\223\002\016\022\014/adjustments'
-  _globals['_ADJUSTMENTSTATUS']._serialized_start=1273
-  _globals['_ADJUSTMENTSTATUS']._serialized_end=1421
+  _globals['_ADJUSTMENTSTATUS']._serialized_start=1327
+  _globals['_ADJUSTMENTSTATUS']._serialized_end=1475
   _globals['_ADJUSTMENT']._serialized_start=133
   _globals['_ADJUSTMENT']._serialized_end=517
   _globals['_APPROVEADJUSTMENTREQUEST']._serialized_start=519
   _globals['_APPROVEADJUSTMENTREQUEST']._serialized_end=604
   _globals['_APPROVEADJUSTMENTRESPONSE']._serialized_start=607
-  _globals['_APPROVEADJUSTMENTRESPONSE']._serialized_end=768
-  _globals['_REJECTADJUSTMENTREQUEST']._serialized_start=770
-  _globals['_REJECTADJUSTMENTREQUEST']._serialized_end=854
-  _globals['_REJECTADJUSTMENTRESPONSE']._serialized_start=856
-  _globals['_REJECTADJUSTMENTRESPONSE']._serialized_end=926
-  _globals['_GETADJUSTMENTREQUEST']._serialized_start=928
-  _globals['_GETADJUSTMENTREQUEST']._serialized_end=973
-  _globals['_GETADJUSTMENTRESPONSE']._serialized_start=975
-  _globals['_GETADJUSTMENTRESPONSE']._serialized_end=1042
-  _globals['_LISTADJUSTMENTSREQUEST']._serialized_start=1045
-  _globals['_LISTADJUSTMENTSREQUEST']._serialized_end=1173
-  _globals['_LISTADJUSTMENTSRESPONSE']._serialized_start=1175
-  _globals['_LISTADJUSTMENTSRESPONSE']._serialized_end=1270
-  _globals['_ADJUSTMENTSERVICE']._serialized_start=1424
-  _globals['_ADJUSTMENTSERVICE']._serialized_end=2071
+  _globals['_APPROVEADJUSTMENTRESPONSE']._serialized_end=795
+  _globals['_REJECTADJUSTMENTREQUEST']._serialized_start=797
+  _globals['_REJECTADJUSTMENTREQUEST']._serialized_end=881
+  _globals['_REJECTADJUSTMENTRESPONSE']._serialized_start=883
+  _globals['_REJECTADJUSTMENTRESPONSE']._serialized_end=980
+  _globals['_GETADJUSTMENTREQUEST']._serialized_start=982
+  _globals['_GETADJUSTMENTREQUEST']._serialized_end=1027
+  _globals['_GETADJUSTMENTRESPONSE']._serialized_start=1029
+  _globals['_GETADJUSTMENTRESPONSE']._serialized_end=1096
+  _globals['_LISTADJUSTMENTSREQUEST']._serialized_start=1099
+  _globals['_LISTADJUSTMENTSREQUEST']._serialized_end=1227
+  _globals['_LISTADJUSTMENTSRESPONSE']._serialized_start=1229
+  _globals['_LISTADJUSTMENTSRESPONSE']._serialized_end=1324
+  _globals['_ADJUSTMENTSERVICE']._serialized_start=1478
+  _globals['_ADJUSTMENTSERVICE']._serialized_end=2125
 # @@protoc_insertion_point(module_scope)

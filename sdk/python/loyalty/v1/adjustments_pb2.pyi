@@ -166,6 +166,7 @@ class ApproveAdjustmentResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     DEBT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the approval in the event log."""
     transaction_id: _builtins.str
@@ -176,6 +177,8 @@ class ApproveAdjustmentResponse(_message.Message):
     """What the member still owes afterwards."""
     version: _builtins.int
     """The member's version afterwards."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def adjustment(self) -> Global___Adjustment:
         """The adjustment as it is now."""
@@ -189,10 +192,11 @@ class ApproveAdjustmentResponse(_message.Message):
         balance: _builtins.int = ...,
         debt: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "balance", b"balance", "debt", b"debt", "event_id", b"event_id", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "balance", b"balance", "consistency_token", b"consistency_token", "debt", b"debt", "event_id", b"event_id", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,6 +239,9 @@ class RejectAdjustmentResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADJUSTMENT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def adjustment(self) -> Global___Adjustment:
         """The adjustment as it is now."""
@@ -243,10 +250,11 @@ class RejectAdjustmentResponse(_message.Message):
         self,
         *,
         adjustment: Global___Adjustment | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment", "consistency_token", b"consistency_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -155,6 +155,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the member was merged into another one before. Metadata: member_id (who was)."""
     ERROR_REASON_MEMBER_HAS_HOLDS: _ErrorReason.ValueType  # 73
     """FAILED_PRECONDITION: holds of the member who is to be merged are open. Metadata: holds (their ids)."""
+    ERROR_REASON_CONSISTENCY_TOKEN_INVALID: _ErrorReason.ValueType  # 150
+    """INVALID_ARGUMENT: no reply about this member carried the consistency token."""
+    ERROR_REASON_CONSISTENCY_TOKEN_AHEAD: _ErrorReason.ValueType  # 151
+    """FAILED_PRECONDITION: the member is older than the token, because a backup was restored since. What
+    was written in between is lost; read again without the token.
+    """
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -318,6 +324,12 @@ ERROR_REASON_MEMBER_MERGED: ErrorReason.ValueType  # 72
 """FAILED_PRECONDITION: the member was merged into another one before. Metadata: member_id (who was)."""
 ERROR_REASON_MEMBER_HAS_HOLDS: ErrorReason.ValueType  # 73
 """FAILED_PRECONDITION: holds of the member who is to be merged are open. Metadata: holds (their ids)."""
+ERROR_REASON_CONSISTENCY_TOKEN_INVALID: ErrorReason.ValueType  # 150
+"""INVALID_ARGUMENT: no reply about this member carried the consistency token."""
+ERROR_REASON_CONSISTENCY_TOKEN_AHEAD: ErrorReason.ValueType  # 151
+"""FAILED_PRECONDITION: the member is older than the token, because a backup was restored since. What
+was written in between is lost; read again without the token.
+"""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

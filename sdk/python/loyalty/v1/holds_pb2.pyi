@@ -183,6 +183,7 @@ class PlaceHoldResponse(_message.Message):
     HOLD_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of it in the event log."""
     transaction_id: _builtins.str
@@ -191,6 +192,8 @@ class PlaceHoldResponse(_message.Message):
     """The wallet's balance afterwards."""
     version: _builtins.int
     """The member's version afterwards."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def hold(self) -> Global___Hold:
         """The hold."""
@@ -203,10 +206,11 @@ class PlaceHoldResponse(_message.Message):
         hold: Global___Hold | None = ...,
         balance: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "event_id", b"event_id", "hold", b"hold", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "hold", b"hold", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,6 +289,7 @@ class CaptureHoldResponse(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of it in the event log."""
     transaction_id: _builtins.str
@@ -295,6 +300,8 @@ class CaptureHoldResponse(_message.Message):
     """The wallet's balance afterwards."""
     version: _builtins.int
     """The member's version afterwards."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def hold(self) -> Global___Hold:
         """The hold afterwards."""
@@ -313,10 +320,11 @@ class CaptureHoldResponse(_message.Message):
         value: _money_pb2.Money | None = ...,
         balance: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "event_id", b"event_id", "hold", b"hold", "points", b"points", "transaction_id", b"transaction_id", "value", b"value", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "hold", b"hold", "points", b"points", "transaction_id", b"transaction_id", "value", b"value", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,6 +379,7 @@ class VoidHoldResponse(_message.Message):
     POINTS_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of it in the event log."""
     points: _builtins.int
@@ -379,6 +388,8 @@ class VoidHoldResponse(_message.Message):
     """The wallet's balance afterwards."""
     version: _builtins.int
     """The member's version afterwards."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def hold(self) -> Global___Hold:
         """The hold afterwards."""
@@ -391,10 +402,11 @@ class VoidHoldResponse(_message.Message):
         points: _builtins.int = ...,
         balance: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "event_id", b"event_id", "hold", b"hold", "points", b"points", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "hold", b"hold", "points", b"points", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -266,6 +266,7 @@ class ReturnPurchaseResponse(_message.Message):
     DEBT_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the return in the event log."""
     member_id: _builtins.str
@@ -282,6 +283,8 @@ class ReturnPurchaseResponse(_message.Message):
     """The member's tier afterwards."""
     version: _builtins.int
     """The member's version afterwards."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def reversals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reversal]:
         """The rows, of all wallets."""
@@ -308,10 +311,11 @@ class ReturnPurchaseResponse(_message.Message):
         debt: _builtins.int = ...,
         tier: _builtins.str = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "debt", b"debt", "event_id", b"event_id", "lines", b"lines", "member_id", b"member_id", "points", b"points", "reversals", b"reversals", "shortfall", b"shortfall", "tier", b"tier", "unmatched", b"unmatched", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "debt", b"debt", "event_id", b"event_id", "lines", b"lines", "member_id", b"member_id", "points", b"points", "reversals", b"reversals", "shortfall", b"shortfall", "tier", b"tier", "unmatched", b"unmatched", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,6 +397,7 @@ class RefundRedemptionResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     DEBT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the refund in the event log."""
     member_id: _builtins.str
@@ -409,6 +414,8 @@ class RefundRedemptionResponse(_message.Message):
     """What the member still owes afterwards."""
     version: _builtins.int
     """The member's version afterwards."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     def __init__(
         self,
         *,
@@ -420,10 +427,11 @@ class RefundRedemptionResponse(_message.Message):
         balance: _builtins.int = ...,
         debt: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "debt", b"debt", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "debt", b"debt", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -509,6 +517,7 @@ class TransferPointsResponse(_message.Message):
     POINTS_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the transfer in the event log."""
     member_id: _builtins.str
@@ -523,6 +532,8 @@ class TransferPointsResponse(_message.Message):
     """The giver's balance afterwards."""
     version: _builtins.int
     """The giver's version afterwards."""
+    consistency_token: _builtins.str
+    """Send it back with a read of the giver, which then never shows an older state. Opaque."""
     def __init__(
         self,
         *,
@@ -533,10 +544,11 @@ class TransferPointsResponse(_message.Message):
         points: _builtins.int = ...,
         balance: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,6 +626,7 @@ class AdjustPointsResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the adjustment in the event log."""
     member_id: _builtins.str
@@ -634,6 +647,8 @@ class AdjustPointsResponse(_message.Message):
     """APPROVED if it was made, PENDING if it takes a second person."""
     adjustment_id: _builtins.str
     """UUID of the pending adjustment; empty if it was made at once."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     def __init__(
         self,
         *,
@@ -647,10 +662,11 @@ class AdjustPointsResponse(_message.Message):
         version: _builtins.int = ...,
         status: _adjustments_pb2.AdjustmentStatus.ValueType = ...,
         adjustment_id: _builtins.str = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "balance", b"balance", "debt", b"debt", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "status", b"status", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "balance", b"balance", "consistency_token", b"consistency_token", "debt", b"debt", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "status", b"status", "transaction_id", b"transaction_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

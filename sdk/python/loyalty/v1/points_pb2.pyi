@@ -303,6 +303,7 @@ class AccrueResponse(_message.Message):
     TIER_RAISED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the purchase in the event log, also when it earned nothing."""
     member_id: _builtins.str
@@ -319,6 +320,8 @@ class AccrueResponse(_message.Message):
     """The member's version after this purchase: a read at this version or later includes it."""
     pending: _builtins.int
     """The main wallet's points that can't be spent yet, after this purchase; what was awarded may be among them."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def awards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Award]:
         """What was awarded, one entry a wallet; empty if no rule gave anything."""
@@ -335,10 +338,11 @@ class AccrueResponse(_message.Message):
         tier_raised: _builtins.bool = ...,
         version: _builtins.int = ...,
         pending: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -421,6 +425,7 @@ class SubmitEventResponse(_message.Message):
     TIER_RAISED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the event in the event log."""
     member_id: _builtins.str
@@ -437,6 +442,8 @@ class SubmitEventResponse(_message.Message):
     """The member's version after this event."""
     pending: _builtins.int
     """The main wallet's points that can't be spent yet, after this event; what was awarded may be among them."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def awards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Award]:
         """What was awarded, one entry a wallet."""
@@ -453,10 +460,11 @@ class SubmitEventResponse(_message.Message):
         tier_raised: _builtins.bool = ...,
         version: _builtins.int = ...,
         pending: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,6 +558,7 @@ class RedeemResponse(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the redemption in the event log."""
     member_id: _builtins.str
@@ -564,6 +573,8 @@ class RedeemResponse(_message.Message):
     """The wallet's balance afterwards."""
     version: _builtins.int
     """The member's version afterwards."""
+    consistency_token: _builtins.str
+    """Send it back with a read of this member, which then never shows an older state. Opaque."""
     @_builtins.property
     def value(self) -> _money_pb2.Money:
         """What the points are worth, if a rule of type redeem says so."""
@@ -579,10 +590,11 @@ class RedeemResponse(_message.Message):
         value: _money_pb2.Money | None = ...,
         balance: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id", "value", b"value", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id", "value", b"value", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -596,8 +608,14 @@ class GetBalanceRequest(_message.Message):
 
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """UUID. Required."""
+    consistency_token: _builtins.str
+    """From an earlier reply about this member: the balance is not older than what that reply told. It may
+    be read from a summary that follows the ledger; without a token it is always the latest. INVALID_ARGUMENT
+    (CONSISTENCY_TOKEN_INVALID) for one that no reply about this member carried, and beside as_of_time.
+    """
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
         """As the ledger stood then: every figure from the rows recorded up to this time, which must
@@ -609,10 +627,11 @@ class GetBalanceRequest(_message.Message):
         *,
         member_id: _builtins.str = ...,
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "member_id", b"member_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "consistency_token", b"consistency_token", "member_id", b"member_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -630,6 +649,7 @@ class GetBalanceResponse(_message.Message):
     NEXT_TIER_FIELD_NUMBER: _builtins.int
     POINTS_TO_NEXT_TIER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """UUID of the member."""
     tier: _builtins.str
@@ -640,6 +660,8 @@ class GetBalanceResponse(_message.Message):
     """Lifetime points still missing to the next tier."""
     version: _builtins.int
     """The member's version that these figures belong to; 0 as of a moment."""
+    consistency_token: _builtins.str
+    """Send it back with the next read: that one never shows an older state. Empty as of a moment."""
     @_builtins.property
     def wallets(self) -> _containers.RepeatedCompositeFieldContainer[_member_pb2.Wallet]:
         """One wallet for each point type of the program."""
@@ -653,10 +675,11 @@ class GetBalanceResponse(_message.Message):
         next_tier: _builtins.str = ...,
         points_to_next_tier: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "next_tier", b"next_tier", "points_to_next_tier", b"points_to_next_tier", "tier", b"tier", "version", b"version", "wallets", b"wallets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "member_id", b"member_id", "next_tier", b"next_tier", "points_to_next_tier", b"points_to_next_tier", "tier", b"tier", "version", b"version", "wallets", b"wallets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

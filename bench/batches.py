@@ -18,13 +18,13 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import uvloop
-from uuid_utils.compat import uuid7
 
 from bench import shop
 from server import secrets
 from server.domain.activity import Line
 from server.domain.actor import Actor, CallerKind
 from server.domain.commands import Earn
+from server.ids import new_id
 from server.main import now
 from server.operations.committer import Committer
 from server.operations.programs import Programs
@@ -72,7 +72,7 @@ async def _compare(
     database = await Database.open(url, connections=2)
     connection = await asyncpg.connect(url)
     keys = secrets.load(secrets_file)
-    committer = Committer(database, Programs(), keys.ledger, now, uuid7, batch_size=BATCH)
+    committer = Committer(database, Programs(), keys.ledger, now, new_id, batch_size=BATCH)
     rates = Rates([], [])
     try:
         wanted = itertools.cycle(members)

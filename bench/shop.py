@@ -9,19 +9,19 @@ import grpc
 from google.protobuf import json_format
 from google.type import money_pb2
 from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2, points_pb2_grpc, rules_pb2
-from uuid_utils.compat import uuid7
 
 from laurel.client import Client
 from migrations import migrate
 from server.domain.actor import CallerKind
 from server.domain.program import Program, Tier
+from server.ids import new_id
 from server.operations import credentials
 from server.rpc.access import declared_scopes
 from server.store import programs
 from server.store.database import Database
 
 PROGRAM = Program(
-    program_id=uuid7(),
+    program_id=new_id(),
     name="bench",
     currency="INR",
     time_zone="Asia/Kolkata",

@@ -15,7 +15,6 @@ import yaml
 from google.protobuf.struct_pb2 import Struct
 from google.type.money_pb2 import Money
 from loyalty.v1 import member_pb2, points_pb2, rules_pb2
-from uuid_utils.compat import uuid7
 
 from laurel import channels
 from laurel.client import ROLES, Client
@@ -24,6 +23,7 @@ from server.domain.actor import CallerKind
 from server.domain.program import Clawback, LedgerTerms, Program, Tier
 from server.domain.rules.read_terms import read_lot_terms
 from server.domain.rules.reading import Reader
+from server.ids import new_id
 from server.operations import credentials
 from server.rpc.access import declared_scopes
 from server.store import programs as program_store
@@ -166,7 +166,7 @@ async def _program(database: Database, description: Mapping[str, Any], say: Say)
         if found is not None:
             return found
         program = Program(
-            program_id=uuid7(),
+            program_id=new_id(),
             name=name,
             currency=description["currency"],
             time_zone=description["time_zone"],

@@ -17,11 +17,11 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from uuid_utils.compat import uuid7
 
 from server import heap, issuers, secrets
 from server.domain.limits import read_limit, read_limits
 from server.health import Health
+from server.ids import new_id
 from server.issuers import IssuersError
 from server.operations.adjustments import Adjustments
 from server.operations.audit import Audit
@@ -206,7 +206,7 @@ class Server:
             programs,
             keys.ledger,
             now,
-            uuid7,
+            new_id,
             settings.batch_size,
             settings.queue_size,
             watch=commits,
@@ -215,7 +215,7 @@ class Server:
         opened.push_async_callback(committer.close)
         if settings.due_seconds:
             runs = Runs(
-                database, programs, keys.ledger, now, uuid7, watch=commits, hints=hints, patient=False
+                database, programs, keys.ledger, now, new_id, watch=commits, hints=hints, patient=False
             )
             attending = attend(runs, database, Lag(metrics, now), settings.due_seconds)
             opened.push_async_callback(_cancel, asyncio.create_task(attending))
@@ -260,7 +260,7 @@ class Server:
                 "`laurel checkpoint key --new` adds one"
             )
         file = CheckpointWriter(Path(settings.checkpoint_file), keys.checkpoint)
-        taking = keep_taking(database, file, now, uuid7, settings.checkpoint_seconds)
+        taking = keep_taking(database, file, now, new_id, settings.checkpoint_seconds)
         opened.push_async_callback(_cancel, asyncio.create_task(taking))
 
     def _open_tokens(

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from uuid_utils.compat import uuid7
 
 from laurel.client import secrets_file, stack
 from laurel.commands.programs import on_database
 from laurel.failures import Failure
 from laurel.output import moment, show_fields, show_table
 from server import secrets
+from server.ids import new_id
 from server.operations.checkpoints import Taken, take
 from server.secrets import Keyring
 from server.store.checkpoint_file import CheckpointWriter, lines, public_hex, public_keys
@@ -43,7 +43,7 @@ def take_one(given: Path | None) -> None:
     writer = CheckpointWriter(path, signing_keys())
 
     async def work(database: Database) -> Taken:
-        return await take(database, writer, lambda: datetime.now(UTC), uuid7)
+        return await take(database, writer, lambda: datetime.now(UTC), new_id)
 
     taken = on_database(work)
     if taken.busy:

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
-from uuid_utils.compat import uuid7
 
 from laurel.client import database_url
 from laurel.commands.program_terms import as_json, in_words, revised, terms_options
@@ -16,6 +15,7 @@ from laurel.failures import Failure
 from laurel.output import show_fields, show_json, show_table
 from server.domain.ledger import MAX_POINTS
 from server.domain.program import Program, Tier
+from server.ids import new_id
 from server.operations import program_terms
 from server.store import programs as store
 from server.store.database import Database
@@ -166,7 +166,7 @@ def create(
         --tiers bronze:0,silver:1000,gold:5000 --rate CHF=1.05 --expiry points=months:12
     """
     program = Program(
-        uuid7(),
+        new_id(),
         name,
         currency,
         time_zone,

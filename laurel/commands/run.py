@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from uuid_utils.compat import uuid7
 
 from laurel.client import secrets_file
 from laurel.commands.programs import find, on_database
 from laurel.output import console, show_table
 from server import secrets
 from server.domain.program import Program
+from server.ids import new_id
 from server.operations.programs import Programs
 from server.operations.runs import Done, Runs
 from server.secrets import Keyring
@@ -87,7 +87,7 @@ async def _run(
     batch_size: int,
 ) -> list[tuple[Program, Done]]:
     runs = Runs(
-        database, Programs(), keys, lambda: datetime.now(UTC), uuid7, batch_size=batch_size, dry_run=dry_run
+        database, Programs(), keys, lambda: datetime.now(UTC), new_id, batch_size=batch_size, dry_run=dry_run
     )
     out = console(stderr=True)
     columns = (

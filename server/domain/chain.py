@@ -20,41 +20,24 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_text = json.encoder.encode_basestring  # one string as JSON
 
 
 def content(row: Transaction, created: Sequence[Lot], allocations: Sequence[Allocation]) -> bytes:
     """What is authenticated: the same bytes for the same row, whoever reads it from where."""
-    before = [
-        FORMAT,
-        row.program_id.hex,
-        row.member_id.hex,
-        row.transaction_id.hex,
-        row.point_type,
-        row.sequence,
-        row.kind,
-        row.points,
-        row.debit_account,
-        row.credit_account,
-        row.balance_after,
-        _microseconds(row.occurred_at),
-        _microseconds(row.recorded_at),
-        row.event_id.hex,
-        row.event_type,
-        row.order_reference,
-        row.store,
-        row.channel,
-        row.source_system,
-        row.actor,
-        row.credential_id.hex,
-        row.reason,
-    ]
-    after = [
-        row.key_id,
-        [_terms(lot) for lot in sorted(created, key=_by_id)],
-        [[a.lot_id.hex, a.points] for a in sorted(allocations)],
-    ]
-    # The trace is canonical JSON already: one array, put together from its parts.
-    return f"{_json(before)[:-1]},{row.trace},{_json(after)[1:]}".encode()
+    # Canonical JSON by hand, since every row pays for it: identifiers, numbers and names of ours need
+    # no quoting, and the trace is canonical JSON already.
+    created_terms = [_terms(lot) for lot in sorted(created, key=_by_id)]
+    shares = [[a.lot_id.hex, a.points] for a in sorted(allocations)]
+    return (
+        f'[{FORMAT},"{row.program_id.hex}","{row.member_id.hex}","{row.transaction_id.hex}",'
+        f'{_text(row.point_type)},{row.sequence},"{row.kind}",{row.points},'
+        f'"{row.debit_account}","{row.credit_account}",{row.balance_after},'
+        f'{_microseconds(row.occurred_at)},{_microseconds(row.recorded_at)},"{row.event_id.hex}",'
+        f"{_text(row.event_type)},{_text(row.order_reference)},{_text(row.store)},{_text(row.channel)},"
+        f'{_text(row.source_system)},{_text(row.actor)},"{row.credential_id.hex}",{_text(row.reason)},'
+        f"{row.trace},{_text(row.key_id)},{_json(created_terms)},{_json(shares)}]"
+    ).encode()
 
 
 def link(key: bytes, previous_hash: bytes, authenticated: bytes) -> bytes:

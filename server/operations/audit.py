@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from server.domain.actor import Actor
+from server.ids import new_id
 from server.store import audit
 from server.store.database import Database
 
@@ -22,5 +21,5 @@ class Audit:
         """That ``actor`` sees these members through ``method``. Raises Unavailable."""
         async with self._database.connection() as connection:
             await audit.insert(
-                connection, uuid7(), actor, method=method, member_ids=member_ids, recorded_at=self._clock()
+                connection, new_id(), actor, method=method, member_ids=member_ids, recorded_at=self._clock()
             )

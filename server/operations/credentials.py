@@ -16,11 +16,10 @@ from datetime import datetime
 from types import MappingProxyType
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from server.domain.actor import Actor, CallerKind
 from server.domain.errors import InvalidArgument, ResourceExhausted, Unauthenticated, Violation, invalid
 from server.domain.scopes import expand
+from server.ids import new_id
 from server.operations.caches import keep
 from server.operations.flights import Flights
 from server.store import credentials as store
@@ -101,7 +100,7 @@ async def create(
         raise InvalidArgument(wrong)
     secret = base64.b32encode(secrets.token_bytes(32)).decode().rstrip("=").lower()
     credential = Credential(
-        credential_id=uuid7(),
+        credential_id=new_id(),
         program_id=program_id,
         kind=kind,
         name=name,

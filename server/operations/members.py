@@ -14,8 +14,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from server.domain import members as rules
 from server.domain.actor import Actor
 from server.domain.errors import Aborted, AlreadyExists, NotFound, invalid
@@ -28,6 +26,7 @@ from server.domain.events import (
 )
 from server.domain.ledger import Wallet
 from server.domain.members import Consent, Identifier, Member, Profile, Status
+from server.ids import new_id
 from server.operations.coalesced import Coalesced
 from server.operations.collisions import repeated
 from server.operations.hints import Hints
@@ -87,7 +86,7 @@ class Members:
             rules.check(profile, program.business_date(now))
             member = Member(
                 program_id=actor.program_id,
-                member_id=uuid7(),
+                member_id=new_id(),
                 status=Status.ACTIVE,
                 tier=program.tiers[0].name,
                 profile=profile,
@@ -225,7 +224,7 @@ class Members:
                 return await self._read(connection, actor.program_id, recorded[0]), consent
             now = self._clock()
             member = await self._read(connection, actor.program_id, member_id)
-            consent = Consent(consent_id=uuid7(), recorded_at=now, actor=actor.label, **asdict(decision))
+            consent = Consent(consent_id=new_id(), recorded_at=now, actor=actor.label, **asdict(decision))
             await store.add_consent(connection, actor.program_id, member_id, consent)
             event = ConsentRecorded(**_about(member, now), purpose=consent.purpose, granted=consent.granted)
             await self._finish(
@@ -365,7 +364,7 @@ class _Change:
 
 def _about(member: Member, now: datetime) -> dict[str, Any]:
     return {
-        "event_id": uuid7(),
+        "event_id": new_id(),
         "program_id": member.program_id,
         "member_id": member.member_id,
         "occurred_at": now,

@@ -16,7 +16,6 @@ from uuid import UUID
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from uuid_utils.compat import uuid7
 
 from server.domain.actor import Actor
 from server.domain.commands import Earn
@@ -37,6 +36,7 @@ from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluate import cap_keys, evaluate
 from server.domain.rules.evaluation import Evaluation
 from server.domain.rules.schema import parse
+from server.ids import new_id
 from server.operations.collisions import repeated
 from server.operations.programs import Programs
 from server.store import events, hints, ledger, locks
@@ -291,7 +291,7 @@ def _drafts(program: Program, drafts: Sequence[Mapping[str, Any]]) -> set[str]:
 
 def _of_program(program_id: UUID, now: datetime) -> dict[str, Any]:
     about: dict[str, Any] = dict.fromkeys(("occurred_at", "recorded_at"), now)
-    return {**about, "event_id": uuid7(), "program_id": program_id, "member_id": NOBODY}
+    return {**about, "event_id": new_id(), "program_id": program_id, "member_id": NOBODY}
 
 
 def _not_found(name: str, version: int = 0) -> NotFound:

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
+from server import ids
 from server.domain.errors import InvalidArgument, Violation
 
 DEFAULT_PAGE_SIZE = 50
@@ -68,7 +69,7 @@ class Fields:
                 return NOTHING
             return None
         try:
-            parsed = UUID(value)
+            parsed = ids.parsed(value)
         except ValueError:
             parsed = NOTHING
         # UUID() also reads braces, URNs, underscores and foreign digits.

@@ -10,7 +10,6 @@ every value that varies stands in ``metadata`` as text, never personal data.
       NotFound
       AlreadyExists
       FailedPrecondition  the state forbids it
-        Merged
       Aborted             somebody else was first; read again and retry
       Unauthenticated
       PermissionDenied
@@ -72,10 +71,6 @@ class AlreadyExists(Refused):
 
 class FailedPrecondition(Refused):
     """The state forbids it; retrying alone won't help."""
-
-
-class Merged(FailedPrecondition):
-    """The member is one with another by now, who can be asked instead."""
 
 
 class Aborted(Refused):

@@ -40,7 +40,7 @@ from server.domain.decisions.returns import give_back
 from server.domain.decisions.transfers import transfer
 from server.domain.draft import Draft, caused_by
 from server.domain.due import catch_up, catch_up_overdue
-from server.domain.errors import AlreadyExists, FailedPrecondition, Merged, NotFound, Refused, invalid
+from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Refused, invalid
 from server.domain.event_types import check_event
 from server.domain.members import Status
 from server.domain.program import Program
@@ -198,7 +198,10 @@ def _check_status(books: Books, command: Command, member_id: UUID) -> None:
     if member is None:
         raise NotFound("MEMBER_NOT_FOUND", "no such member in this program")
     if member.status == Status.MERGED:
-        raise Merged("MEMBER_MERGED", "the member was merged into another one", {"member_id": str(member_id)})
+        # Only a merge gets here: other commands follow to the one that lives on.
+        raise FailedPrecondition(
+            "MEMBER_MERGED", "the member was merged into another one", {"member_id": str(member_id)}
+        )
     if member.status == "active" or isinstance(command, OF_ANYBODY):
         return
     if member.status == "suspended" and isinstance(command, OF_SUSPENDED_TOO):

@@ -9,8 +9,8 @@ command commits at once. Replies are given after COMMIT, never before.
     decide  the domain, one command after the other, each seeing its neighbours' effects
     save    one set-based statement a table
 
-A merge of two members is a batch by itself; whoever names the one that is over is asked to
-wait again, about the one that lives on.
+A merge of two members is a batch by itself. A batch that names the one that is over is begun again
+as a whole, about the one that lives on, so that its commands keep their order.
 
 What the domain refuses never reaches SQL. A database error splits the batch until the
 culprit stands by itself; its neighbours commit. When the connection breaks, at COMMIT
@@ -19,7 +19,7 @@ too, the same commands run again: their request keys tell what had been done.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -29,7 +29,8 @@ import structlog
 
 from server.domain.books import Decision, Prepared
 from server.domain.commands import Command, Merge, Outcome
-from server.domain.errors import DeadlineExceeded, Merged, ResourceExhausted, Unavailable
+from server.domain.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from server.domain.members import Status
 from server.domain.points import decide
 from server.operations.batch import Ledger, load, locking, prepared, save
 from server.operations.collisions import ATTEMPTS, pause
@@ -40,6 +41,7 @@ from server.operations.watch import Commit, Commits, begun
 from server.secrets import Keyring
 from server.store import merges
 from server.store.database import Collided, Database
+from server.store.ledger import MemberOf
 from telemetry.metrics import Metrics
 
 OUTAGE_PATIENCE_SECONDS = 2.0
@@ -210,34 +212,8 @@ class Committer:
             await self._run(batch[:half])
             await self._run(_still_standing(batch[half:]))
         else:
-            moved = []
             for waiting, result in zip(batch, results, strict=True):
-                if isinstance(result, Merged) and not isinstance(waiting.command, Merge):
-                    moved.append(waiting)
-                else:
-                    waiting.settle(result)
-            if moved:
-                await self._follow(moved)
-
-    async def _follow(self, batch: Sequence[Waiting]) -> None:
-        """Let commands about members who were merged wait again, now about who lives on.
-
-        They still carry what the caller said, so that a retry is the same request.
-        """
-        try:
-            async with self._database.connection() as connection:
-                wanted = {(w.command.actor.program_id, m) for w in batch for m in w.command.members}
-                survivors = await merges.survivors(connection, wanted)
-        except Exception as fault:  # noqa: BLE001 - nothing was done; the callers are told why
-            for waiting in batch:
-                waiting.settle(fault)
-            return
-        for waiting in batch:
-            program_id = waiting.command.actor.program_id
-            merged = {member: into for (program, member), into in survivors.items() if program == program_id}
-            waiting.command = waiting.command.following(merged)
-            self._queue.append(waiting)
-            self._wake.release()
+                waiting.settle(result)
 
     async def _persist(self, commands: Sequence[Command]) -> list[Result]:
         """Commit, again after a collision, and again while the database comes back."""
@@ -268,9 +244,15 @@ class Committer:
             batch, ledger = await load(
                 connection, self._programs, snapshots, batch, now, self._new_id, self._keys
             )
-            results, decisions = _decided(batch, ledger)
-            if decisions:
-                await save(connection, decisions, now)
+            merged = _merged(batch, ledger)
+            survivors = await merges.survivors(connection, merged) if merged else {}
+            if not survivors:
+                results, decisions = _decided(batch, ledger)
+                if decisions:
+                    await save(connection, decisions, now)
+        if survivors:
+            # Their locks come first, so all begins anew; nothing was decided.
+            return await self._commit([_following(command, survivors) for command in commands])
         self._watch.committed(decisions, self._programs)
         if self._hints is not None:
             self._hints.committed(decisions)
@@ -286,6 +268,25 @@ def _still_standing(batch: Sequence[Waiting]) -> list[Waiting]:
         else:
             standing.append(waiting)
     return standing
+
+
+def _merged(batch: Sequence[Prepared], ledger: Ledger) -> set[MemberOf]:
+    """Members whom commands name and who are one with others by now."""
+    return {
+        (program_id, member_id)
+        for program_id, command in ((p.command.actor.program_id, p.command) for p in batch)
+        if not isinstance(command, Merge)
+        for member_id in command.members
+        if (member := ledger[program_id][0].members.get(member_id)) and member.status == Status.MERGED
+    }
+
+
+def _following(command: Command, survivors: Mapping[MemberOf, UUID]) -> Command:
+    """The same request, as its caller put it, about who lives on; a merge is about those that it names."""
+    if isinstance(command, Merge):
+        return command
+    program_id = command.actor.program_id
+    return command.following({member: into for (p, member), into in survivors.items() if p == program_id})
 
 
 def _decided(batch: Sequence[Prepared], ledger: Ledger) -> tuple[list[Result], list[tuple[UUID, Decision]]]:

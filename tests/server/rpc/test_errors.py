@@ -36,7 +36,7 @@ def details(error: BaseException, kind: type[Any]) -> list[Any]:
 
 
 def test_every_category_has_a_code_of_its_own() -> None:
-    concrete = {getattr(errors, name) for name in CATEGORIES} - {errors.Retryable, errors.Merged}
+    concrete = {getattr(errors, name) for name in CATEGORIES} - {errors.Retryable}
     assert set(CODES) == concrete
     assert len(set(CODES.values())) == len(CODES)
 

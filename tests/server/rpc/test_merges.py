@@ -13,6 +13,7 @@ from loyalty.v1 import member_pb2 as pb
 from server import secrets
 from server.domain.actor import CallerKind
 from server.operations.verify import Result, verify
+from tests.server.rpc.test_journal import accrual, journal_of, outcomes, redemption
 from tests.support.published import publish
 from tests.support.refusals import read, refusal
 from tests.support.servers import Laurel
@@ -421,3 +422,19 @@ async def test_the_ledger_of_all_this_is_proved(shop: Laurel) -> None:
     keys = secrets.load(shop.settings.secrets_file).ledger.keys
     results = [step async for step in verify(shop.database, keys) if isinstance(step, Result)]
     assert [(r.check, f.problem) for r in results for f in r.findings] == []
+
+
+async def test_entries_keep_their_order_whichever_id_they_name(shop: Laurel) -> None:
+    old, new = await shop.register(), await shop.register()
+    await merge(shop, new, old)
+    entries = []
+    for _ in range(40):
+        # Nothing is ever left, so one that overtook another would find too little.
+        entries += [accrual(old, 10), redemption(new, 100), accrual(new, 10), redemption(old, 100)]
+    async with journal_of(shop) as journal:
+        results = await journal.batch(*entries)
+        assert outcomes(results) == ["accrue", "redeem"] * 80
+        versions = [r.accrue.version or r.redeem.version for r in results]
+        assert versions == list(range(versions[0], versions[0] + 160))
+        assert {r.accrue.member_id or r.redeem.member_id for r in results} == {new}
+        assert await journal.batch(*entries) == results

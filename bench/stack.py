@@ -18,10 +18,11 @@ from bench import ledgers, shop, tools
 from bench.ledgers import Ledger, Size
 from bench.load import Target
 from laurel.protos import ROOT
+from laurel.stack.children import STOP_SIGNALS
 from laurel.stack.postgres import EmbeddedPostgres
 from laurel.stack.processes import end_child, open_log, spawn
 from laurel.stack.redis import EmbeddedRedis
-from laurel.stack.servers import STOP_SIGNALS, ServerProcess, reserve
+from laurel.stack.servers import ServerProcess, reserve
 from server import secrets
 
 READY_SECONDS = 20.0

@@ -9,6 +9,7 @@ import click
 COMMANDS = {
     "up": "laurel.commands.up:up",
     "serve": "laurel.commands.serve:serve",
+    "worker": "laurel.commands.worker:worker",
     "gateway": "laurel.commands.gateway:gateway",
     "migrate": "laurel.commands.migrate:migrate",
     "doctor": "laurel.commands.doctor:doctor",

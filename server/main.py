@@ -38,6 +38,7 @@ from server.operations.rules import Rules
 from server.operations.runs import Runs
 from server.operations.schedule import attend
 from server.operations.tokens import Tokens
+from server.operations.wakeups import WakeUps
 from server.operations.watch import Commits, Lag
 from server.readiness import Readiness
 from server.rpc import reflection
@@ -196,6 +197,9 @@ class Server:
         opened.push_async_callback(RedisState(self.telemetry, redis).close)
         hints = Hints(redis)
         opened.push_async_callback(hints.close)
+        wake_ups = WakeUps(redis)
+        database.committed = wake_ups.ring
+        opened.push_async_callback(_cancel, asyncio.create_task(wake_ups.run()))
         programs = Programs()
         self.readiness = readiness = Readiness(database, programs)
         opened.push_async_callback(_cancel, asyncio.create_task(readiness.load_rules()))

@@ -18,6 +18,7 @@ from laurel.cli import laurel as command
 from laurel.commands.up import up
 from server.settings import Settings
 from tests.support.servers import Laurel
+from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -127,7 +128,7 @@ def test_make_targets_named_are_there() -> None:
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(LAUREL_\w+)` \|.*\| (.+) \|$", README, re.MULTILINE))
-    fields = {**Settings.model_fields, **GatewaySettings.model_fields}
+    fields = {**Settings.model_fields, **GatewaySettings.model_fields, **WorkerSettings.model_fields}
     assert set(rows) == {f"LAUREL_{name.upper()}" for name in fields}
     for name, field in fields.items():
         shown = rows[f"LAUREL_{name.upper()}"]

@@ -19,6 +19,8 @@ from laurel.stack.folder import read_json
 from laurel.stack.progress import Progress
 from laurel.stack.supervisor import Options, Stack
 
+WORKER_OPS_PORT = 9484
+
 
 class Stopped(BaseException):
     """Somebody asked us to stop."""
@@ -87,6 +89,15 @@ class Stopped(BaseException):
     help="Server processes that share the port.",
 )
 @click.option(
+    "--workers",
+    envvar="LAUREL_WORKERS",
+    type=click.IntRange(0, 64),
+    default=1,
+    show_default=True,
+    show_envvar=True,
+    help="Worker processes, which follow what happened.",
+)
+@click.option(
     "--drain-seconds",
     envvar="LAUREL_DRAIN_SECONDS",
     type=click.FloatRange(0),
@@ -103,9 +114,10 @@ def up(
     http_port: int,
     ops_port: int,
     servers: int,
+    workers: int,
     drain_seconds: float,
 ) -> None:
-    """Run the local stack: PostgreSQL, Redis, the demo programs and the server.
+    """Run the local stack: PostgreSQL, Redis, the demo programs, the server and a worker.
 
     It stays in the foreground; Ctrl-C stops it in order and keeps its data. With
     LAUREL_DATABASE_URL or LAUREL_REDIS_URL set it uses those servers instead of its own.
@@ -127,6 +139,8 @@ def up(
         secrets_file=Path(given) if (given := os.environ.get("LAUREL_SECRETS_FILE")) else None,
         drain_seconds=drain_seconds,
         ops_port=None if os.environ.get("LAUREL_OPS_PORT") == "" else ops_port,
+        workers=workers,
+        worker_ops_port=_worker_ops_port(ops_port),
         checkpoint_file=os.environ.get("LAUREL_CHECKPOINT_FILE"),
     )
     progress = Progress()
@@ -148,6 +162,14 @@ def up(
     progress.say(f"stopped; the data is kept in {stack.folder.path}")
 
 
+def _worker_ops_port(ops_port: int) -> int | None:
+    """As for servers: a free one where they take a free one, none where they have none."""
+    given = os.environ.get("LAUREL_WORKER_OPS_PORT", os.environ.get("LAUREL_OPS_PORT"))
+    if given == "":
+        return None
+    return int(os.environ.get("LAUREL_WORKER_OPS_PORT") or (WORKER_OPS_PORT if ops_port else 0))
+
+
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
     raise Stopped
 
@@ -162,6 +184,8 @@ def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
     progress.say(f"  REST           http://{stack.http_address}, to try at /docs")
     for place in stack.ops:
         progress.say(f"  health         http://{place}/readyz, with /livez and /metrics")
+    for place in stack.worker_ops:
+        progress.say(f"  worker health  http://{place}/readyz, with /livez and /metrics")
     if stack.issuer:
         progress.say(f"  demo logins    {stack.issuer} for {', '.join(users())}, without passwords")
     progress.say(f"  terminal key   {keys[DEFAULT_PROGRAM]['terminal']}")

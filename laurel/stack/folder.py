@@ -29,6 +29,10 @@ class DataFolder:
         """Where server process ``number``, from 1, writes its log."""
         return self.path / f"server-{number}.log"
 
+    def worker_log(self, number: int) -> Path:
+        """Where worker process ``number``, from 1, writes its log."""
+        return self.path / f"worker-{number}.log"
+
     def hold(self) -> None:
         """Make the folder and take its lock, until ``release`` or our end. Raises StackError."""
         try:

@@ -1,9 +1,7 @@
 """The server processes of the local stack: `python -m laurel.process`, the same ports for all of them."""
 
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -14,57 +12,21 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from laurel import channels
-from laurel.stack.processes import POLL_SECONDS, StackError, end_child, last_lines, open_log, spawn
+from laurel.stack.children import Child
+from laurel.stack.processes import POLL_SECONDS, StackError, last_lines
 
 READY_SECONDS = 60.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 COMMAND = (sys.executable, "-m", "laurel.process")
 # In the command line of every server process, to know a stray by.
 MARK = "-m laurel.process"
 
 
-class ServerProcess:
+class ServerProcess(Child):
     """One server process and its log."""
 
     def __init__(self, environment: Mapping[str, str], log: Path, drain_seconds: float) -> None:
-        self._environment = environment
-        self._log = log
-        self._drain_seconds = drain_seconds
-        self._child: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id, 0 if it never ran."""
-        return 0 if self._child is None else self._child.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is alive."""
-        return self._child is not None and self._child.poll() is None
-
-    @property
-    def ending(self) -> str:
-        """How the process ended, in words."""
-        code = None if self._child is None else self._child.poll()
-        if code is None:
-            return "still runs"
-        return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-
-    def start(self) -> None:
-        """Start the process; it isn't ready yet. Call it from the main thread."""
-        with open_log(self._log) as log:
-            self._child = spawn(COMMAND, log=log, dies_by=signal.SIGTERM, environment=self._environment)
-
-    def ask_to_stop(self) -> None:
-        """Ask it to take no more calls, to finish those under way and to end."""
-        if self.running and self._child is not None:
-            self._child.send_signal(signal.SIGTERM)
-
-    def stop(self) -> None:
-        """Ask, wait for it to drain, and end it if it takes too long."""
-        if self._child is not None:
-            grace = float(self._environment.get("LAUREL_GRACE_SECONDS") or 0)
-            end_child(self._child, STOP_SIGNALS, grace + self._drain_seconds + 5.0)
+        grace = float(environment.get("LAUREL_GRACE_SECONDS") or 0)
+        super().__init__(COMMAND, environment, log, grace + drain_seconds + 5.0)
 
     def wait_until_serving(self, address: str) -> None:
         """Wait until a server of this address says so and this process listens. Raises StackError."""
@@ -72,9 +34,9 @@ class ServerProcess:
         port = int(address.rpartition(":")[2])
         while not (self._listens(port) and is_serving(address)):
             if not self.running:
-                raise StackError(f"the server {self.ending}; from {self._log}:\n{last_lines(self._log, 15)}")
+                raise StackError(f"the server {self.ending}; from {self.log}:\n{last_lines(self.log, 15)}")
             if time.monotonic() > deadline:
-                raise StackError(f"the server isn't ready after {READY_SECONDS:.0f} s; see {self._log}")
+                raise StackError(f"the server isn't ready after {READY_SECONDS:.0f} s; see {self.log}")
             time.sleep(POLL_SECONDS * 3)
 
     def _listens(self, port: int) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,12 +15,15 @@ import redis
 from laurel import demo, probes
 from laurel.issuer import stack as issuer
 from laurel.issuer.users import SYSTEM
+from laurel.stack.children import STOP_SIGNALS, Child
 from laurel.stack.folder import DataFolder, read_json, write_json
 from laurel.stack.postgres import EmbeddedPostgres
 from laurel.stack.processes import StackError, end_stray
 from laurel.stack.progress import Progress
 from laurel.stack.redis import EmbeddedRedis
-from laurel.stack.servers import MARK, STOP_SIGNALS, ServerProcess, reserve
+from laurel.stack.servers import MARK, ServerProcess, reserve
+from laurel.stack.workers import MARK as WORKER_MARK
+from laurel.stack.workers import WorkerProcess
 from migrations import migrate
 from server import secrets
 
@@ -48,6 +51,9 @@ class Options:
     drain_seconds: float
     # Of the first server's ops listener; the others' follow. None: they have none.
     ops_port: int | None = None
+    workers: int = 1
+    # The same of the first worker.
+    worker_ops_port: int | None = None
     # Where checkpoints go: "" for none, None for the data folder.
     checkpoint_file: str | None = None
 
@@ -83,7 +89,7 @@ class Watched:
             wait = min(0.25 * 2**self._failures, LONGEST_WAIT_SECONDS)
             self._failures += 1
             self._due = now + wait
-            how = f" ({self.part.ending})" if isinstance(self.part, ServerProcess) else ""
+            how = f" ({self.part.ending})" if isinstance(self.part, Child) else ""
             say(f"{self.name} died{how}; it starts again in {wait:g} s")
         if now < self._due:
             return False
@@ -98,7 +104,7 @@ class Watched:
 
 
 class Stack:
-    """PostgreSQL, Redis and the servers of one data folder. Use it from the main thread."""
+    """PostgreSQL, Redis, the servers and the workers of one data folder. Use it from the main thread."""
 
     def __init__(self, options: Options, progress: Progress) -> None:
         self.folder = DataFolder(options.data_folder)
@@ -117,7 +123,9 @@ class Stack:
         self.checkpoint_file = str(self.folder.checkpoints) if named is None else named
         self._parts: list[Watched] = []
         self._servers: list[ServerProcess] = []
+        self._workers: list[WorkerProcess] = []
         self.ops: list[str] = []
+        self.worker_ops: list[str] = []
         # What was started is stopped in the reverse order, however far the start came.
         self._undo = contextlib.ExitStack()
 
@@ -125,8 +133,10 @@ class Stack:
         """Bring everything up, a step after the other. Raises StackError; call ``stop`` then too."""
         self.folder.hold()
         self._undo.callback(self.folder.release)
-        for pid in read_json(self.folder.runtime).get("servers", []):
-            end_stray(pid, MARK, STOP_SIGNALS)
+        left = read_json(self.folder.runtime)
+        for kind, mark in (("servers", MARK), ("workers", WORKER_MARK)):
+            for pid in left.get(kind, []):
+                end_stray(pid, mark, STOP_SIGNALS)
         held = self._undo.enter_context(reserve(self._options.host, self._options.port))
         self.address = f"{_bracketed(self._options.host)}:{held.getsockname()[1]}"
         held_http = self._undo.enter_context(
@@ -140,7 +150,10 @@ class Stack:
         self._migrate(new_secrets)
         with self._progress.step("demo programs"):
             asyncio.run(demo.seed_programs(self.database_url, self.folder.keys, self._progress.say))
+        # Before the servers, so that they are stopped after them: what servers still did is worked off.
+        self._start_workers()
         self._start_servers(held.getsockname()[1], http_port)
+        self._await_workers()
         with self._progress.step("demo rules"):
             demo.seed_rules(self.address, read_json(self.folder.keys), self._progress.say)
         if self.issuer:
@@ -158,7 +171,7 @@ class Stack:
                 self._write_runtime()
 
     def stop(self) -> None:
-        """Drain the servers, then stop Redis, then PostgreSQL. The data stays."""
+        """Drain the servers, then the workers, then stop Redis, then PostgreSQL. The data stays."""
         self._parts.clear()
         self._undo.close()
 
@@ -224,12 +237,45 @@ class Stack:
                 )
             step.note = f"{len(applied)} applied" if applied else "nothing to do"
 
-    def _start_servers(self, port: int, http_port: int) -> None:
-        environment = {
-            **os.environ,
+    def _start_workers(self) -> None:
+        environment = {**os.environ, **self._places()}
+        self._undo.callback(self._stopping("workers", lambda: _stop(self._workers)))
+        self._undo.callback(self.folder.runtime.unlink, missing_ok=True)
+        for number in range(1, self._options.workers + 1):
+            ops = self._reserve_ops(self._options.worker_ops_port, number)
+            host, _, port = ops.rpartition(":")
+            worker = WorkerProcess(
+                environment | {"LAUREL_WORKER_OPS_HOST": host or OPS_HOST, "LAUREL_WORKER_OPS_PORT": port},
+                self.folder.worker_log(number),
+                self._options.drain_seconds,
+                ops,
+            )
+            worker.start()
+            self._workers.append(worker)
+            if ops:
+                self.worker_ops.append(ops)
+        self._write_runtime()
+
+    def _await_workers(self) -> None:
+        count = self._options.workers
+        with self._progress.step("worker" if count == 1 else f"{count} workers"):
+            for worker in self._workers:
+                worker.wait_until_at_work()
+        for number, worker in enumerate(self._workers, start=1):
+            self._parts.append(Watched("the worker" if count == 1 else f"worker {number}", worker))
+
+    def _places(self) -> dict[str, str]:
+        """What every process of ours is told."""
+        return {
             "LAUREL_DATABASE_URL": self.database_url,
             "LAUREL_REDIS_URL": self.redis_url,
             "LAUREL_SECRETS_FILE": str(self._secrets),
+        }
+
+    def _start_servers(self, port: int, http_port: int) -> None:
+        environment = {
+            **os.environ,
+            **self._places(),
             "LAUREL_HOST": self._options.host,
             "LAUREL_PORT": str(port),
             "LAUREL_HTTP_HOST": self._options.http_host,
@@ -240,11 +286,14 @@ class Stack:
         }
         count = self._options.servers
         with self._progress.step("server" if count == 1 else f"{count} servers") as step:
-            self._undo.callback(self._stopping("servers", self._stop_servers))
-            self._undo.callback(self.folder.runtime.unlink, missing_ok=True)
+            self._undo.callback(self._stopping("servers", lambda: _stop(self._servers)))
             for number in range(1, count + 1):
+                ops = self._reserve_ops(self._options.ops_port, number)
+                host, _, ops_port = ops.rpartition(":")
+                if ops:
+                    self.ops.append(ops)
                 server = ServerProcess(
-                    environment | self._reserve_ops(number),
+                    environment | {"LAUREL_OPS_HOST": host or OPS_HOST, "LAUREL_OPS_PORT": ops_port},
                     self.folder.server_log(number),
                     self._options.drain_seconds,
                 )
@@ -265,25 +314,16 @@ class Stack:
         self.issuer = f"http://{self.http_address}{issuer.PATH}/"
         return issuer.prepare(self.folder.path, self._options.http_host, http_port)
 
-    def _reserve_ops(self, number: int) -> dict[str, str]:
-        """Where a server tells of itself: on the port wished for, or a free one if somebody has that."""
-        first = self._options.ops_port
+    def _reserve_ops(self, first: int | None, number: int) -> str:
+        """Where a process tells of itself: on the port wished for, or a free one if somebody has that."""
         if first is None:
-            return {"LAUREL_OPS_PORT": ""}
+            return ""
         try:
             held = reserve(OPS_HOST, first + number - 1 if first else 0)
         except StackError:
             held = reserve(OPS_HOST, 0)
         self._undo.enter_context(held)
-        port = held.getsockname()[1]
-        self.ops.append(f"{OPS_HOST}:{port}")
-        return {"LAUREL_OPS_HOST": OPS_HOST, "LAUREL_OPS_PORT": str(port)}
-
-    def _stop_servers(self) -> None:
-        for server in self._servers:
-            server.ask_to_stop()
-        for server in self._servers:
-            server.stop()
+        return f"{OPS_HOST}:{held.getsockname()[1]}"
 
     def _stopping(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
@@ -302,13 +342,23 @@ class Stack:
                 "address": self.address,
                 "http_address": self.http_address,
                 "ops": self.ops,
+                "worker_ops": self.worker_ops,
                 "database_url": self.database_url,
                 "redis_url": self.redis_url,
                 "secrets_file": str(self._secrets),
                 "checkpoint_file": self.checkpoint_file,
                 "servers": [server.pid for server in self._servers],
+                "workers": [worker.pid for worker in self._workers],
             },
         )
+
+
+def _stop(children: Sequence[Child]) -> None:
+    """All at once, and wait for each."""
+    for child in children:
+        child.ask_to_stop()
+    for child in children:
+        child.stop()
 
 
 async def _has_members(url: str) -> bool:

@@ -1,11 +1,12 @@
 """The pool of connections, and what a broken one means to a caller."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
 from server.domain.errors import Unavailable
+from server.store.epochs import begin_if_restored
 from server.store.watch import statements
 from telemetry.traces import current
 
@@ -52,22 +53,28 @@ def unavailable() -> Unavailable:
 class Database:
     """Connections to PostgreSQL, made when first needed and again after they broke.
 
-    ``waiting`` counts those who wait for one.
+    ``waiting`` counts those who wait for one. ``committed`` is called after each transaction that was
+    committed, and must neither fail nor take long.
     """
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
         self.waiting = 0
+        self.committed: Callable[[], None] = _nobody
 
     @classmethod
-    async def open(cls, url: str, connections: int = 6) -> "Database":
-        """A pool of at most ``connections``; raises what asyncpg raises if the first can't be made."""
+    async def open(cls, url: str, connections: int = 6, **session: str) -> "Database":
+        """A pool of at most ``connections``; raises what asyncpg raises if the first can't be made.
+
+        ``session``: settings of PostgreSQL's that are to be others than usual.
+        """
         pool = await asyncpg.create_pool(
             url,
             min_size=1,
             max_size=connections,
             command_timeout=30,
             timeout=5,
+            init=begin_if_restored,
             reset=_keep_session,
             server_settings={
                 "application_name": "laurel",
@@ -76,6 +83,7 @@ class Database:
                 "statement_timeout": "30s",
                 "lock_timeout": "20s",
                 "jit": "off",
+                **session,
             },
         )
         return cls(pool)
@@ -146,6 +154,11 @@ class Database:
                     await connection.execute("ROLLBACK")
                 raise
             await connection.execute("COMMIT")
+            self.committed()
+
+
+def _nobody() -> None:
+    """Nobody wants to know of commits."""
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:

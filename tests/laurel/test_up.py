@@ -56,7 +56,7 @@ def test_what_it_promises_works_and_ctrl_c_keeps_the_data(home: Path) -> None:
         secrets = (home / ".laurel" / "secrets.json").read_bytes()
         assert stack.end(signal.SIGINT) == 0
         ends = [line.split()[0] for line in stack.lines if line.endswith("stopped")]
-        assert ends == ["servers", "Redis", "PostgreSQL"]
+        assert ends == ["servers", "workers", "Redis", "PostgreSQL"]
     assert not (home / ".laurel" / "stack.json").exists()
 
     with up(home) as stack:

@@ -1,0 +1,168 @@
+"""One worker process: its parts, started and stopped in order."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from uuid import uuid4
+
+import asyncpg
+import structlog
+
+from server import heap, secrets
+from server.ids import new_id
+from server.secrets import SecretsError
+from server.store.database import Database
+from telemetry.listener import Listener
+from telemetry.setup import Telemetry, TelemetryError
+from workers.jobs import Jobs
+from workers.relay import Relay
+from workers.settings import WorkerSettings
+from workers.subscriptions import SUBSCRIPTIONS, Subscription
+from workers.watch import Watch
+
+SERVICE = "laurel-worker"
+CLOSE_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The worker can't start; the message says why and what to do, and holds no secret."""
+
+
+class Process:
+    """The parts of a worker. Once started, ``ops_port`` is where it tells of itself, None if nowhere."""
+
+    def __init__(
+        self, settings: WorkerSettings, subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS
+    ) -> None:
+        self.ops_port: int | None = None
+        self._settings = settings
+        self._subscriptions = subscriptions
+        self._closing = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        """Be at work on return. Raises StartError; what had started is stopped again."""
+        async with contextlib.AsyncExitStack() as opened:
+            await self._open(opened)
+            self._closing = opened.pop_all()
+
+    async def stop(self) -> None:
+        """Begin nothing more, let what is under way finish for ``worker_drain_seconds``, and close."""
+        await self._closing.aclose()
+
+    async def _open(self, opened: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        try:
+            secrets.load(settings.secrets_file)
+            telemetry = await Telemetry.start(SERVICE)
+        except (SecretsError, TelemetryError) as error:
+            raise StartError(str(error)) from None
+        opened.push_async_callback(telemetry.close)
+        database = await _open_database(settings)
+        opened.push_async_callback(_close_database, database)
+        relay = Relay(
+            database,
+            self._subscriptions,
+            f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+            new_id,
+            Watch(telemetry.metrics),
+            settings.worker_lease_seconds,
+        )
+        database.committed = relay.wake
+        relaying = asyncio.create_task(relay.run())
+        opened.push_async_callback(_join, relaying)
+        opened.push_async_callback(relay.stop, settings.worker_drain_seconds)
+        jobs = Jobs(settings.redis_url.get_secret_value(), relay, settings.worker_drain_seconds)
+        working = asyncio.create_task(jobs.run())
+        opened.push_async_callback(_join, working)
+        opened.callback(jobs.stop)
+        await self._open_ops(opened, telemetry, database)
+
+    async def _open_ops(
+        self, opened: contextlib.AsyncExitStack, telemetry: Telemetry, database: Database
+    ) -> None:
+        settings = self._settings
+        if settings.worker_ops_port is None:
+            return
+
+        async def database_answers() -> str:
+            try:
+                async with database.connection() as connection:
+                    await connection.execute("SELECT 1")
+            except Exception:  # noqa: BLE001 - whatever it is, it doesn't answer
+                return "can't be reached"
+            return ""
+
+        listener = Listener(telemetry, {"database": database_answers})
+        try:
+            await listener.open(settings.worker_ops_host, settings.worker_ops_port)
+        except OSError as error:
+            raise StartError(
+                f"can't listen on {settings.worker_ops_host}:{settings.worker_ops_port} for /readyz and "
+                f"/metrics ({error.strerror}); LAUREL_WORKER_OPS_PORT names another port, 0 for a free one, "
+                "empty for none"
+            ) from None
+        opened.push_async_callback(listener.close)
+        self.ops_port = listener.port
+
+
+async def _open_database(settings: WorkerSettings) -> Database:
+    # Whatever waits longer than a lease lasts is of no use.
+    patience = f"{settings.worker_lease_seconds * 400:.0f}ms"
+    try:
+        return await Database.open(
+            settings.database_url.get_secret_value(),
+            settings.worker_database_connections,
+            application_name="laurel-worker",
+            lock_timeout=patience,
+            statement_timeout=patience,
+        )
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StartError(
+            f"the database of LAUREL_DATABASE_URL can't be opened ({type(error).__name__}); "
+            "is it running, and do address, user and password fit?"
+        ) from None
+
+
+async def _close_database(database: Database) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await database.close()
+    except TimeoutError:
+        database.terminate()
+
+
+async def _join(task: asyncio.Task[None]) -> None:
+    await task
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: WorkerSettings, subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS
+) -> AsyncIterator[Process]:
+    """A worker for as long as the block lasts."""
+    process = Process(settings, subscriptions)
+    await process.start()
+    try:
+        yield process
+    finally:
+        await process.stop()
+
+
+async def work(settings: WorkerSettings, subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS) -> None:
+    """Work until SIGTERM or SIGINT. One JSON line on standard output tells that it has begun."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    async with running(settings, subscriptions) as process:
+        heap.settle()
+        print(json.dumps({"event": "ready", "ops_port": process.ops_port}), file=sys.stdout, flush=True)
+        await asked.wait()
+        log.info("stopping", drain_seconds=settings.worker_drain_seconds)

@@ -1,0 +1,35 @@
+"""Settings of a worker process, read from the environment as LAUREL_<NAME>."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """What a worker needs to know. Those without ``worker`` in the name are the server's too."""
+
+    model_config = SettingsConfigDict(env_prefix="LAUREL_", extra="ignore")
+
+    database_url: SecretStr = Field(
+        description="PostgreSQL 15 or newer, as postgresql://user:password@host/name"
+    )
+    redis_url: SecretStr = Field(description="Redis 6.2 or newer, as redis://host:port/0 or unix:///path")
+    secrets_file: Path = Field(description="JSON with the ledger, master, blind-index and page-token keys")
+    worker_database_connections: int = Field(
+        default=6, ge=2, le=100, description="connections per worker process"
+    )
+    worker_lease_seconds: float = Field(
+        default=10.0, ge=0.5, description="somebody else takes over from a worker that hangs for so long"
+    )
+    worker_drain_seconds: float = Field(default=10.0, ge=0, description="time for work under way on SIGTERM")
+    worker_ops_host: str = Field(default="127.0.0.1", description="address of /metrics, /livez and /readyz")
+    worker_ops_port: int | None = Field(
+        default=9484, ge=0, le=65535, description="their port; 0 picks a free one, empty: none"
+    )
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("worker_ops_port", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value

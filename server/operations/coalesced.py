@@ -1,9 +1,9 @@
 """Reads that wait at the same moment become one query, as writes become one batch.
 
-A lone read starts at once. While ``lanes`` queries are under way the others gather, and
-the next query answers all of them: a query costs more in waking up for its answer than
-in reading. No read ever joins a query that has begun, so each sees whatever was
-committed before it was asked.
+A lone read starts at once. While a query is under way the others gather, and the next query
+answers all of them: a query costs more in waking up for its answer than in reading. Those
+who have waited for long don't wait for a slow query, but start another beside it. No read
+ever joins a query that has begun, so each sees whatever was committed before it was asked.
 """
 
 import asyncio
@@ -19,7 +19,10 @@ Value = TypeVar("Value")
 
 MOST_AT_ONCE = 256
 MOST_WAITING = 4096
-LANES = 2
+LANES = 4
+# Several times what a query takes. With a second query always under way instead, a read costs a
+# fifth more CPU here and twice as much in the database.
+PATIENCE_SECONDS = 0.010
 RETRY_AFTER_SECONDS = 0.5
 
 
@@ -41,6 +44,7 @@ class Coalesced(Generic[Key, Value]):
         self._read = read
         self._waiting: list[_Waiting[Key, Value]] = []
         self._under_way: set[asyncio.Task[None]] = set()
+        self._patience: asyncio.TimerHandle | None = None
 
     async def get(self, key: Key) -> Value | None:
         """What the key leads to, None if nothing. Raises Unavailable, and OVERLOADED when too many wait."""
@@ -48,25 +52,39 @@ class Coalesced(Generic[Key, Value]):
             raise ResourceExhausted("OVERLOADED", "too many reads are waiting", None, RETRY_AFTER_SECONDS)
         answer: asyncio.Future[Value | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(key, answer, current.get()))
-        # If others wait already, a query that will take them all has been started, or none may be.
-        if len(self._waiting) == 1 and len(self._under_way) < LANES:
-            self._start()
+        # If others wait already, it is seen to that a query takes them all.
+        if len(self._waiting) == 1:
+            if self._under_way:
+                self._be_patient()
+            else:
+                self._start()
         return await answer
 
+    def _be_patient(self) -> None:
+        self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._hurry)
+
+    def _hurry(self) -> None:
+        """Start another query beside those that take so long."""
+        if self._waiting and len(self._under_way) < LANES:
+            self._start()
+
     def _start(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
         task = asyncio.create_task(self._answer())
         self._under_way.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)
-        if self._waiting and len(self._under_way) < LANES:
-            self._start()
+        self._hurry()
 
     async def _answer(self) -> None:
         # Those who gave up meanwhile need no answer.
         batch = [w for w in self._waiting[:MOST_AT_ONCE] if not w.answer.done()]
         del self._waiting[:MOST_AT_ONCE]
+        if self._waiting:
+            self._be_patient()
         if not batch:
             return
         # The query belongs to the first of its traces that is sampled.

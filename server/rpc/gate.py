@@ -19,6 +19,7 @@ from uuid import UUID
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
+from server import ids
 from server.domain.actor import Actor, CallerKind, StepUp
 from server.domain.errors import (
     Aborted,
@@ -439,7 +440,7 @@ def _member(declaration: Declaration, actor: Actor, request: Message) -> UUID | 
 
 def _uuid(text: str) -> UUID | None:
     try:
-        return UUID(text)
+        return ids.parsed(text)
     except ValueError:
         return None
 

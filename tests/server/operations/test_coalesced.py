@@ -29,7 +29,9 @@ class Shelf:
         return dict(rows)
 
 
-async def test_who_waits_while_queries_run_shares_the_next(database: Database) -> None:
+async def test_who_waits_long_for_slow_queries_starts_another_until_there_are_too_many(
+    database: Database,
+) -> None:
     shelf = Shelf()
     squares = Coalesced(database, shelf.read)
     first = []
@@ -39,7 +41,7 @@ async def test_who_waits_while_queries_run_shares_the_next(database: Database) -
     rest = [asyncio.create_task(squares.get(n)) for n in (4, 5, 4, 6)]
     await asyncio.sleep(0)
     shelf.open.set()
-    assert await asyncio.gather(*first) == [0, None]
+    assert await asyncio.gather(*first) == [0, None, 4, None]
     assert await asyncio.gather(*rest) == [16, None, 16, 36]
     assert shelf.queries[LANES:] == [{4, 5, 6}]
 

@@ -6,7 +6,7 @@ everything that deciding looks at, one statement for everything that changes, CO
 
 from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +31,7 @@ from server.domain.points import prepare
 from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluate import cap_keys
 from server.domain.rules.evaluation import CapKey
+from server.operations.matching import latest_purchases, sought
 from server.operations.outcomes import outcome_from, outcome_text
 from server.operations.programs import Programs, Snapshot
 from server.secrets import Keyring
@@ -86,9 +87,11 @@ async def load(
         batch = prepared([p.command for p in batch], snapshots)
         _, found = await _ask(connection, known, _questions(batch, snapshots, now))
     ledger = _ledger(snapshots, found, now, new_id, ledger_keys)
-    for command, *_ in batch:
-        if isinstance(command, Return) and command.event_id is None:
-            ledger[command.actor.program_id][0].returning.add(command.member_id)
+    for owner, wanted in sought(batch).items():
+        books = ledger[owner[0]][0]
+        books.returning.add(owner[1])
+        skew = timedelta(seconds=snapshots[owner[0]].program.clock_skew_seconds)
+        books.purchases |= await latest_purchases(connection, owner, wanted, skew)
     return batch, ledger
 
 
@@ -117,7 +120,6 @@ def _questions(
         "requests": keys.requests_known(wanted.requests),
         "orders": keys.orders_known(wanted.orders),
         **({"purchases": past.purchases_named(wanted.purchases)} if wanted.purchases else {}),
-        **({"candidates": past.purchases_of(wanted.items)} if wanted.items else {}),
         **(
             {"spent": past.spent(wanted.spent), "drawn": past.lots_drawn(wanted.spent)}
             if wanted.spent
@@ -141,7 +143,6 @@ class Wanted:
         self.requests: list[RequestKey] = []
         self.orders: list[tuple[UUID, OrderKey]] = []
         self.purchases: list[tuple[UUID, UUID, UUID]] = []
-        self.items: dict[MemberOf, set[str]] = {}
         self.spent: list[tuple[UUID, UUID, UUID]] = []
         self.adjustments: list[tuple[UUID, UUID]] = []
         self.origins: set[MemberOf] = set()
@@ -191,8 +192,6 @@ class Wanted:
                 self.origins.add(owner)
                 if command.event_id is not None:
                     self.purchases.append((*owner, command.event_id))
-                else:
-                    self.items.setdefault(owner, set()).update(item.sku for item in command.items)
             case Refund():
                 self.spent.append((*owner, command.transaction_id))
 
@@ -225,9 +224,8 @@ def _ledger(
         result[program_id][0].orders[key] = order
     for (program_id, member_id), counters in found["usage"].items():
         result[program_id][0].cap_usage[member_id] = counters
-    for name in ("purchases", "candidates"):
-        for (program_id, event_id), purchase in found.get(name, {}).items():
-            result[program_id][0].purchases[event_id] = purchase
+    for (program_id, event_id), purchase in found.get("purchases", {}).items():
+        result[program_id][0].purchases[event_id] = purchase
     for (program_id, transaction_id), spent in found.get("spent", {}).items():
         result[program_id][0].spent[transaction_id] = spent
     for program_id, origins in found.get("origins", {}).items():

@@ -1,8 +1,8 @@
 """Purchases and redemptions of the past, as returns and refunds need them."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from server.domain.ledger import Allocation, Lot
@@ -43,21 +43,46 @@ def purchases_named(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dic
     )
 
 
-def purchases_of(wanted: Mapping[MemberOf, Collection[str]]) -> Question[dict[RowOf, Purchase]]:
-    """All purchases in which members bought any of these SKUs."""
-    rows = [(*member, json.dumps([[sku]])) for member, skus in wanted.items() for sku in skus]
+class Page(NamedTuple):
+    """So many of the latest events before that id, of a member and of all who were merged into it."""
+
+    program_id: UUID
+    owner_id: UUID
+    before: UUID
+    size: int
+
+
+# Newest first by recording, which is what the index has in order. Of each member a page, then of all.
+PAGE = f"""
+    SELECT e.*, wanted.owner_id
+      FROM (SELECT $1::uuid AS program_id, $2::uuid AS owner_id) AS wanted,
+           {OWN},
+           LATERAL (SELECT * FROM event_log l
+                     WHERE l.program_id = wanted.program_id AND l.member_id = own.member_id
+                       AND l.event_id < $3::uuid
+                     ORDER BY l.event_id DESC LIMIT $4::integer) AS e
+     ORDER BY e.event_id DESC LIMIT $4::integer"""
+
+
+def purchases_on(page: Page, skus: Collection[str]) -> Question[dict[UUID, Purchase]]:
+    """The purchases of a page in which any of these SKUs was bought, by id."""
     return Question(
         f"""{RECORDED}
-              FROM (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS wanted(program_id, owner_id),
-                   {OWN}
-              JOIN event_log e USING (member_id)
-             WHERE e.program_id = wanted.program_id AND e.event_type = 'points.earned' AND EXISTS (
-                   SELECT FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[])
-                               AS asked(program_id, owner_id, sold)
-                    WHERE asked.program_id = wanted.program_id AND asked.owner_id = wanted.owner_id
-                      AND e.payload -> 'activity' -> 'lines' @> asked.sold)""",
-        tuple([row[column] for row in rows] for column in range(3)),
-        _purchases,
+              FROM ({PAGE}) AS e
+             WHERE e.event_type = 'points.earned' AND EXISTS (
+                   SELECT FROM unnest($5::jsonb[]) AS sold
+                    WHERE e.payload -> 'activity' -> 'lines' @> sold)""",
+        (*page, [json.dumps([[sku]]) for sku in skus]),
+        lambda rows: {event_id: purchase for (_, event_id), purchase in _purchases(rows).items()},
+    )
+
+
+def extent(page: Page) -> Question[tuple[int, UUID]]:
+    """How many events a page has, and the oldest of them."""
+    return Question(
+        f"SELECT ROW(e.event_id) FROM ({PAGE}) AS e",
+        tuple(page),
+        lambda rows: (len(rows), min((row[0] for row in rows), default=page.before)),
     )
 
 

@@ -19,7 +19,6 @@ from uuid import UUID
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
-from server import ids
 from server.domain.actor import Actor, CallerKind, StepUp
 from server.domain.errors import (
     Aborted,
@@ -440,7 +439,7 @@ def _member(declaration: Declaration, actor: Actor, request: Message) -> UUID | 
 
 def _uuid(text: str) -> UUID | None:
     try:
-        return ids.parsed(text)
+        return UUID(text)
     except ValueError:
         return None
 

@@ -16,6 +16,7 @@ from server.domain.adjustments import Adjustment
 from server.domain.commands import Command, Outcome
 from server.domain.errors import Refused
 from server.domain.events import Event, PointsEarned
+from server.domain.households import Household, Invitation, Seat
 from server.domain.ledger import Hold, Lot, Movement, Wallet
 from server.domain.members import Consent
 from server.domain.past import Purchase, Spent, purchase_of
@@ -25,7 +26,7 @@ from server.domain.rules.evaluation import CapKey
 
 
 class MemberState(NamedTuple):
-    """A member as a decision sees it.
+    """A member as a decision sees it, or the pool of a household, which is no person.
 
     ``lots`` and ``holds`` are those that the decision may touch; of a wallet in which something has
     fallen due, all that are open. ``inherited`` is the lifetime of members merged into this one.
@@ -38,6 +39,7 @@ class MemberState(NamedTuple):
     lots: Mapping[UUID, Lot] = MappingProxyType({})
     holds: Mapping[UUID, Hold] = MappingProxyType({})
     inherited: int = 0
+    household: bool = False
 
     def wallet(self, point_type: str) -> Wallet:
         """The wallet, empty if it was never touched."""
@@ -104,7 +106,8 @@ class Changes:
     ``cap_usage``: points to add to a member's counters, or to give back. ``holds``: as they are
     afterwards, by member. ``returned``: units that came back, by purchase and line. ``refunded``: points,
     by row. ``adjustments``: as they are afterwards. ``merged``: members who end, and who lives on.
-    ``consents``: decisions to add, by member.
+    ``consents``: decisions to add, by member. ``households``, ``seats``, ``invitations``: as they are
+    afterwards. ``origins``, ``givers``: of lots that were handed on, as in the books.
     """
 
     cap_usage: dict[tuple[UUID, CapKey], int] = field(default_factory=dict)
@@ -114,6 +117,11 @@ class Changes:
     adjustments: dict[UUID, Adjustment] = field(default_factory=dict)
     merged: dict[UUID, UUID] = field(default_factory=dict)
     consents: list[tuple[UUID, Consent]] = field(default_factory=list)
+    households: dict[UUID, Household] = field(default_factory=dict)
+    seats: dict[UUID, Seat] = field(default_factory=dict)
+    invitations: dict[UUID, Invitation] = field(default_factory=dict)
+    origins: dict[UUID, UUID] = field(default_factory=dict)
+    givers: dict[UUID, UUID] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +151,10 @@ class Books:
     ``cap_usage`` is by member, then by rule and period: points given so far. ``purchases``, ``spent``
     and ``adjustments`` are those that returns, refunds and approvals may concern. ``returning``: members
     whose returns name no purchase, so that what they buy meanwhile counts too.
-    ``consents`` are in force, by member and purpose. ``origins``: of lots that came by merges, the row that
-    their points came from.
+    ``consents`` are in force, by member and purpose. ``origins``: of lots that came by merges or went
+    through a pool, the row that their points came from; ``givers``: of lots in a pool, who gave them.
+    ``seats``: by member, of those who matter, and all of households that are named. ``households`` and
+    ``invitations`` are those that are named.
     """
 
     members: dict[UUID, MemberState] = field(default_factory=dict)
@@ -156,7 +166,11 @@ class Books:
     returning: set[UUID] = field(default_factory=set)
     adjustments: dict[UUID, Adjustment] = field(default_factory=dict)
     consents: dict[UUID, Mapping[str, Consent]] = field(default_factory=dict)
-    origins: Mapping[UUID, UUID] = field(default_factory=dict)
+    origins: dict[UUID, UUID] = field(default_factory=dict)
+    givers: dict[UUID, UUID] = field(default_factory=dict)
+    seats: dict[UUID, Seat] = field(default_factory=dict)
+    households: dict[UUID, Household] = field(default_factory=dict)
+    invitations: dict[UUID, Invitation] = field(default_factory=dict)
 
     def apply(self, decision: Decision) -> None:
         """Take an accepted decision in."""
@@ -178,6 +192,18 @@ class Books:
             spent = self.spent[transaction_id]
             self.spent[transaction_id] = spent._replace(refunded=spent.refunded + points)
         self.adjustments.update(changes.adjustments)
+        self.origins.update(changes.origins)
+        self.givers.update(changes.givers)
+        self._reseat(changes)
+
+    def _reseat(self, changes: Changes) -> None:
+        self.households.update(changes.households)
+        self.invitations.update(changes.invitations)
+        for seat in changes.seats.values():
+            if seat.left_at is None:
+                self.seats[seat.member_id] = seat
+            else:
+                self.seats.pop(seat.member_id, None)
 
     def _remember_purchases(self, decision: Decision) -> None:
         rows = [movement.transaction for movement in decision.movements]

@@ -45,6 +45,16 @@ class Command:
         """Everybody whose wallets it may touch."""
         return (self.member_id,)
 
+    @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Those of whom it matters what household they sit in; its pool may be touched too."""
+        return ()
+
+    @property
+    def households(self) -> tuple[UUID, ...]:
+        """Those that it names."""
+        return ()
+
     def following(self, merged: Mapping[UUID, UUID]) -> "Command":
         """The same request, about who lives on instead of members who were merged. By merged member."""
         return replace(self, member_id=merged.get(self.member_id, self.member_id))
@@ -84,6 +94,11 @@ class Earn(Command):
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
 
     @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Whose household may get what is earned."""
+        return (self.member_id,)
+
+    @property
     def action(self) -> str:
         """The type of event."""
         return self.event_type
@@ -103,10 +118,16 @@ class Earn(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redeem(Command):
-    """Points to spend. ``point_type`` "" is the program's main wallet."""
+    """Points to spend, ``from_household`` out of its pool. ``point_type`` "" is the program's main wallet."""
 
     points: int
     point_type: str = ""
+    from_household: bool = False
+
+    @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Whose household pays, if it is to."""
+        return (self.member_id,) if self.from_household else ()
 
     @property
     def action(self) -> str:
@@ -114,16 +135,22 @@ class Redeem(Command):
         return REDEMPTION
 
     def _particulars(self) -> Sequence[object]:
-        return self.points, self.point_type, self.reason
+        return self.points, self.point_type, self.reason, *(["household"] if self.from_household else [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceHold(Command):
-    """Points to reserve for ``seconds``, 0 for the program's usual time."""
+    """Points to reserve for ``seconds``, 0 for the program's usual time; ``from_household`` of its pool."""
 
     points: int
     point_type: str = ""
     seconds: int = 0
+    from_household: bool = False
+
+    @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Whose household pays, if it is to."""
+        return (self.member_id,) if self.from_household else ()
 
     @property
     def action(self) -> str:
@@ -131,16 +158,31 @@ class PlaceHold(Command):
         return "HOLD"
 
     def _particulars(self) -> Sequence[object]:
-        return self.points, self.point_type, self.seconds, self.reason
+        said = self.points, self.point_type, self.seconds, self.reason
+        return *said, *(["household"] if self.from_household else [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureHold(Command):
-    """Reserved points to spend; 0 for all. What is left is released, unless ``keep_rest``."""
+    """Reserved points to spend; 0 for all. What is left is released, unless ``keep_rest``.
+
+    ``spender_id``: for whom a household's pool pays; rules look at that member.
+    """
 
     hold_id: UUID
     points: int = 0
     keep_rest: bool = False
+    spender_id: UUID | None = None
+
+    @property
+    def members(self) -> tuple[UUID, ...]:
+        """Whose points were reserved, and who spends them."""
+        return (self.member_id,) if self.spender_id is None else (self.member_id, self.spender_id)
+
+    def following(self, merged: Mapping[UUID, UUID]) -> Command:
+        """Either of the two may have been merged."""
+        spender_id = self.spender_id and merged.get(self.spender_id, self.spender_id)
+        return replace(self, member_id=merged.get(self.member_id, self.member_id), spender_id=spender_id)
 
     @property
     def action(self) -> str:
@@ -185,6 +227,11 @@ class Return(Command):
     event_id: UUID | None
     purchase_given: str
     items: tuple[Item, ...] = ()
+
+    @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Whose household may have got what the goods earned."""
+        return (self.member_id,)
 
     @property
     def action(self) -> str:
@@ -273,6 +320,11 @@ class Merge(Command):
     def members(self) -> tuple[UUID, ...]:
         """Who lives on, and who doesn't."""
         return (self.member_id, self.merged_member_id)
+
+    @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Who has to leave a household before."""
+        return (self.merged_member_id,)
 
     @property
     def action(self) -> str:
@@ -370,7 +422,9 @@ class Outcome:
     otherwise; ``awards`` are all rows. ``value`` is in the program's currency, None if no rule says
     what points are worth. ``shortfall``: points that should have been taken back and were not.
     ``unmatched``: items that no purchase was found for. ``adjustment_id``: the adjustment that was asked for
-    or decided; without awards it was not made.
+    or decided; without awards it was not made. ``household_id``: whose pool paid, or was formed, joined
+    or left; ``spender_id``: for whom it paid. ``shared``: points that went on to the pool,
+    ``pool_balance``: what that wallet of the pool has afterwards.
     """
 
     event_id: UUID
@@ -391,3 +445,7 @@ class Outcome:
     lines: tuple[ReturnedLine, ...] = ()
     unmatched: tuple[Item, ...] = ()
     adjustment_id: UUID | None = None
+    household_id: UUID | None = None
+    spender_id: UUID | None = None
+    shared: int = 0
+    pool_balance: int = 0

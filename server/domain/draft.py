@@ -138,9 +138,19 @@ class Draft:
             own = self.members[member_id] = Holdings(member_id, state)
         return own
 
+    def found(self, member_id: UUID, state: MemberState) -> Holdings:
+        """Somebody of whom there was nothing before."""
+        own = self.members[member_id] = Holdings(member_id, state)
+        return own
+
     def origin(self, lot: Lot) -> UUID:
-        """The row that a lot's points came from, before any merge."""
-        return self._books.origins.get(lot.lot_id, lot.transaction_id)
+        """The row that a lot's points came from, before any merge and pool."""
+        known = self.changes.origins.get(lot.lot_id) or self._books.origins.get(lot.lot_id)
+        return known or lot.transaction_id
+
+    def giver(self, lot: Lot) -> UUID | None:
+        """Who gave a pool the lot's points; None for points that nobody gave."""
+        return self.changes.givers.get(lot.lot_id) or self._books.givers.get(lot.lot_id)
 
     def move(
         self,

@@ -150,7 +150,7 @@ class PointsEarned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointsRedeemed(Event):
-    """A member spent points."""
+    """A member spent points; ``spender_id``, if it was a household's pool that paid."""
 
     event_type = "points.redeemed"
 
@@ -162,10 +162,13 @@ class PointsRedeemed(Event):
     channel: str
     order_reference: str
     version: int
+    spender_id: UUID | None = None
 
     def payload(self) -> Mapping[str, Any]:
         """The wallet, the points and what is left."""
+        spender = {} if self.spender_id is None else {"spender_id": str(self.spender_id)}
         return {
+            **spender,
             "point_type": self.point_type,
             "points": self.points,
             "balance": self.balance,
@@ -254,7 +257,7 @@ class PointsExpiring(Event):
 
 
 class PointsHeld(PointsMoved):
-    """Points were reserved for a payment. Details: hold, until."""
+    """Points were reserved for a payment. Details: hold, until; where a household's pool pays, spender_id."""
 
     event_type = "points.held"
 
@@ -284,7 +287,8 @@ class PointsRefunded(PointsMoved):
 
 
 class PointsTransferred(PointsMoved):
-    """Points went from one member to another. Details: from, to; where they merged, the debt that went over.
+    """Points went from one member to another. Details: from, to; where they merged, the debt that went over;
+    where one of the two is the pool of a household, its id and why.
 
     Each of the two gets one.
     """

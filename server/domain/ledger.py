@@ -125,7 +125,10 @@ class HoldStatus(StrEnum):
 
 
 class Hold(NamedTuple):
-    """Points reserved for a payment. ``open_points`` are still reserved, in the lots of ``shares``."""
+    """Points reserved for a payment. ``open_points`` are still reserved, in the lots of ``shares``.
+
+    ``spender_id``: for which member a household's pool is to pay.
+    """
 
     hold_id: UUID
     point_type: str
@@ -135,6 +138,7 @@ class Hold(NamedTuple):
     status: HoldStatus
     expires_at: datetime
     shares: tuple[Allocation, ...]
+    spender_id: UUID | None = None
 
 
 class Transaction(NamedTuple):

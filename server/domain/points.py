@@ -31,9 +31,10 @@ from server.domain.commands import (
     Unresolved,
     VoidHold,
 )
-from server.domain.decisions import adjustments, holds
+from server.domain.decisions import adjustments, holds, households
 from server.domain.decisions.earn import earn
 from server.domain.decisions.merges import merge
+from server.domain.decisions.pools import contribute
 from server.domain.decisions.redeem import redeem
 from server.domain.decisions.refunds import refund
 from server.domain.decisions.returns import give_back
@@ -42,6 +43,15 @@ from server.domain.draft import Draft, caused_by
 from server.domain.due import catch_up, catch_up_overdue
 from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Refused, invalid
 from server.domain.event_types import check_event
+from server.domain.household_commands import (
+    ChangeSeat,
+    Contribute,
+    Dissolve,
+    EndSeat,
+    FormHousehold,
+    Invite,
+    Join,
+)
 from server.domain.members import Status
 from server.domain.program import Program
 
@@ -186,16 +196,29 @@ DECISIONS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType(
         Merge: merge,
         ApproveAdjustment: adjustments.approve,
         RejectAdjustment: adjustments.reject,
+        FormHousehold: households.form,
+        Invite: households.invite,
+        Join: households.join,
+        ChangeSeat: households.change_seat,
+        EndSeat: households.end_seat,
+        Dissolve: households.dissolve,
+        Contribute: contribute,
     }
 )
 # Goods may come back, and points be given back, also while a membership is suspended.
-OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust, ApproveAdjustment)
+OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust, ApproveAdjustment, ChangeSeat, EndSeat, Dissolve)
 OF_ANYBODY = (RejectAdjustment,)
+# What may be asked of a pool as if it were a member: what it holds is answered for by its own id.
+OF_POOLS_TOO = (CaptureHold, VoidHold, Refund, Adjust, ApproveAdjustment, RejectAdjustment)
 
 
 def _check_status(books: Books, command: Command, member_id: UUID) -> None:
     member = books.members.get(member_id)
-    if member is None:
+    if member_id in command.households:
+        if member is None or not member.household or member.status != Status.ACTIVE:
+            raise NotFound("HOUSEHOLD_NOT_FOUND", "no such household")
+        return
+    if member is None or (member.household and not isinstance(command, OF_POOLS_TOO)):
         raise NotFound("MEMBER_NOT_FOUND", "no such member in this program")
     if member.status == Status.MERGED:
         # Only a merge gets here: other commands follow to the one that lives on.

@@ -35,6 +35,16 @@ TAKEN_FROM: Mapping[Account, str] = MappingProxyType(
         Account.WALLET_PENDING: "They had not become spendable yet.",
     }
 )
+# Why points went into the pool of a household or out of it, by what a row's trace says.
+WHY_SHARED: Mapping[str, str] = MappingProxyType(
+    {
+        "earned": "The member gives the pool what they earn.",
+        "given": "The member put them in.",
+        "left": "The member had given them and left the household.",
+        "dissolved": "The household was dissolved.",
+        "returned": "Goods came back that had earned them.",
+    }
+)
 
 
 def told(row: Transaction, lots: Sequence[tuple[Lot, int]]) -> list[str]:
@@ -69,13 +79,27 @@ def _linked(trace: Mapping[str, Any]) -> list[str]:
         said.append(f"What came back: {units}.")
     if "hold" in trace:
         said.append(f"It belongs to hold {trace['hold']}.")
-    if "transfer" in trace:
-        between = trace["transfer"]
-        said.append(f"They went from member {between['from']} to member {between['to']}.")
+    said += _between(trace)
     if "adjustment" in trace:
         asked = trace["adjustment"]
         said.append(f"{asked['requested_by']} asked for it, {asked['approved_by']} agreed to it.")
     return said
+
+
+def _between(trace: Mapping[str, Any]) -> list[str]:
+    """From whom to whom they went, or for whom the pool of a household was to pay."""
+    home, between = trace.get("household", {}), trace.get("transfer")
+    if "spender" in home:
+        return [f"The pool of household {home['id']} pays for member {home['spender']}."]
+    if between is None:
+        return []
+    names = {side: _named(between[side], home) for side in ("from", "to")}
+    why = [WHY_SHARED[home["why"]]] if home else []
+    return [f"They went from {names['from']} to {names['to']}.", *why]
+
+
+def _named(member_id: str, home: Mapping[str, str]) -> str:
+    return f"{'the pool of household' if member_id == home.get('id') else 'member'} {member_id}"
 
 
 def _lot(row: Transaction, lot: Lot, points: int) -> str:

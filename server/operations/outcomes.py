@@ -24,13 +24,14 @@ def _optional(read: Read) -> Read:
 
 def hold_values(hold: Hold) -> list[Any]:
     """A hold as JSON, without the lots in which it reserves points."""
-    hold_id, *values, status, expires_at, _ = hold
-    return [hold_id.hex, *values, status, expires_at.isoformat()]
+    hold_id, *values, status, expires_at, _, spender_id = hold
+    said = [hold_id.hex, *values, status, expires_at.isoformat()]
+    return said if spender_id is None else [*said, spender_id.hex]
 
 
 def hold_from(said: Sequence[Any]) -> Hold:
     """The hold that was remembered."""
-    hold_id, point_type, points, open_points, captured, status, expires_at = said
+    hold_id, point_type, points, open_points, captured, status, expires_at, *spender = said
     return Hold(
         UUID(hold_id),
         point_type,
@@ -40,6 +41,7 @@ def hold_from(said: Sequence[Any]) -> Hold:
         HoldStatus(status),
         datetime.fromisoformat(expires_at),
         (),
+        UUID(spender[0]) if spender else None,
     )
 
 
@@ -54,6 +56,8 @@ WRITERS: Mapping[str, Write] = MappingProxyType(
         "lines": lambda lines: [[line.event_id.hex, line.line_id, line.quantity] for line in lines],
         "unmatched": lambda items: [list(item) for item in items],
         "adjustment_id": lambda value: value.hex,
+        "household_id": lambda value: value.hex,
+        "spender_id": lambda value: value.hex,
     }
 )
 READERS: Mapping[str, Read] = MappingProxyType(
@@ -66,6 +70,8 @@ READERS: Mapping[str, Read] = MappingProxyType(
         "lines": lambda said: tuple(ReturnedLine(UUID(i), line_id, n) for i, line_id, n in said),
         "unmatched": lambda said: tuple(Item(*item) for item in said),
         "adjustment_id": UUID,
+        "household_id": UUID,
+        "spender_id": UUID,
     }
 )
 # Fields with a default are left out where they say nothing more than that.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from server.domain.activity import PURCHASE, Activity
 from server.domain.books import Books, Prepared
 from server.domain.commands import Award, Earn, Outcome, plain
+from server.domain.decisions import pools
 from server.domain.draft import BALANCE, PENDING, Draft, Holdings
 from server.domain.due import activate
 from server.domain.events import PointsEarned
@@ -20,6 +21,9 @@ def earn(draft: Draft, books: Books, command: Earn, prepared: Prepared) -> Outco
     assert what is not None
     program = terms.program
     _activate_awaiting(draft, own, command.event_type)
+    seated = pools.pool_of(draft, books, command.member_id)
+    if seated is not None:
+        pools.activate_awaiting(draft, own, seated[1], command.event_type)
     given = evaluate(terms.rules, what, own.facts, books.cap_usage.get(command.member_id, {}))
     awards = []
     for point_type, award in given.awards.items():
@@ -30,6 +34,10 @@ def earn(draft: Draft, books: Books, command: Earn, prepared: Prepared) -> Outco
         purchases=own.facts.purchases + (command.event_type == PURCHASE),
         tags=own.facts.tags | given.tags,
     )
+    shared = 0
+    if seated is not None and seated[0].contributes:
+        handed = pools.share(draft, own, *seated, awards).awards
+        shared = sum(award.points for award in handed if award.point_type == program.main_point_type)
     for key, points in given.cap_usage.items():
         draft.changes.cap_usage[command.member_id, key] = points
     draft.events.append(_event(draft, own, command, what, given.awards))
@@ -49,6 +57,8 @@ def earn(draft: Draft, books: Books, command: Earn, prepared: Prepared) -> Outco
         tier=tier,
         tier_raised=tier != before and program.tier_rank(tier) > program.tier_rank(before),
         version=own.state.version + 1,
+        household_id=seated[0].household_id if seated is not None and shared else None,
+        shared=shared,
     )
 
 

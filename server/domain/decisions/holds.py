@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from server.domain.books import Books, Prepared
 from server.domain.commands import Award, CaptureHold, Outcome, PlaceHold, VoidHold
+from server.domain.decisions.pools import payer, spent_for
 from server.domain.draft import BALANCE, HELD, Draft, Holdings
 from server.domain.due import release
 from server.domain.errors import FailedPrecondition, NotFound, invalid
@@ -14,9 +15,11 @@ from server.domain.rules import trace
 from server.domain.rules.evaluate import check_redemption
 
 
-def place(draft: Draft, _: Books, command: PlaceHold, __: Prepared) -> Outcome:
+def place(draft: Draft, books: Books, command: PlaceHold, _: Prepared) -> Outcome:
     """Reserve points of certain lots, which nobody else can spend meanwhile."""
-    own, terms = draft.of(command.member_id), draft.terms
+    own, terms, spender_id = draft.of(command.member_id), draft.terms, None
+    if command.from_household:
+        own, spender_id = payer(draft, books, command.member_id), command.member_id
     ledger = terms.program.ledger
     point_type = terms.program.point_type(command.point_type)
     if command.seconds > ledger.max_hold_seconds:
@@ -27,11 +30,16 @@ def place(draft: Draft, _: Books, command: PlaceHold, __: Prepared) -> Outcome:
     hold_id = terms.new_id()
     until = terms.now + timedelta(seconds=command.seconds or ledger.hold_seconds)
     shares = own.allocated(point_type, command.points)
-    why = {"hold": str(hold_id)}
+    why = {"hold": str(hold_id), **spent_for(own, command.member_id)}
     row = draft.move(own, point_type, Kind.HOLD, BALANCE, HELD, command.points, why, allocations=shares)
-    hold = Hold(hold_id, point_type, command.points, command.points, 0, HoldStatus.OPEN, until, shares)
+    hold = Hold(
+        hold_id, point_type, command.points, command.points, 0, HoldStatus.OPEN, until, shares, spender_id
+    )
     draft.hold(own, hold)
-    draft.tell(PointsHeld, own, point_type, command.points, {**why, "until": until.isoformat()})
+    told = {"hold": str(hold_id), "until": until.isoformat()}
+    if spender_id is not None:
+        told["spender_id"] = str(spender_id)
+    draft.tell(PointsHeld, own, point_type, command.points, told)
     return _outcome(
         draft, own, hold, (Award(row.transaction_id, point_type, command.points),), command.points
     )
@@ -49,10 +57,17 @@ def capture(draft: Draft, _: Books, command: CaptureHold, prepared: Prepared) ->
             {"open": str(hold.open_points), "requested": str(points)},
         )
     assert what is not None
-    permitted = check_redemption(draft.terms.rules, replace(what, points=points), own.facts)
+    # Where a pool pays, rules look at the member who spends.
+    facts = draft.of(command.spender_id or own.member_id).facts
+    permitted = check_redemption(draft.terms.rules, replace(what, points=points), facts)
     taken, left = _split(hold.shares, points)
     own.touch(hold.point_type, what.occurred_at)
-    why = {"hold": str(hold.hold_id), **trace.dump_terms(permitted), "revision": draft.terms.revision}
+    why = {
+        "hold": str(hold.hold_id),
+        **trace.dump_terms(permitted),
+        "revision": draft.terms.revision,
+        **spent_for(own, command.spender_id or own.member_id),
+    }
     row = draft.move(
         own,
         hold.point_type,
@@ -122,4 +137,6 @@ def _outcome(draft: Draft, own: Holdings, hold: Hold, awards: tuple[Award, ...],
         tier=own.facts.tier,
         version=own.state.version + 1,
         hold=hold._replace(shares=()),
+        household_id=own.member_id if hold.spender_id is not None else None,
+        spender_id=hold.spender_id,
     )

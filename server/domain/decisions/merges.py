@@ -4,10 +4,12 @@ from dataclasses import replace
 
 from server.domain.books import Books, Prepared
 from server.domain.commands import Award, Merge, Outcome
-from server.domain.draft import BALANCE, DEBT, PENDING, Cause, Draft, Holdings
+from server.domain.decisions.handover import hand_lots
+from server.domain.draft import DEBT, Draft, Holdings
 from server.domain.errors import FailedPrecondition, invalid
 from server.domain.events import ConsentRecorded, MemberMerged, PointsTransferred
-from server.domain.ledger import Account, Allocation, Kind, Lot, Wallet
+from server.domain.households import check_seatless
+from server.domain.ledger import Account, Kind, Wallet
 from server.domain.members import Status
 
 
@@ -17,6 +19,7 @@ def merge(draft: Draft, books: Books, command: Merge, _: Prepared) -> Outcome:
         raise invalid("merged_member_id", "is the member who lives on")
     survivor, merged = draft.of(command.member_id), draft.of(command.merged_member_id)
     _check_holds(merged)
+    check_seatless(books.seats.get(merged.member_id))
     awards = [
         award
         for point_type, wallet in list(merged.wallets.items())
@@ -90,11 +93,9 @@ def _hand_over(
             (survivor, Kind.TRANSFER_OUT, DEBT, Account.PROGRAM_TRANSFER, into),
         ):
             draft.move(own, point_type, kind, debit, credit, wallet.debt, {"transfer": between}, cause=cause)
-    awards = [
-        _lots_over(draft, merged, survivor, point_type, account, lots, out, into)
-        for account, active in ((BALANCE, True), (PENDING, False))
-        if (lots := [lot for lot in merged.lots_of(point_type) if lot.remaining and lot.active is active])
-    ]
+    why = {"transfer": between}
+    parts = [(lot, lot.remaining) for lot in merged.lots_of(point_type) if lot.remaining]
+    awards = hand_lots(draft, merged, survivor, point_type, parts, why, (out, into)).awards
     assert sum(award.points for award in awards) == wallet.balance + wallet.pending, wallet
     draft.settle(survivor, point_type, into)
     points = sum(award.points for award in awards)
@@ -102,64 +103,7 @@ def _hand_over(
         told = {**between, "debt": wallet.debt}
         draft.tell(PointsTransferred, merged, point_type, points, told, out)
         draft.tell(PointsTransferred, survivor, point_type, points, told, into)
-    return awards
-
-
-def _lots_over(
-    draft: Draft,
-    merged: Holdings,
-    survivor: Holdings,
-    point_type: str,
-    account: Account,
-    lots: list[Lot],
-    out: Cause,
-    into: Cause,
-) -> Award:
-    """The lots of one account; each goes on as it would have, and knows which row its points came from."""
-    points = sum(lot.remaining for lot in lots)
-    incoming = draft.terms.new_id()
-    created = {
-        lot.lot_id: Lot(
-            draft.terms.new_id(),
-            point_type,
-            incoming,
-            lot.remaining,
-            lot.remaining,
-            active=lot.active,
-            activates_at=None if lot.active else lot.activates_at,
-            expires_at=lot.expires_at,
-            activates_on="" if lot.active else lot.activates_on,
-            rolling_days=lot.rolling_days,
-        )
-        for lot in sorted(lots, key=lambda lot: lot.lot_id)
-    }
-    origins = {str(created[lot.lot_id].lot_id): str(draft.origin(lot)) for lot in lots}
-    why = {"transfer": {"from": str(merged.member_id), "to": str(survivor.member_id)}}
-    shares = tuple(Allocation(lot.lot_id, lot.remaining) for lot in lots)
-    draft.move(
-        merged,
-        point_type,
-        Kind.TRANSFER_OUT,
-        account,
-        Account.PROGRAM_TRANSFER,
-        points,
-        why,
-        cause=out,
-        allocations=shares,
-    )
-    row = draft.move(
-        survivor,
-        point_type,
-        Kind.TRANSFER_IN,
-        Account.PROGRAM_TRANSFER,
-        account,
-        points,
-        {**why, "origins": origins},
-        cause=into,
-        transaction_id=incoming,
-        created=tuple(created.values()),
-    )
-    return Award(row.transaction_id, point_type, points)
+    return list(awards)
 
 
 def _take_over_consents(draft: Draft, books: Books, survivor: Holdings, merged: Holdings) -> None:

@@ -6,11 +6,11 @@ computed from what the row recorded when it was earned, by whatever rules; nothi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from uuid import UUID
 
 from server.domain.books import Books, Prepared
 from server.domain.commands import Award, Item, Outcome, Return, ReturnedLine
+from server.domain.decisions.pools import take_back
 from server.domain.draft import BALANCE, DEBT, PENDING, Draft, Holdings
 from server.domain.errors import FailedPrecondition, NotFound
 from server.domain.events import PointsReturned
@@ -31,7 +31,7 @@ def give_back(draft: Draft, books: Books, command: Return, _: Prepared) -> Outco
     shortfall = 0
     for purchase, back in found:
         for earned in purchase.earned:
-            rows, short = _take_back(draft, own, purchase, earned, back)
+            rows, short = _take_back(draft, books, own, purchase, earned, back)
             awards += rows
             shortfall += short
         for line_id, units in back.items():
@@ -140,7 +140,7 @@ def _due_back(points: Mapping[str, int], lines: Iterable[Sold], back: Back) -> i
 
 
 def _take_back(
-    draft: Draft, own: Holdings, purchase: Purchase, earned: Earned, back: Back
+    draft: Draft, books: Books, own: Holdings, purchase: Purchase, earned: Earned, back: Back
 ) -> tuple[list[Award], int]:
     """The rows that reverse an earning, and the points that no row could take from the member."""
     for key, lines in earned.counted.items():
@@ -154,7 +154,7 @@ def _take_back(
     point_type = earned.point_type
     why = {"reverses": str(earned.transaction_ids[0]), "purchase": str(purchase.event_id), "lines": back}
     rows = []
-    for account, taken, shares in _sources(draft, own, earned, points):
+    for account, taken, shares in _sources(draft, books, own, earned, points):
         row = draft.move(
             own,
             point_type,
@@ -170,21 +170,24 @@ def _take_back(
     return taken_back, points - sum(award.points for award in taken_back)
 
 
-def _sources(draft: Draft, own: Holdings, earned: Earned, points: int) -> list[Source]:
-    """Where the points are taken: from the earning's own lots, from others, and what there is not."""
-    wallet = own.wallet(earned.point_type)
-    lots = [lot for lot in own.lots_of(earned.point_type) if lot.remaining]
-    waiting = _shares((lot for lot in lots if not lot.active and _own(draft, lot, earned)), points)
+def _sources(draft: Draft, books: Books, own: Holdings, earned: Earned, points: int) -> list[Source]:
+    """Where the points are taken: from the earning's own lots, from others, and what there is not.
+
+    What went on to the pool of a household counts as the earning's own, as far as it is there.
+    """
+    point_type = earned.point_type
+    ours = {lot.lot_id for lot in own.lots_of(point_type) if draft.origin(lot) in earned.transaction_ids}
+    left = sum(own.lots[lot_id].remaining - own.lots[lot_id].held for lot_id in ours)
+    ours |= take_back(draft, books, own, point_type, earned.transaction_ids, points - left)
+    wallet = own.wallet(point_type)
+    lots = [lot for lot in own.lots_of(point_type) if lot.remaining]
+    waiting = _shares((lot for lot in lots if not lot.active and lot.lot_id in ours), points)
     pending = sum(share.points for share in waiting)
     spendable = min(points - pending, wallet.balance)
-    ours = _shares((lot for lot in lots if lot.active and _own(draft, lot, earned)), spendable)
-    rest = spendable - sum(share.points for share in ours)
-    others = (
-        allocate((lot for lot in lots if not _own(draft, lot, earned)), rest, wallet.active_at)
-        if rest
-        else ()
-    )
-    sources: list[Source] = [(PENDING, pending, waiting), (BALANCE, spendable, tuple(chain(ours, others)))]
+    first = _shares((lot for lot in lots if lot.active and lot.lot_id in ours), spendable)
+    rest = spendable - sum(share.points for share in first)
+    others = allocate((x for x in lots if x.lot_id not in ours), rest, wallet.active_at) if rest else ()
+    sources: list[Source] = [(PENDING, pending, waiting), (BALANCE, spendable, (*first, *others))]
     missing = points - pending - spendable
     if missing:
         sources += _missing(draft, wallet, missing)
@@ -206,10 +209,6 @@ def _missing(draft: Draft, wallet: Wallet, missing: int) -> list[Source]:
                 f"{missing} of the points that the goods earned have been spent",
                 {"point_type": wallet.point_type, "missing": str(missing)},
             )
-
-
-def _own(draft: Draft, lot: Lot, earned: Earned) -> bool:
-    return draft.origin(lot) in earned.transaction_ids
 
 
 def _shares(lots: Iterable[Lot], points: int) -> tuple[Allocation, ...]:

@@ -1,0 +1,144 @@
+"""What callers ask of a household: who sits there, and what goes into its pool."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from server.domain.commands import Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormHousehold(Command):
+    """A household of one, its head."""
+
+    contributes: bool
+
+    @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Who must sit in none."""
+        return (self.member_id,)
+
+    @property
+    def action(self) -> str:
+        """Forming."""
+        return "HOUSEHOLD"
+
+    def _particulars(self) -> Sequence[object]:
+        return (self.contributes,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfHousehold(Command):
+    """What is asked of a household that is named.
+
+    ``acting_id``: the member who asks, and must sit there; None for whoever works for the program.
+    """
+
+    household_id: UUID
+    acting_id: UUID | None = None
+
+    @property
+    def members(self) -> tuple[UUID, ...]:
+        """Who is concerned, and the pool."""
+        return tuple(dict.fromkeys((self.member_id, self.household_id)))
+
+    @property
+    def households(self) -> tuple[UUID, ...]:
+        """The one."""
+        return (self.household_id,)
+
+    @property
+    def action(self) -> str:
+        """Who sits there."""
+        return "HOUSEHOLD"
+
+    def _acting(self) -> str:
+        return "" if self.acting_id is None else str(self.acting_id)
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.household_id), self._acting()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invite(OfHousehold):
+    """A seat for whoever has the token; ``member_id`` is the household's. ``seconds`` 0: the usual time."""
+
+    token_hash: bytes
+    may_spend: bool
+    seconds: int = 0
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.household_id), self._acting(), self.may_spend, self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join(OfHousehold):
+    """A member takes the seat that an invitation offers."""
+
+    invitation_id: UUID
+    contributes: bool
+
+    @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Who must sit in none."""
+        return (self.member_id,)
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.invitation_id), self.contributes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeSeat(OfHousehold):
+    """Other terms for a seat; None leaves what is. ``make_head``: the head until now is one no more."""
+
+    may_spend: bool | None = None
+    contributes: bool | None = None
+    make_head: bool = False
+
+    def _particulars(self) -> Sequence[object]:
+        said = self.may_spend, self.contributes, self.make_head
+        return str(self.household_id), self._acting(), *said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSeat(OfHousehold):
+    """A member leaves, or has to."""
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.household_id), self._acting(), self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dissolve(OfHousehold):
+    """No more pool. ``member_id`` is the household's, ``sitting`` are those who were seen to sit there."""
+
+    sitting: tuple[UUID, ...]
+
+    @property
+    def members(self) -> tuple[UUID, ...]:
+        """The pool, and everybody who gets something of it."""
+        return (self.household_id, *self.sitting)
+
+    def _particulars(self) -> Sequence[object]:
+        return str(self.household_id), self._acting(), self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribute(Command):
+    """Points for the pool of the household in which the member sits."""
+
+    points: int
+    point_type: str = ""
+
+    @property
+    def seated(self) -> tuple[UUID, ...]:
+        """Whose household gets them."""
+        return (self.member_id,)
+
+    @property
+    def action(self) -> str:
+        """Sharing."""
+        return "CONTRIBUTION"
+
+    def _particulars(self) -> Sequence[object]:
+        return self.points, self.point_type, self.reason

@@ -12,8 +12,8 @@ MAX_OPEN_INVITATIONS = 20
 INVITATION_SECONDS = 7 * 86_400
 MAX_INVITATION_SECONDS = 30 * 86_400
 
-# The first two of the eight bytes that advisory locks are numbered by.
-_LAST = b"\xbf\xff"
+# The first half of the eight bytes that advisory locks are numbered by: the greatest that a UUID may have.
+LAST = b"\xbf\xff\xff\xff"
 
 
 class Role(StrEnum):
@@ -70,9 +70,9 @@ def pool_id(fresh: UUID) -> UUID:
     """The id of a new household: a UUID of the same version that is locked after those of members.
 
     Locks are taken in ascending order of the second half of what they are about, so all agree that
-    members come before pools. 46 bits of chance and the moment are left to tell households apart.
+    members come before pools. The moment and 44 bits of chance are left to tell households apart.
     """
-    return UUID(bytes=fresh.bytes[:8] + _LAST + fresh.bytes[10:])
+    return UUID(bytes=fresh.bytes[:8] + LAST + fresh.bytes[12:])
 
 
 def check_seatless(seat: Seat | None) -> None:

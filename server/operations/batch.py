@@ -1,53 +1,33 @@
 """One batch against the database: lock, load, save. The committer decides in between.
 
 Four round trips, however many commands there are: BEGIN with the locks, one query for
-everything that deciding looks at, one statement for everything that changes, COMMIT.
+everything that deciding looks at, one statement for everything that changes, COMMIT. A fifth
+where somebody sits in a household, for what is in its pool.
 """
 
-from collections import ChainMap, Counter
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from server.domain.books import Books, Decision, MemberState, OrderKey, Prepared, Terms, recorded
+from server.domain.books import Books, Decision, MemberState, Prepared, Terms, recorded
 from server.domain.books import Remembered as RememberedOutcome
-from server.domain.commands import (
-    Adjust,
-    ApproveAdjustment,
-    CaptureHold,
-    Command,
-    Earn,
-    Merge,
-    PlaceHold,
-    Redeem,
-    Refund,
-    RejectAdjustment,
-    Return,
-    Transfer,
-    VoidHold,
-)
+from server.domain.commands import Command
 from server.domain.points import prepare
-from server.domain.rules.compile import RuleSet
-from server.domain.rules.evaluate import cap_keys
-from server.domain.rules.evaluation import CapKey
 from server.operations.matching import latest_purchases, sought
 from server.operations.outcomes import outcome_from, outcome_text
 from server.operations.programs import Programs, Snapshot
+from server.operations.wanted import Questions, of_pools, questions, request_key
 from server.secrets import Keyring
-from server.store import adjustments, events, keys, ledger, locks, merges, past
+from server.store import adjustments, events, households, keys, ledger, locks, merges
 from server.store import programs as program_store
 from server.store.database import Connection
-from server.store.keys import Remembered, RequestKey
-from server.store.ledger import MemberOf, WalletOf
-from server.store.together import Question, ask, write
+from server.store.keys import Remembered
+from server.store.ledger import MemberOf
+from server.store.together import ask, write
 
 Ledger = dict[UUID, tuple[Books, Terms]]  # by program
-
-
-def request_key(command: Command) -> RequestKey:
-    """The command's key in the store."""
-    return RequestKey(command.actor.program_id, command.actor.source_system, command.request_id)
 
 
 def prepared(commands: Iterable[Command], snapshots: Mapping[UUID, Snapshot]) -> list[Prepared]:
@@ -59,14 +39,16 @@ def locking(batch: Sequence[Prepared]) -> str:
     """SQL that takes every lock that the commands need, in the one order."""
     programs: set[int] = set()
     members: set[int] = set()
+    seated: set[MemberOf] = set()
     named: set[int] = set()
     for command, _, key, *_ in batch:
         programs.add(locks.program_lock(command.actor.program_id))
         members.update(locks.member_lock(member_id) for member_id in command.members)
+        seated.update((command.actor.program_id, member_id) for member_id in command.seated)
         named.add(locks.request_lock(request_key(command)))
         if key is not None:
             named.add(locks.order_lock(command.actor.program_id, key))
-    return locks.taking([*sorted(members), *sorted(named)], shared=sorted(programs))
+    return locks.taking_all(programs, members, seated, named)
 
 
 async def load(
@@ -80,12 +62,16 @@ async def load(
 ) -> tuple[list[Prepared], Ledger]:
     """The batch and everything that deciding it will look at, by the rules in force under its locks."""
     known = {p: s.revision for p, s in snapshots.items()}
-    revisions, found = await _ask(connection, known, _questions(batch, snapshots, now))
+    revisions, found = await _ask(connection, known, questions(batch, snapshots, now))
     if revisions != known:
         # Rules were published since: counters and event types may be others.
         snapshots = await programs.all_current(connection, set(known))
         batch = prepared([p.command for p in batch], snapshots)
-        _, found = await _ask(connection, known, _questions(batch, snapshots, now))
+        _, found = await _ask(connection, known, questions(batch, snapshots, now))
+    if found.get("seats"):
+        pools = of_pools(batch, snapshots, found["seats"], now)
+        if pools:
+            _add(found, dict(zip(pools, await ask(connection, *pools.values()), strict=True)))
     ledger = _ledger(snapshots, found, now, new_id, ledger_keys)
     for owner, wanted in sought(batch).items():
         books = ledger[owner[0]][0]
@@ -96,104 +82,19 @@ async def load(
 
 
 async def _ask(
-    connection: Connection, known: Mapping[UUID, int], questions: Mapping[str, Question[Any]]
+    connection: Connection, known: Mapping[UUID, int], asked: Questions
 ) -> tuple[dict[UUID, int], dict[str, Any]]:
-    revisions, *answers = await ask(connection, program_store.revisions_of(list(known)), *questions.values())
-    return revisions, dict(zip(questions, answers, strict=True))
+    revisions, *answers = await ask(connection, program_store.revisions_of(list(known)), *asked.values())
+    return revisions, dict(zip(asked, answers, strict=True))
 
 
-def _questions(
-    batch: Sequence[Prepared], snapshots: Mapping[UUID, Snapshot], now: datetime
-) -> dict[str, Question[Any]]:
-    """What the batch needs to know; what only a few kinds of command need is asked for their sake alone."""
-    wanted = Wanted()
-    main = {p: s.program.main_point_type for p, s in snapshots.items()}
-    for prepared in batch:
-        program_id = prepared.command.actor.program_id
-        wanted.add(prepared, snapshots[program_id].rules, main[program_id])
-    return {
-        "members": ledger.members_known(list(wanted.members), main),
-        "lots": ledger.lots_open(wanted.members, wanted.awaited, now),
-        "spendable": ledger.lots_to_spend(wanted.spends),
-        "holds": ledger.holds_open(wanted.members, wanted.holds, now),
-        "usage": ledger.cap_usage(wanted.counters),
-        "requests": keys.requests_known(wanted.requests),
-        "orders": keys.orders_known(wanted.orders),
-        **({"purchases": past.purchases_named(wanted.purchases)} if wanted.purchases else {}),
-        **(
-            {"spent": past.spent(wanted.spent), "drawn": past.lots_drawn(wanted.spent)}
-            if wanted.spent
-            else {}
-        ),
-        **({"origins": merges.origins(wanted.origins)} if wanted.origins else {}),
-        **({"consents": merges.consents_in_force(wanted.consents)} if wanted.consents else {}),
-        **({"adjustments": adjustments.named(wanted.adjustments)} if wanted.adjustments else {}),
-    }
-
-
-class Wanted:
-    """What the commands of a batch need to know, of all programs together."""
-
-    def __init__(self) -> None:
-        self.members: dict[MemberOf, bool] = {}  # whether all open lots are needed
-        self.awaited: dict[MemberOf, str] = {}
-        self.spends: Counter[WalletOf] = Counter()
-        self.holds: list[UUID] = []
-        self.counters: set[tuple[UUID, UUID, CapKey]] = set()
-        self.requests: list[RequestKey] = []
-        self.orders: list[tuple[UUID, OrderKey]] = []
-        self.purchases: list[tuple[UUID, UUID, UUID]] = []
-        self.spent: list[tuple[UUID, UUID, UUID]] = []
-        self.adjustments: list[tuple[UUID, UUID]] = []
-        self.origins: set[MemberOf] = set()
-        self.consents: set[MemberOf] = set()
-
-    def add(self, prepared: Prepared, rules: RuleSet, main_point_type: str) -> None:
-        """Count a command's needs in."""
-        command, _, key, what, _ = prepared
-        program_id = command.actor.program_id
-        for member_id in command.members:
-            self.members.setdefault((program_id, member_id), False)
-        self.requests.append(request_key(command))
-        if key is not None:
-            self.orders.append((program_id, key))
-        if what is None:
-            return
-        owner = (program_id, command.member_id)
-        match command:
-            case Earn():
-                # Two events of one member in a batch: all of its lots are more than both await.
-                if self.awaited.setdefault(owner, command.event_type) != command.event_type:
-                    self.members[owner] = True
-                self.counters.update((*owner, counter) for counter in cap_keys(rules, what))
-            case Redeem() | PlaceHold() | Transfer():
-                self.spends[*owner, command.point_type or main_point_type] += command.points
-            case Adjust() if command.points < 0:
-                self.spends[*owner, command.point_type or main_point_type] -= command.points
-            case _:
-                self._add_earlier(command, owner)
-
-    def _add_earlier(self, command: Command, owner: MemberOf) -> None:
-        """What commands go back to: holds, purchases, redemptions, adjustments."""
-        match command:
-            case CaptureHold() | VoidHold():
-                self.members[owner] = True
-                self.holds.append(command.hold_id)
-            case ApproveAdjustment() | RejectAdjustment():
-                self.members[owner] = True
-                self.adjustments.append((owner[0], command.adjustment_id))
-            case Merge():
-                both = [(owner[0], member_id) for member_id in command.members]
-                self.members.update(dict.fromkeys(both, True))
-                self.origins.update(both)
-                self.consents.update(both)
-            case Return():
-                self.members[owner] = True
-                self.origins.add(owner)
-                if command.event_id is not None:
-                    self.purchases.append((*owner, command.event_id))
-            case Refund():
-                self.spent.append((*owner, command.transaction_id))
+def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Answers about pools to the others: the same of whom both tell, and more of it."""
+    for name, answer in more.items():
+        known = found.setdefault(name, {})
+        for key, said in answer.items():
+            before = known.get(key)
+            known[key] = {**before, **said} if isinstance(before, dict) else said
 
 
 def _ledger(
@@ -228,13 +129,26 @@ def _ledger(
         result[program_id][0].purchases[event_id] = purchase
     for (program_id, transaction_id), spent in found.get("spent", {}).items():
         result[program_id][0].spent[transaction_id] = spent
-    for program_id, origins in found.get("origins", {}).items():
-        result[program_id][0].origins = origins
+    _share(result, found)
     for (program_id, member_id), consents in found.get("consents", {}).items():
         result[program_id][0].consents[member_id] = consents
     for (program_id, adjustment_id), adjustment in found.get("adjustments", {}).items():
         result[program_id][0].adjustments[adjustment_id] = adjustment
     return result
+
+
+def _share(result: Ledger, found: Mapping[str, Any]) -> None:
+    """What the batch knows of households: who sits there, and whose gifts their lots are."""
+    for (program_id, _), gifts in found.get("whence", {}).items():
+        books = result[program_id][0]
+        books.origins.update((lot_id, gift.origin) for lot_id, gift in gifts.items())
+        books.givers.update((lot_id, gift.giver) for lot_id, gift in gifts.items() if gift.giver)
+    for (program_id, member_id), seat in found.get("seats", {}).items():
+        result[program_id][0].seats[member_id] = seat
+    for (program_id, household_id), household in found.get("households", {}).items():
+        result[program_id][0].households[household_id] = household
+    for (program_id, invitation_id), invitation in found.get("invitations", {}).items():
+        result[program_id][0].invitations[invitation_id] = invitation
 
 
 def _complete(state: MemberState, owner: MemberOf, found: Mapping[str, Any]) -> MemberState:
@@ -256,6 +170,7 @@ async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]
         *ledger.save(decisions),
         adjustments.save(decisions),
         *merges.save(decisions),
+        *households.save(decisions),
         keys.record_orders(orders),
         keys.remember_requests(requests, now),
         events.append([event for _, d in decisions for event in d.events]),

@@ -17,6 +17,7 @@ from server.store.together import Question, Write, columns
 
 MemberOf = tuple[UUID, UUID]  # the program, and the member within it
 WalletOf = tuple[UUID, UUID, str]  # the program, the member, the point type
+HOUSEHOLD = "household"  # the kind of a member that is the pool of one
 NO_WALLETS: tuple[tuple[Any, ...], ...] = ((), (), (), ())
 
 TRANSACTION_COLUMNS = """program_id, member_id, transaction_id, point_type, sequence, kind, points,
@@ -31,7 +32,7 @@ def members_known(
     """The members that exist, with their wallets and without their lots."""
     return Question(
         """SELECT ROW(m.program_id, m.member_id, m.status, m.tier, m.tags, m.segments, m.attributes,
-                      m.birth_month, m.joined_at, m.purchases, m.version, m.inherited,
+                      m.birth_month, m.joined_at, m.purchases, m.version, m.inherited, m.kind,
                       w.point_type, w.balance, w.pending, w.held, w.debt, w.lifetime, w.sequence, w.head_hash,
                       w.next_due, w.active_at)
              FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
@@ -49,8 +50,8 @@ def _members(rows: Sequence[Any], main_point_types: Mapping[UUID, str]) -> dict[
         key = (row[0], row[1])
         first.setdefault(key, row)
         own = wallets.setdefault(key, {})
-        if row[12] is not None:
-            own[row[12]] = Wallet(*row[12:])
+        if row[13] is not None:
+            own[row[13]] = Wallet(*row[13:])
     return {key: _member(row, wallets[key], main_point_types[key[0]]) for key, row in first.items()}
 
 
@@ -66,7 +67,14 @@ def _member(row: Any, wallets: dict[str, Wallet], main_point_type: str) -> Membe
         segments=frozenset(row[5]),
         attributes={} if row[6] == "{}" else json.loads(row[6]),
     )
-    return MemberState(status=row[2], facts=facts, version=row[10], wallets=wallets, inherited=row[11])
+    return MemberState(
+        status=row[2],
+        facts=facts,
+        version=row[10],
+        wallets=wallets,
+        inherited=row[11],
+        household=row[12] == HOUSEHOLD,
+    )
 
 
 LOT_COLUMNS = """lot_id, lot.point_type, transaction_id, points, remaining, active, activates_at,
@@ -150,7 +158,7 @@ def holds_open(
     """
     return Question(
         """SELECT ROW(program_id, member_id, hold_id, h.point_type, points, open_points, captured, status,
-                      expires_at, shares)
+                      expires_at, shares, spender_id)
              FROM unnest($1::uuid[], $2::uuid[], $3::boolean[]) AS wanted(program_id, member_id, whole)
              JOIN hold h USING (program_id, member_id)
             WHERE hold_id = ANY($4::uuid[])
@@ -178,7 +186,7 @@ def _holds(rows: Sequence[Any]) -> dict[MemberOf, dict[UUID, Hold]]:
 
 def hold(row: Sequence[Any]) -> Hold:
     """A hold as the domain knows it."""
-    hold_id, point_type, points, open_points, captured, status, expires_at, shares = row
+    hold_id, point_type, points, open_points, captured, status, expires_at, shares, spender_id = row
     return Hold(
         hold_id,
         point_type,
@@ -188,6 +196,7 @@ def hold(row: Sequence[Any]) -> Hold:
         HoldStatus(status),
         expires_at,
         tuple(Allocation(UUID(lot_id), share) for lot_id, share in json.loads(shares)),
+        spender_id,
     )
 
 
@@ -382,17 +391,20 @@ def _update_members(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     if not last:
         return None
     return Write(
-        """UPDATE member SET version = after.version, tier = after.tier, purchases = after.purchases,
+        """UPDATE member SET version = after.version, status = after.status, tier = after.tier,
+                             purchases = after.purchases,
                              tags = CASE WHEN after.tags IS NULL THEN member.tags
                                          ELSE ARRAY(SELECT jsonb_array_elements_text(after.tags)) END
-             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::jsonb[])
-                  AS after(program_id, member_id, version, tier, purchases, tags)
+             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::bigint[],
+                         $7::jsonb[])
+                  AS after(program_id, member_id, version, status, tier, purchases, tags)
             WHERE member.program_id = after.program_id AND member.member_id = after.member_id""",
         columns(
             [
                 (
                     *key,
                     member.version,
+                    member.status,
                     member.facts.tier,
                     member.facts.purchases,
                     json.dumps(sorted(member.facts.tags)) if member.facts.tags else None,
@@ -410,6 +422,7 @@ def _upsert_holds(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
             member_id,
             *hold[:7],
             json.dumps([[share.lot_id.hex, share.points] for share in hold.shares]),
+            hold.spender_id,
         )
         for program_id, d in decisions
         for (member_id, hold_id), hold in d.changes.holds.items()
@@ -418,9 +431,9 @@ def _upsert_holds(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
         return None
     return Write(
         """INSERT INTO hold (program_id, member_id, hold_id, point_type, points, open_points, captured,
-                             status, expires_at, shares)
+                             status, expires_at, shares, spender_id)
            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[],
-                                $7::bigint[], $8::text[], $9::timestamptz[], $10::jsonb[])
+                                $7::bigint[], $8::text[], $9::timestamptz[], $10::jsonb[], $11::uuid[])
                ON CONFLICT (program_id, member_id, hold_id) DO UPDATE SET
                   open_points = excluded.open_points, captured = excluded.captured,
                   status = excluded.status, shares = excluded.shares""",
@@ -460,7 +473,7 @@ def _add_refunded(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     )
 
 
-HOLD_COLUMNS = "hold_id, point_type, points, open_points, captured, status, expires_at, shares"
+HOLD_COLUMNS = "hold_id, point_type, points, open_points, captured, status, expires_at, shares, spender_id"
 
 
 async def get_hold(connection: Connection, program_id: UUID, hold_id: UUID) -> tuple[UUID, Hold] | None:

@@ -1,19 +1,24 @@
 """Advisory locks: who waits for whom, in one order for everybody.
 
 The order: program (shared by all that evaluate its rules, exclusive to publish), run,
-members, then request and business keys, then identifiers; each kind ascending. Advisory locks assign no
+members, pools of households, then request and business keys, then identifiers; each kind
+ascending. Pools have ids that are locked after those of members (``households.pool_id``), so
+members and pools together are ascending too, whoever knows which is which. Advisory locks assign no
 transaction id, so a transaction that waits here does not hold back the event log's
 readers. A clash of two 64-bit values costs a needless wait, or a deadlock that the
 database detects and the committer retries.
 """
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from uuid import UUID
 
 from server.domain.books import OrderKey
+from server.domain.households import LAST
 from server.store.database import Connection
 from server.store.keys import RequestKey
+from server.store.ledger import MemberOf
 
 
 def program_lock(program_id: UUID) -> int:
@@ -66,6 +71,37 @@ def taking(locks: Sequence[int], shared: Iterable[int] = ()) -> str:
         f"SELECT pg_advisory_xact_lock_shared(unnest({_array(shared)})); "
         f"SELECT pg_advisory_xact_lock(unnest({_array(locks)}))"
     )
+
+
+# Below are members, and from here on pools; of members not one in a billion.
+POOLS_FROM = int.from_bytes(LAST + bytes(4), signed=True)
+# The members are locked by now, so nobody changes where they sit.
+_POOLS_OF = """
+    SELECT pg_advisory_xact_lock(number)
+      FROM (SELECT number FROM unnest({pools}) AS number
+            UNION
+            SELECT ('x' || right(replace(household_id::text, '-', ''), 16))::bit(64)::bigint
+              FROM unnest({programs}, {members}) AS seated(program_id, member_id)
+              JOIN seat USING (program_id, member_id)
+             WHERE left_at IS NULL
+             ORDER BY 1) AS ascending"""
+
+
+def taking_all(
+    programs: Iterable[int], members: Iterable[int], seated: Collection[MemberOf], named: Iterable[int]
+) -> str:
+    """SQL that takes the locks of programs (shared), of members and pools, of the pools of those who are
+    ``seated``, and of what is ``named``; until the transaction ends."""
+    ordered = sorted(members)
+    first = bisect_left(ordered, POOLS_FROM)
+    if not seated:
+        return taking([*ordered, *sorted(named)], shared=sorted(programs))
+    people = zip(*((p.hex, m.hex) for p, m in seated), strict=True)
+    ids = (f"'{{{','.join(column)}}}'::uuid[]" for column in people)
+    pools = _POOLS_OF.format(
+        pools=_array(ordered[first:]), **dict(zip(("programs", "members"), ids, strict=True))
+    )
+    return f"{taking(ordered[:first], sorted(programs))}; {pools}; {taking(sorted(named))}"
 
 
 async def take(connection: Connection, locks: Sequence[int]) -> None:

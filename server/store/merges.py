@@ -53,28 +53,6 @@ def _consents(rows: Sequence[Any]) -> dict[MemberOf, dict[str, Consent]]:
     return found
 
 
-def origins(wanted: Collection[MemberOf]) -> Question[dict[UUID, dict[UUID, UUID]]]:
-    """Of lots that came to these members by merges: the row that their points came from, by program."""
-    return Question(
-        """SELECT ROW(t.program_id, origin.key, origin.value)
-             FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
-             JOIN ledger_transaction t USING (program_id, member_id),
-                  LATERAL jsonb_each_text(t.trace -> 'origins') AS origin
-            WHERE t.kind = 'TRANSFER_IN'
-              AND EXISTS (SELECT FROM member m WHERE m.program_id = wanted.program_id
-                             AND m.merged_into = wanted.member_id)""",
-        columns(list(wanted)),
-        _origins,
-    )
-
-
-def _origins(rows: Sequence[Any]) -> dict[UUID, dict[UUID, UUID]]:
-    found: dict[UUID, dict[UUID, UUID]] = {}
-    for program_id, lot_id, transaction_id in rows:
-        found.setdefault(program_id, {})[UUID(lot_id)] = UUID(transaction_id)
-    return found
-
-
 def save(decisions: Sequence[tuple[UUID, Decision]]) -> Iterator[Write]:
     """What a merge changes beside wallets. It is the only command of its batch."""
     for program_id, decision in decisions:

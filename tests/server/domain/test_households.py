@@ -402,4 +402,5 @@ def test_pools_are_locked_after_members() -> None:
     made = pool_id(fresh)
     assert (made.version, made.variant) == (7, fresh.variant)
     assert made.bytes[:8] == fresh.bytes[:8]
-    assert made.bytes[8:10] == b"\xbf\xff"
+    assert made.bytes[8:12] == b"\xbf\xff\xff\xff"
+    assert made.bytes[12:] == fresh.bytes[12:]

@@ -36,6 +36,7 @@ class Check(StrEnum):
     EVENTS = "each event's transactions exist"
     LOGGED = "each transaction is in the event log"
     MEMBERS = "each row and order is an existing member's"
+    SEATS = "who sits in a household is there, and each has a pool and, until it is dissolved, one head"
     CAPS = "no cap's usage is negative"
     CHECKPOINT_FILE = "each checkpoint is signed and follows the one before it"
     CHECKPOINTS = "each end of a chain in the checkpoints is in the ledger"

@@ -24,6 +24,7 @@ from server.domain.events import (
     MemberStatusChanged,
     MemberUpdated,
 )
+from server.domain.households import check_seatless
 from server.domain.ledger import Wallet
 from server.domain.members import Consent, Identifier, Member, Profile, Status
 from server.ids import new_id
@@ -32,7 +33,7 @@ from server.operations.collisions import repeated
 from server.operations.hints import Hints
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
-from server.store import events, keys, locks, merges
+from server.store import events, households, keys, locks, merges
 from server.store import members as store
 from server.store.database import Connection, Database
 from server.store.ledger import MemberOf
@@ -183,7 +184,7 @@ class Members:
     ) -> Member:
         """Suspend, reactivate or close; nothing happens if the status is there already.
 
-        Raises NotFound and FailedPrecondition (STATUS_TRANSITION_INVALID).
+        Raises NotFound and FailedPrecondition (STATUS_TRANSITION_INVALID, MEMBER_IN_HOUSEHOLD).
         """
         command = {"member_id": str(member_id), "target": str(target), "reason": reason}
         change = _Change(actor, request_id, "change_status", command)
@@ -194,6 +195,9 @@ class Members:
                 member = await self._read(connection, actor.program_id, member_id)
                 happened: list[Event] = []
                 if rules.change_status(member.status, target):
+                    if target is Status.CLOSED:
+                        # Whoever takes a seat has to have the lock that is held here.
+                        check_seatless(await households.seat_of(connection, actor.program_id, member_id))
                     await store.update_status(connection, actor.program_id, member_id, target)
                     happened.append(
                         MemberStatusChanged(

@@ -42,7 +42,7 @@ LEDGER = (
 _RECORDED = """WHERE ($1::uuid IS NULL OR program_id = $1)
                  AND ($2::timestamptz IS NULL OR recorded_at >= $2)
                  AND ($3::timestamptz IS NULL OR recorded_at < $3)"""
-_OF_PROGRAM = "WHERE $1::uuid IS NULL OR program_id = $1"
+_OF_PROGRAM = "WHERE ($1::uuid IS NULL OR program_id = $1)"
 
 
 async def ledger_size(
@@ -72,7 +72,9 @@ def ledger(
 
 async def members_size(connection: Connection, program_id: UUID | None) -> int:
     """How many rows ``members`` gives."""
-    return await _count(connection, f"SELECT count(*) FROM member {_OF_PROGRAM}", program_id)
+    return await _count(
+        connection, f"SELECT count(*) FROM member {_OF_PROGRAM} AND kind = 'person'", program_id
+    )
 
 
 def members(connection: Connection, program_id: UUID | None) -> AsyncIterator[list[Any]]:
@@ -103,7 +105,7 @@ async def balances_size(connection: Connection, program_id: UUID | None) -> int:
 
 
 def balances(connection: Connection, program_id: UUID | None) -> AsyncIterator[list[Any]]:
-    """Every wallet with its figures as recorded, member by member."""
+    """Every wallet with its figures as recorded, member by member; the pools of households, too."""
     return _batches(
         connection,
         f"""SELECT p.name AS program, w.program_id, w.member_id, m.status, w.point_type, w.balance, w.pending,
@@ -111,7 +113,7 @@ def balances(connection: Connection, program_id: UUID | None) -> AsyncIterator[l
               FROM (SELECT * FROM wallet {_OF_PROGRAM}) AS w
               JOIN program p USING (program_id)
               JOIN member m USING (program_id, member_id)
-              JOIN member_profile f USING (program_id, member_id)
+              LEFT JOIN member_profile f USING (program_id, member_id)
               LEFT JOIN member_key k USING (program_id, member_id)
              ORDER BY w.program_id, w.member_id, w.point_type""",
         program_id,

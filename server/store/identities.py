@@ -64,6 +64,10 @@ TABLES = """WITH
         SELECT * FROM event_log
          WHERE event_type LIKE 'points.%' AND event_type <> 'points.expiring' AND {within}),
     reserved AS NOT MATERIALIZED (SELECT * FROM hold WHERE {within}),
+    placed AS NOT MATERIALIZED (SELECT * FROM seat WHERE left_at IS NULL AND {within}),
+    formed AS NOT MATERIALIZED (
+        SELECT * FROM (SELECT program_id, household_id AS member_id, dissolved_at FROM household) AS h
+         WHERE {within}),
     -- As text: what somebody tampered with need not be a UUID.
     named AS NOT MATERIALIZED (
         SELECT program_id, member_id, event_id, transaction_id
@@ -225,6 +229,33 @@ IDENTITIES: Mapping[Check, str] = {
                        'order ' || order_reference || ' is of a member whom there is not' FROM receipt) owned
          WHERE NOT EXISTS (SELECT FROM member m WHERE m.program_id = owned.program_id
                               AND m.member_id = owned.member_id)""",
+    Check.SEATS: """
+        SELECT p.program_id, p.member_id, NULL::text, NULL::bigint, NULL::uuid,
+               'sits in household ' || p.household_id || ', and '
+               || CASE WHEN h.household_id IS NULL THEN 'there is none'
+                       WHEN h.dissolved_at IS NOT NULL THEN 'it was dissolved'
+                       ELSE 'is no member of the program any more' END
+          FROM placed p
+          LEFT JOIN household h USING (program_id, household_id)
+          LEFT JOIN member m ON m.program_id = p.program_id AND m.member_id = p.member_id
+                            AND m.kind = 'person' AND m.status IN ('active', 'suspended')
+         WHERE h.household_id IS NULL OR h.dissolved_at IS NOT NULL OR m.member_id IS NULL
+        UNION ALL
+        SELECT f.program_id, f.member_id, NULL, NULL, NULL,
+               CASE WHEN m.member_id IS NULL THEN 'the household has no pool'
+                    WHEN f.dissolved_at IS NULL THEN 'the household has ' || heads.number || ' heads'
+                    ELSE 'the household was dissolved, and its pool has points' END
+          FROM formed f
+          LEFT JOIN member m ON m.program_id = f.program_id AND m.member_id = f.member_id
+                            AND m.kind = 'household'
+         CROSS JOIN LATERAL (SELECT count(*) AS number FROM seat s
+                              WHERE s.program_id = f.program_id AND s.household_id = f.member_id
+                                AND s.left_at IS NULL AND s.role = 'head') AS heads
+         WHERE m.member_id IS NULL
+            OR CASE WHEN f.dissolved_at IS NULL THEN heads.number <> 1
+                    ELSE EXISTS (SELECT FROM wallet w WHERE w.program_id = f.program_id
+                                    AND w.member_id = f.member_id
+                                    AND w.balance + w.pending + w.held > 0) END""",
     Check.CAPS: """
         SELECT program_id, member_id, NULL::text, NULL::bigint, NULL::uuid,
                'rule ' || rule || ' has given ' || points || ' points in ' || period

@@ -37,6 +37,7 @@ async def counts(connection: Connection, scope: Scope) -> dict[str, int]:
                            (SELECT count(*) FROM receipt) AS orders,
                            (SELECT count(*) FROM entry WHERE order_reference <> '') AS ordered,
                            (SELECT count(*) FROM logged) AS events,
+                           (SELECT count(*) FROM placed) + (SELECT count(*) FROM formed) AS seats,
                            (SELECT count(*) FROM usage) AS caps""",
         *scope.arguments,
         timeout=PATIENCE_SECONDS,
@@ -89,5 +90,6 @@ SUBJECTS: Mapping[Check, str] = {
     Check.EVENTS: "events",
     Check.LOGGED: "rows",
     Check.MEMBERS: "rows",
+    Check.SEATS: "seats",
     Check.CAPS: "caps",
 }

@@ -30,6 +30,10 @@ RECORDS = """CREATE TABLE IF NOT EXISTS migration (
     ran_on   timestamp NOT NULL DEFAULT current_timestamp
 )"""
 
+# Whatever the role is bound by otherwise. Not every PostgreSQL has all of these.
+UNHURRIED = """SELECT set_config(name, '0', true) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"""
+
 
 class MigrationError(Exception):
     """The database can't be brought up to date; the message says why."""
@@ -100,6 +104,7 @@ async def _apply(engine: Any, step: Any, report: Callable[[str], None]) -> None:
     # run it twice. So both happen in one. It also prints, which is not its place here.
     with contextlib.redirect_stdout(io.StringIO()):
         async with engine.transaction() as transaction:
+            await transaction.connection.execute(UNHURRIED)
             await transaction.connection.execute(RECORDS)
             manager = await step.forwards()
             await manager.run()

@@ -16,11 +16,9 @@ from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
-import asyncpg
 import structlog
 
 from server import logs
-from server.domain.errors import Refused
 from server.store import dead_letters, subscriptions
 from server.store import log as event_log
 from server.store.database import Connection, Database
@@ -48,6 +46,7 @@ class Relay:
 
     ``holder`` names this process and no other. ``lease_seconds``: somebody else may take over
     from a holder that has done nothing for so long; a handler has most of it for one batch.
+    ``at_once``: so many transactions of handlers at most are under way, each on a connection of its own.
     """
 
     def __init__(
@@ -58,6 +57,7 @@ class Relay:
         new_id: Callable[[], UUID],
         watch: Watch,
         lease_seconds: float = 10.0,
+        at_once: int = 4,
     ) -> None:
         self._database = database
         self._consumers = consumers
@@ -68,6 +68,9 @@ class Relay:
         self._patience = lease_seconds * 0.6
         self._woken = asyncio.Event()
         self._stopping = False
+        # Why it could not look the last time, "" if it could.
+        self.trouble = ""
+        self._places = asyncio.Semaphore(at_once)
         self._at_work: dict[str, asyncio.Task[None]] = {}
         # How many events are handed over at once, where it is fewer than a consumer allows.
         self._fewer: dict[str, int] = {}
@@ -86,8 +89,10 @@ class Relay:
                     await self._enrol()
                     enrolled = True
                 await self._look()
-            except (Refused, OSError, asyncpg.PostgresError) as error:
-                log.warning("relay_interrupted", **logs.describe(error))
+                self.trouble = ""
+            except Exception as fault:  # noqa: BLE001 - whatever it is, looking must go on
+                self.trouble = told(fault)
+                log.warning("relay_interrupted", **logs.describe(fault))
                 await asyncio.sleep(SWEEP_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
@@ -131,28 +136,29 @@ class Relay:
     async def _serve(self, consumer: str) -> None:
         """Work for a consumer until there is nothing left, or something stands in the way."""
         try:
-            async with self._database.transaction(UNFLUSHED) as connection:
+            async with self._places, self._database.transaction(UNFLUSHED) as connection:
                 lease = await subscriptions.take(connection, consumer, self._holder, self._lease_seconds)
             if lease is not None:
                 await self._drain(lease)
-        except (Refused, OSError, asyncpg.PostgresError) as error:
-            log.warning("relay_interrupted", consumer=consumer, **logs.describe(error))
-        except Exception as fault:  # noqa: BLE001 - a fault of the relay's; the others go on
-            log.error("relay_failed", consumer=consumer, **logs.describe(fault))
+        except Exception as fault:  # noqa: BLE001 - the other consumers go on; the lease runs out
+            log.warning("relay_interrupted", consumer=consumer, **logs.describe(fault))
 
     async def _drain(self, lease: Lease) -> None:
+        left: Lease | None = lease
         try:
-            more = True
-            while more and not self._stopping:
-                lease, more = await (self._replay(lease) if lease.replays else self._step(lease))
+            while left is not None and not self._stopping:
+                lease = left
+                async with self._places:
+                    left = await (self._replay(lease) if lease.replays else self._step(lease))
         except Fenced:
             self._watch.failed(lease.consumer, "fenced")
             log.warning("relay_fenced", consumer=lease.consumer)
-        except Failed as failed:
-            await self._postpone(lease, failed.fault)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the consumer shows it and waits
+            await self._postpone(lease, fault.fault if isinstance(fault, Failed) else fault)
         else:
-            async with self._database.transaction(UNFLUSHED) as connection:
-                await subscriptions.give_back(connection, lease)
+            if left is not None:
+                async with self._database.transaction(UNFLUSHED) as connection:
+                    await subscriptions.give_back(connection, left)
 
     async def _postpone(self, lease: Lease, fault: Exception) -> None:
         """Try again later, longer after each failure in a row. If that can't be noted, the lease runs out."""
@@ -163,8 +169,8 @@ class Relay:
         async with self._database.transaction() as connection:
             await subscriptions.failed(connection, lease, told(fault), pause)
 
-    async def _step(self, lease: Lease) -> tuple[Lease, bool]:
-        """A batch in one transaction. The lease as it is then, and whether there may be more.
+    async def _step(self, lease: Lease) -> Lease | None:
+        """A batch in one transaction. The lease as it is then; None if all is done and it was given back.
 
         Raises Fenced, and Failed for what passes.
         """
@@ -174,17 +180,16 @@ class Relay:
         try:
             async with self._database.transaction() as connection:
                 stretch = await self._next(connection, lease, most)
-                if stretch.end == lease.place:
-                    return lease, False
                 await self._handle(connection, lease.consumer, stretch.events)
-                lease = await subscriptions.move(connection, lease, stretch.end, self._lease_seconds)
+                seconds = self._lease_seconds if stretch.more else 0
+                moved = await subscriptions.move(connection, lease, stretch.end, seconds)
         except Fenced:
             raise
         except Exception as fault:  # noqa: BLE001 - whatever it was, it ends with the event that caused it
-            return await self._failed(lease, stretch.events, failure(fault)), True
+            return await self._failed(lease, stretch.events, failure(fault))
         self._grow(lease.consumer, most)
         self._watch.handled(lease.consumer, len(stretch.events), time.perf_counter() - began)
-        return lease, stretch.more
+        return moved if stretch.more else None
 
     async def _next(self, connection: Connection, lease: Lease, most: int) -> Stretch:
         wanted = self._consumers[lease.consumer]
@@ -207,14 +212,14 @@ class Relay:
 
     async def _failed(self, lease: Lease, events: Sequence[LoggedEvent], failed: Failed) -> Lease:
         """What becomes of a batch that failed: it is made smaller, buried, or tried again later (Failed)."""
+        hung = isinstance(failed.fault, Hung)
         if len(events) > 1:
             self._fewer[lease.consumer] = len(events) // 2
-        hung = isinstance(failed.fault, Hung) and lease.attempts + 1 >= HANGS
-        if not events or (failed.passes and not (hung and len(events) == 1)):
-            raise failed
-        if len(events) == 1:
+            if hung or not failed.passes:
+                return lease
+        elif events and (not failed.passes or (hung and lease.attempts + 1 >= HANGS)):
             return await self._bury(lease, events[0], failed.fault)
-        return lease
+        raise failed
 
     async def _bury(self, lease: Lease, event: LoggedEvent, fault: Exception) -> Lease:
         self._watch.failed(lease.consumer, "dead")
@@ -223,20 +228,23 @@ class Relay:
             await dead_letters.bury(connection, self._new_id(), lease.consumer, event, told(fault))
             return await subscriptions.move(connection, lease, event.place, self._lease_seconds)
 
-    async def _replay(self, lease: Lease) -> tuple[Lease, bool]:
-        """Hand over the next dead letter that somebody wants replayed; True, because the log comes after."""
+    async def _replay(self, lease: Lease) -> Lease:
+        """Hand over the next dead letter that somebody wants replayed.
+
+        Raises Fenced, and Failed for what passes.
+        """
         dead_letter_id = None
         try:
             async with self._database.transaction() as connection:
                 found = await dead_letters.next_replay(connection, lease.consumer)
                 if found is None:
-                    return lease._replace(replays=False), True
+                    return lease._replace(replays=False)
                 dead_letter_id, place = found
                 event = await event_log.at(connection, place)
                 assert event is not None, "the log forgets nothing"
                 await self._handle(connection, lease.consumer, [event])
                 await dead_letters.replayed(connection, dead_letter_id)
-                lease = await subscriptions.move(connection, lease, lease.place, self._lease_seconds)
+                return await subscriptions.move(connection, lease, lease.place, self._lease_seconds)
         except Fenced:
             raise
         except Exception as fault:
@@ -247,8 +255,7 @@ class Relay:
             log.error("replay_failed", consumer=lease.consumer, **logs.describe(failed.fault))
             async with self._database.transaction() as connection:
                 await dead_letters.died_again(connection, dead_letter_id, told(failed.fault))
-                lease = await subscriptions.move(connection, lease, lease.place, self._lease_seconds)
-        return lease, True
+                return await subscriptions.move(connection, lease, lease.place, self._lease_seconds)
 
     def _grow(self, consumer: str, most: int) -> None:
         if consumer in self._fewer:

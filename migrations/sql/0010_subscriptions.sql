@@ -37,10 +37,18 @@ CREATE TABLE dead_letter (
 CREATE INDEX dead_letter_open ON dead_letter (program_id, dead_letter_id);
 CREATE INDEX dead_letter_replaying ON dead_letter (consumer, epoch, xid, position) WHERE status = 'replaying';
 
--- A session of our role that hangs in a transaction would hold back every reader of the log, also one
--- of psql. Servers and workers set less for themselves.
+-- A transaction of our role that hangs would hold back every reader of the log, also one of psql. Servers
+-- and workers set less for themselves.
 DO $$
+DECLARE
+    bound record;
 BEGIN
-    EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET idle_in_transaction_session_timeout = %L',
-                   current_database(), '60s');
+    FOR bound IN
+        SELECT name, value FROM pg_settings
+          JOIN (VALUES ('idle_in_transaction_session_timeout', '60s'), ('transaction_timeout', '10min'))
+            AS wanted (name, value) USING (name)         -- PostgreSQL has the second from version 17 on
+    LOOP
+        EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET %I = %L',
+                       current_database(), bound.name, bound.value);
+    END LOOP;
 END $$;

@@ -13,7 +13,7 @@ from server.domain.checkpoints import Head, Line, Position
 from server.domain.errors import Refused
 from server.store import checkpoints as store
 from server.store.checkpoint_file import AWAY, CheckpointError, CheckpointWriter
-from server.store.database import Connection, Database
+from server.store.database import UNHURRIED, Connection, Database
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ async def take(
     share a file write no more than one. Raises CheckpointError if the file isn't the one
     that was written, OSError if it can't be, Unavailable without the database.
     """
-    async with database.transaction(store.PATIENT) as connection:
+    async with database.transaction(UNHURRIED) as connection:
         if not await store.hold(connection):
             return Taken(busy=True, due_in=spacing)
         last = await asyncio.to_thread(file.last)

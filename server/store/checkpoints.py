@@ -10,8 +10,6 @@ from server.store.database import Connection
 from server.store.locks import CHECKPOINTS_LOCK
 
 PATIENCE_SECONDS = 24 * 3600.0  # the first look at a large ledger takes its time
-# What a long run needs of its transaction; it writes one row, at its end.
-PATIENT = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 
 
 class Known(NamedTuple):

@@ -15,6 +15,11 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 RETRY_AFTER_SECONDS = 1.0
 ACQUIRE_TIMEOUT_SECONDS = 2.0
 
+# For what reads much and changes little: as long as it takes, in the transaction in which it stands. Not
+# every PostgreSQL has all of these.
+UNHURRIED = """SELECT set_config(name, '0', true) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"""
+
 # The connection is gone, the server is starting, stopping or full: nothing that the
 # request itself is to blame for.
 UNREACHABLE = (
@@ -30,6 +35,7 @@ UNREACHABLE = (
     asyncpg.TooManyConnectionsError,
     asyncpg.DatabaseDroppedError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
 )
 # Two transactions met; the same work succeeds when run again.
 COLLISION = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)

@@ -117,7 +117,7 @@ async def take(connection: Connection, consumer: str, holder: str, seconds: floa
 async def move(connection: Connection, lease: Lease, place: Position, seconds: float) -> Lease:
     """Move on to ``place``, in the transaction of what was done up to there. Raises Fenced.
 
-    The lease lasts for so long again.
+    The lease lasts for so long again; with 0 somebody else may have it.
     """
     moved = await connection.fetchval(
         """UPDATE subscription

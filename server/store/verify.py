@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from server.domain.proof import Check, Finding
-from server.store.database import Connection, Database
+from server.store.database import UNHURRIED, Connection, Database
 from server.store.identities import ALLOCATES, CREATES, IDENTITIES, Scope
 
 PATIENCE_SECONDS = 24 * 3600.0  # a large ledger takes its time; the pool's limits are those of a purchase
@@ -20,8 +20,7 @@ async def snapshot(database: Database) -> AsyncIterator[Connection]:
         database.connection() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        await connection.execute("SET LOCAL statement_timeout = 0")
-        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        await connection.execute(UNHURRIED)
         yield connection
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "points": "laurel.commands.points:points",
     "holds": "laurel.commands.holds:holds",
     "rules": "laurel.commands.rules:rules",
+    "webhooks": "laurel.commands.webhooks:webhooks",
     "run": "laurel.commands.run:run",
     "export": "laurel.commands.export:export",
     "import": "laurel.commands.imports:imports",

@@ -19,6 +19,7 @@ from loyalty.v1 import (
     member_pb2_grpc,
     points_pb2_grpc,
     rules_pb2_grpc,
+    webhooks_pb2_grpc,
 )
 
 from laurel import channels
@@ -85,6 +86,7 @@ class Client:
         self.rules = rules_pb2_grpc.RulesServiceStub(channel)
         self.holds = holds_pb2_grpc.HoldServiceStub(channel)
         self.adjustments = adjustments_pb2_grpc.AdjustmentServiceStub(channel)
+        self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._seconds = seconds
 

@@ -40,6 +40,7 @@ from server.operations.schedule import attend
 from server.operations.tokens import Tokens
 from server.operations.wakeups import WakeUps
 from server.operations.watch import Commits, Lag
+from server.operations.webhooks import Webhooks
 from server.readiness import Readiness
 from server.rpc import reflection
 from server.rpc.access import SERVICES, declared_scopes
@@ -55,6 +56,7 @@ from server.rpc.rules import RulesService
 from server.rpc.streams import Streams
 from server.rpc.versions import Versions
 from server.rpc.watch import Calls, EntriesTold
+from server.rpc.webhooks import WebhookService
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
 from server.store.checkpoint_file import CheckpointWriter
@@ -98,6 +100,8 @@ def build_services(
     committer: Committer,
     gate: Gate,
     metrics: Metrics,
+    *,
+    webhook_loopback: bool = False,
 ) -> dict[ServiceDescriptor, object]:
     """Every service with what it needs, by its contract."""
     (
@@ -107,6 +111,7 @@ def build_services(
         rules_service,
         hold_service,
         adjustment_service,
+        webhook_service,
     ) = SERVICES
     pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
@@ -119,6 +124,7 @@ def build_services(
         rules_service: RulesService(Rules(database, redis, programs, now), members, pages, now),
         hold_service: HoldService(points, versions, now),
         adjustment_service: AdjustmentService(Adjustments(database), points, pages, versions, now),
+        webhook_service: WebhookService(Webhooks(database, sealer, now, loopback=webhook_loopback), pages),
     }
 
 
@@ -244,7 +250,17 @@ class Server:
             max_deadline=settings.max_deadline_seconds,
             max_message_bytes=settings.max_message_bytes,
         )
-        services = build_services(database, redis, hints, keys, programs, committer, gate, metrics)
+        services = build_services(
+            database,
+            redis,
+            hints,
+            keys,
+            programs,
+            committer,
+            gate,
+            metrics,
+            webhook_loopback=settings.webhook_loopback,
+        )
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)
         verifiers: dict[str, Credentials | Tokens] = {"key": credentials}
         if tokens is not None:

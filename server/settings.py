@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(
         default=60.0, ge=1, description="how often, by one of the processes that share the database"
     )
+    webhook_loopback: bool = Field(
+        default=False, description="whether webhooks may be on this machine, by http too; for development"
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
     oidc_issuer: str = Field(default="", description="URL of the issuer of members' tokens; empty for none")
     oidc_audience: str = Field(default="", description="what the tokens' `aud` must hold")

@@ -1,6 +1,5 @@
 """`laurel keys`: the API keys of terminals, services and staff."""
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import click
 
 from laurel.client import ROLES, program_option
+from laurel.commands.options import span
 from laurel.commands.programs import find, on_database
 from laurel.output import moment, show_json, show_table
 from server.domain.actor import CallerKind
@@ -16,22 +16,10 @@ from server.rpc.access import declared_scopes
 from server.store.credentials import Credential
 from server.store.database import Database
 
-SPAN = re.compile(r"(\d{1,5})([hdwy])")
-HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
-
 
 @click.group()
 def keys() -> None:
     """API keys: what tills, services and staff call with. Only a hash of each is stored."""
-
-
-def _span(_ctx: click.Context, _option: click.Parameter, value: str | None) -> timedelta | None:
-    if value is None:
-        return None
-    found = SPAN.fullmatch(value)
-    if found is None or int(found[1]) == 0:
-        raise click.BadParameter("write a number and h, d, w or y, such as 90d")
-    return timedelta(hours=int(found[1]) * HOURS[found[2]])
 
 
 @keys.command()
@@ -45,7 +33,7 @@ def _span(_ctx: click.Context, _option: click.Parameter, value: str | None) -> t
     "--source-system", default="", help="Whose receipts and request ids it shares: `pos` for tills."
 )
 @click.option("--scope", "scopes", multiple=True, help="What it may do, such as members.*; repeatable.")
-@click.option("--expires-in", callback=_span, help="Such as 12h, 90d or 1y; never, if left out.")
+@click.option("--expires-in", callback=span, help="Such as 12h, 90d or 1y; never, if left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(
     *,

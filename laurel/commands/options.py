@@ -1,6 +1,12 @@
 """Options that commands of the public API have in common."""
 
+import re
+from datetime import timedelta
+
 import click
+
+SPAN = re.compile(r"(\d{1,5})([hdwy])")
+HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 request_option = click.option(
@@ -8,3 +14,13 @@ request_option = click.option(
 )
 store_option = click.option("--store", default="", help="The store.")
 channel_option = click.option("--channel", default="", help="Where, such as pos or web.")
+
+
+def span(_ctx: click.Context, _option: click.Parameter, value: str | None) -> timedelta | None:
+    """What an option such as ``90d`` means, None if it is left out. Raises click.BadParameter."""
+    if value is None:
+        return None
+    found = SPAN.fullmatch(value)
+    if found is None or int(found[1]) == 0:
+        raise click.BadParameter("write a number and h, d, w or y, such as 90d")
+    return timedelta(hours=int(found[1]) * HOURS[found[2]])

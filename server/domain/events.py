@@ -359,6 +359,30 @@ class RulesPublished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookChanged(Event):
+    """Something was done with a webhook endpoint. No member's event: ``member_id`` is the nil UUID.
+
+    ``change``: registered, rotated, enabled, disabled or removed.
+    """
+
+    event_type = "webhook.changed"
+
+    endpoint_id: UUID
+    change: str
+    reason: str
+    actor: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """Which endpoint, what was done, why and by whom."""
+        return {
+            "endpoint_id": str(self.endpoint_id),
+            "change": self.change,
+            "reason": self.reason,
+            "actor": self.actor,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventTypeRegistered(Event):
     """A program knows another type of event. No member's event: ``member_id`` is the nil UUID."""
 

@@ -18,6 +18,7 @@ from loyalty.v1 import (
     member_pb2,
     points_pb2,
     rules_pb2,
+    webhooks_pb2,
 )
 
 from server.domain.actor import CallerKind, StepUp
@@ -31,6 +32,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     rules_pb2.DESCRIPTOR.services_by_name["RulesService"],
     holds_pb2.DESCRIPTOR.services_by_name["HoldService"],
     adjustments_pb2.DESCRIPTOR.services_by_name["AdjustmentService"],
+    webhooks_pb2.DESCRIPTOR.services_by_name["WebhookService"],
 )
 
 KINDS = {

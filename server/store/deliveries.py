@@ -1,12 +1,14 @@
 """Deliveries: wanted in somebody's transaction, taken under a lease, and what came of it."""
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from server.domain.deliveries import Delivery, Verdict, Wanted
+from server.domain.deliveries import Delivery, DeliveryStatus, Verdict, Wanted
 from server.store.database import Connection
 from server.store.together import Write, columns, write
 
@@ -185,6 +187,99 @@ async def discard(connection: Connection, program_id: UUID, delivery_id: UUID) -
         delivery_id,
     )
     return done != "UPDATE 0"
+
+
+class Tried(NamedTuple):
+    """How one attempt went, as it was written down."""
+
+    attempted_at: datetime
+    milliseconds: int
+    outcome: str
+    response: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A delivery as it stands, with what is known of its attempts, the first one first.
+
+    ``next_attempt_at`` says something while it is pending: when it is tried next, or until when somebody
+    has it.
+    """
+
+    program_id: UUID
+    delivery_id: UUID
+    member_id: UUID
+    channel: str
+    target: str
+    content: Mapping[str, Any]
+    status: DeliveryStatus
+    attempts: int
+    next_attempt_at: datetime
+    last_error: str
+    created_at: datetime
+    finished_at: datetime | None
+    tried: tuple[Tried, ...]
+
+
+COLUMNS = """program_id, delivery_id, member_id, channel, target, content, status, attempts, next_attempt_at,
+             last_error, created_at, finished_at"""
+
+
+async def get(connection: Connection, program_id: UUID, delivery_id: UUID) -> Stored | None:
+    """One delivery, None if the program has none of that id."""
+    rows = await connection.fetch(
+        f"SELECT {COLUMNS} FROM delivery WHERE program_id = $1 AND delivery_id = $2", program_id, delivery_id
+    )
+    found = await _stored(connection, program_id, rows)
+    return found[0] if found else None
+
+
+async def page(
+    connection: Connection,
+    program_id: UUID,
+    *,
+    target: str | None = None,
+    before: UUID | None = None,
+    status: DeliveryStatus | None = None,
+    size: int,
+) -> list[Stored]:
+    """At most ``size`` deliveries before that id, newest first: of one target, or of all."""
+    rows = await connection.fetch(
+        f"""SELECT {COLUMNS} FROM delivery
+             WHERE program_id = $1 AND ($2::text IS NULL OR target = $2)
+               AND ($3::uuid IS NULL OR delivery_id < $3) AND ($4::text IS NULL OR status = $4)
+             ORDER BY delivery_id DESC LIMIT $5""",
+        program_id,
+        target,
+        before,
+        status,
+        size,
+    )
+    return await _stored(connection, program_id, rows)
+
+
+async def _stored(connection: Connection, program_id: UUID, rows: Sequence[Any]) -> list[Stored]:
+    attempts = await connection.fetch(
+        """SELECT delivery_id, attempted_at, milliseconds, outcome, response, error FROM delivery_attempt
+            WHERE program_id = $1 AND delivery_id = ANY($2) ORDER BY token""",
+        program_id,
+        [row["delivery_id"] for row in rows],
+    )
+    tried: defaultdict[UUID, list[Tried]] = defaultdict(list)
+    for delivery_id, *how in attempts:
+        tried[delivery_id].append(Tried(*how))
+    return [
+        Stored(
+            **{
+                **row,
+                "content": json.loads(row["content"]),
+                "status": DeliveryStatus(row["status"]),
+                "tried": tuple(tried[row["delivery_id"]]),
+            }
+        )
+        for row in rows
+    ]
 
 
 class Backlog(NamedTuple):

@@ -1,8 +1,9 @@
-"""Personal data at rest: sealed per member, found by blind index.
+"""What is kept secret at rest: personal data, sealed per member and found by blind index; webhooks' secrets.
 
 Every member has a data key of its own, wrapped by the master key; destroying it erases
 the member. Both layers are AES-256-GCM, and each binds program, member and purpose as
-associated data, so that a ciphertext moved to another row can't be opened there.
+associated data, so that a ciphertext moved to another row can't be opened there. A secret of a
+webhook is sealed by the master key itself, bound to its endpoint.
 """
 
 import json
@@ -29,6 +30,7 @@ _KEY_PURPOSE = b"laurel member key"
 _PROFILE_PURPOSE = b"laurel member profile"
 _IDENTIFIER_PURPOSE = b"laurel identifier"
 _REQUEST_PURPOSE = b"laurel request"
+_WEBHOOK_PURPOSE = b"laurel webhook secret"
 
 
 class BrokenSealError(Exception):
@@ -37,7 +39,7 @@ class BrokenSealError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
-    """A member's data key, readable under the named master key only."""
+    """A key or secret, readable under the named master key only."""
 
     master_key_id: str
     wrapped: bytes = field(repr=False)
@@ -81,6 +83,16 @@ class Sealer:
         content: dict[str, Any] = json.loads(text)
         return content
 
+    def seal_secret(self, program_id: UUID, endpoint_id: UUID, secret: bytes) -> WrappedKey:
+        """What a webhook is signed with, sealed for its endpoint by the master key in use."""
+        bound = _bound(_WEBHOOK_PURPOSE, program_id, endpoint_id)
+        return WrappedKey(self._current, _encrypt(self._masters[self._current], secret, bound))
+
+    def open_secret(self, key: WrappedKey, program_id: UUID, endpoint_id: UUID) -> bytes:
+        """What was sealed for this endpoint. Raises BrokenSealError."""
+        bound = _bound(_WEBHOOK_PURPOSE, program_id, endpoint_id)
+        return _decrypt(self._master(key, endpoint_id), key.wrapped, bound, endpoint_id)
+
     def blind(self, program_id: UUID, identifier: Identifier) -> bytes:
         """What an identifier is looked up by: useless without the key, and in another program."""
         message = b"\0".join(
@@ -94,14 +106,18 @@ class Sealer:
         return digest(self._blind_key, _REQUEST_PURPOSE + b"\0" + text.encode(), sha256)
 
     def _data_key(self, key: WrappedKey, program_id: UUID, member_id: UUID) -> AESGCM:
-        master = self._masters.get(key.master_key_id)
-        if master is None:
-            raise BrokenSealError(f"member {member_id}: no master key of id {key.master_key_id}")
+        master = self._master(key, member_id)
         return AESGCM(_decrypt(master, key.wrapped, _bound(_KEY_PURPOSE, program_id, member_id), member_id))
 
+    def _master(self, key: WrappedKey, owner_id: UUID) -> AESGCM:
+        master = self._masters.get(key.master_key_id)
+        if master is None:
+            raise BrokenSealError(f"of {owner_id}: no master key of id {key.master_key_id}")
+        return master
 
-def _bound(purpose: bytes, program_id: UUID, member_id: UUID) -> bytes:
-    return b"\0".join((purpose, program_id.bytes, member_id.bytes))
+
+def _bound(purpose: bytes, program_id: UUID, owner_id: UUID) -> bytes:
+    return b"\0".join((purpose, program_id.bytes, owner_id.bytes))
 
 
 def _encrypt(cipher: AESGCM, content: bytes, bound: bytes) -> bytes:
@@ -109,10 +125,10 @@ def _encrypt(cipher: AESGCM, content: bytes, bound: bytes) -> bytes:
     return FORMAT + nonce + cipher.encrypt(nonce, content, bound)
 
 
-def _decrypt(cipher: AESGCM, sealed: bytes, bound: bytes, member_id: UUID) -> bytes:
+def _decrypt(cipher: AESGCM, sealed: bytes, bound: bytes, owner_id: UUID) -> bytes:
     if sealed[:1] != FORMAT:
-        raise BrokenSealError(f"member {member_id}: sealed in a format that this version doesn't know")
+        raise BrokenSealError(f"of {owner_id}: sealed in a format that this version doesn't know")
     try:
         return cipher.decrypt(sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :], bound)
     except (InvalidTag, ValueError):
-        raise BrokenSealError(f"member {member_id}: what is stored does not open") from None
+        raise BrokenSealError(f"of {owner_id}: what is stored does not open") from None

@@ -14,6 +14,7 @@ from loyalty.v1 import (
     member_pb2_grpc,
     points_pb2_grpc,
     rules_pb2_grpc,
+    webhooks_pb2_grpc,
 )
 
 from server.domain.actor import CallerKind
@@ -34,6 +35,7 @@ class Caller:
     rules: "rules_pb2_grpc.RulesServiceAsyncStub"
     holds: "holds_pb2_grpc.HoldServiceAsyncStub"
     adjustments: "adjustments_pb2_grpc.AdjustmentServiceAsyncStub"
+    webhooks: "webhooks_pb2_grpc.WebhookServiceAsyncStub"
 
 
 class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
@@ -77,6 +79,7 @@ class Laurel:
             rules_pb2_grpc.RulesServiceStub(channel),
             holds_pb2_grpc.HoldServiceStub(channel),
             adjustments_pb2_grpc.AdjustmentServiceStub(channel),
+            webhooks_pb2_grpc.WebhookServiceStub(channel),
         )
 
     async def new_key(self, kind: CallerKind, **wishes: Any) -> str:
@@ -99,7 +102,7 @@ async def started(
     """A server with ``settings``, and callers of ``program`` or of a new one."""
     program = program or await new_program(database)
     async with AsyncExitStack() as opened, running(settings) as server:
-        nobody = Caller("", None, None, None, None, None)
+        nobody = Caller("", None, None, None, None, None, None)
         laurel = Laurel(server, settings, database, program, nobody, nobody, nobody, opened)
         laurel.terminal = await laurel.caller(await laurel.new_key(CallerKind.TERMINAL))
         laurel.service = await laurel.caller(await laurel.new_key(CallerKind.SERVICE))

@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from server.domain.deliveries import Delivery, Permanent, Postponed, Temporary, Unwanted, Wanted
+from server.ids import new_id
 from server.store import deliveries as store
 from server.store.database import Database
 from tests.support.waiting import eventually
@@ -28,14 +28,14 @@ class Post:
 
     database: Database
     channel: str = field(default_factory=lambda: f"test-{uuid4().hex}")
-    program_id: UUID = field(default_factory=uuid7)
+    program_id: UUID = field(default_factory=new_id)
 
     async def want(self, *letters: str, target: str = "there") -> list[UUID]:
         """Deliveries with that content, in one transaction."""
         wanted = [
             Wanted(
                 program_id=self.program_id,
-                delivery_id=uuid7(),
+                delivery_id=new_id(),
                 channel=self.channel,
                 target=f"{self.channel}:{target}",
                 dedup_key=uuid4().hex,
@@ -115,7 +115,7 @@ async def test_what_is_wanted_is_sent_once_by_however_many(post: Post) -> None:
 async def test_what_is_wanted_in_a_transaction_that_fails_is_not_sent_and_twice_is_once(post: Post) -> None:
     wanted = Wanted(
         program_id=post.program_id,
-        delivery_id=uuid7(),
+        delivery_id=new_id(),
         channel=post.channel,
         target="there",
         dedup_key="birthday 2026",

@@ -161,6 +161,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the member is older than the token, because a backup was restored since. What
     was written in between is lost; read again without the token.
     """
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 80
+    """NOT_FOUND: no such webhook endpoint in the program."""
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 81
+    """NOT_FOUND: no such delivery to a webhook in the program."""
+    ERROR_REASON_WEBHOOK_NOT_ENABLED: _ErrorReason.ValueType  # 82
+    """FAILED_PRECONDITION: the delivery's endpoint is disabled or removed. Metadata: status."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -330,6 +336,12 @@ ERROR_REASON_CONSISTENCY_TOKEN_AHEAD: ErrorReason.ValueType  # 151
 """FAILED_PRECONDITION: the member is older than the token, because a backup was restored since. What
 was written in between is lost; read again without the token.
 """
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 80
+"""NOT_FOUND: no such webhook endpoint in the program."""
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 81
+"""NOT_FOUND: no such delivery to a webhook in the program."""
+ERROR_REASON_WEBHOOK_NOT_ENABLED: ErrorReason.ValueType  # 82
+"""FAILED_PRECONDITION: the delivery's endpoint is disabled or removed. Metadata: status."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

@@ -1,0 +1,1 @@
+"""Webhooks: what partners want to hear of, and how it is sent to them."""

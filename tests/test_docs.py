@@ -136,6 +136,8 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
             assert shown.startswith("`laurel up`: ")
         elif field.default == "":
             assert shown == "none", name
+        elif isinstance(field.default, bool):
+            assert shown == f"`{field.default}`".lower(), name
         else:
             assert type(field.default)(shown.strip("`")) == field.default, name
 

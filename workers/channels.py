@@ -1,15 +1,18 @@
-"""Channels: how a delivery leaves the house, one function each."""
+"""Channels: how a delivery leaves the house, by a literal map from names to what opens each."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import MappingProxyType
 
-from server.domain.deliveries import Delivery
+from workers.means import Channel, Means, Send
+from workers.webhooks.sending import webhook
 
-# Sends one delivery, and says in a word what the receiver answered if that is worth keeping. It reads what
-# to send at that moment. Raises Temporary, Permanent, Unwanted or Postponed, with no personal data in them;
-# anything else counts as temporary. It is cut off after the deliveries' ``send_seconds``.
-Send = Callable[[Delivery], Awaitable[str | None]]
+# By the names that deliveries have. A worker leaves alone what goes through a channel that it doesn't know.
+CHANNELS: Mapping[str, Channel] = MappingProxyType({"webhook": webhook})
 
 
-def channels() -> Mapping[str, Send]:
-    """Every channel by its name, as deliveries have it."""
-    return {}
+async def open_channels(
+    means: Means, opened: AsyncExitStack, channels: Mapping[str, Channel] = CHANNELS
+) -> dict[str, Send]:
+    """Every channel, open until ``opened`` closes."""
+    return {name: await opened.enter_async_context(channel(means)) for name, channel in channels.items()}

@@ -25,19 +25,21 @@ from server.domain.deliveries import (
     DeliveryStatus,
     NotSent,
     Permanent,
+    Postponed,
     Temporary,
     judge,
 )
-from server.domain.errors import Refused
+from server.domain.errors import Refused, Unavailable
 from server.store import deliveries as store
 from server.store.database import Database
 from server.store.deliveries import Attempt
 from telemetry.metrics import Metrics
-from workers.channels import Send
+from workers.means import Send
 
 # The database is away; what was to be done is done later.
 AWAY = (Refused, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 AGAIN_SECONDS = 0.5
+AWAY_SECONDS = 2.0
 # Between two looks at a busy queue: so that places which become free are filled several at a time.
 GATHER_SECONDS = 0.02
 
@@ -54,8 +56,8 @@ class Pace:
 
     at_once: int = 64
     per_target: int = 4
-    send_seconds: float = 15.0
-    lease_seconds: float = 25.0
+    send_seconds: float = 12.0
+    lease_seconds: float = 20.0
     poll_seconds: float = 1.0
     waits: tuple[float, ...] = WAITS
 
@@ -192,6 +194,8 @@ class Deliveries:
             return "", failure
         except TimeoutError:
             return "", Temporary("took too long")
+        except Unavailable:
+            return "", Postponed("the database is away", AWAY_SECONDS)
         except Exception as fault:  # noqa: BLE001 - whatever it is, it is that of one delivery
             log.error("delivery_broken", channel=delivery.channel, **logs.describe(fault))
             return "", Temporary(type(fault).__name__)

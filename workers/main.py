@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import asyncpg
@@ -17,9 +18,13 @@ from server import heap, secrets
 from server.ids import new_id
 from server.secrets import SecretsError
 from server.store.database import Database
+from server.store.sealing import Sealer
 from telemetry.listener import Listener
 from telemetry.setup import Telemetry, TelemetryError
+from workers.channels import CHANNELS, open_channels
+from workers.deliveries import Deliveries, Pace
 from workers.jobs import Jobs
+from workers.means import Channel, Means
 from workers.relay import Relay
 from workers.settings import WorkerSettings
 from workers.subscriptions import SUBSCRIPTIONS, Subscription
@@ -35,15 +40,26 @@ class StartError(Exception):
     """The worker can't start; the message says why and what to do, and holds no secret."""
 
 
+def now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
 class Process:
     """The parts of a worker. Once started, ``ops_port`` is where it tells of itself, None if nowhere."""
 
     def __init__(
-        self, settings: WorkerSettings, subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS
+        self,
+        settings: WorkerSettings,
+        subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS,
+        channels: Mapping[str, Channel] = CHANNELS,
+        pace: Pace | None = None,
     ) -> None:
         self.ops_port: int | None = None
         self._settings = settings
         self._subscriptions = subscriptions
+        self._channels = channels
+        self._pace = pace
         self._closing = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
@@ -59,7 +75,7 @@ class Process:
     async def _open(self, opened: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         try:
-            secrets.load(settings.secrets_file)
+            keys = secrets.load(settings.secrets_file)
             telemetry = await Telemetry.start(SERVICE)
         except (SecretsError, TelemetryError) as error:
             raise StartError(str(error)) from None
@@ -74,10 +90,20 @@ class Process:
             Watch(telemetry.metrics),
             settings.worker_lease_seconds,
         )
-        database.committed = relay.wake
+        means = Means(database, Sealer(keys), settings, now)
+        channels = await open_channels(means, opened, self._channels)
+        deliveries = Deliveries(database, channels, pace=self._pace, metrics=telemetry.metrics)
+
+        def committed() -> None:
+            relay.wake()
+            deliveries.wake()
+
+        database.committed = committed
+        delivering = asyncio.create_task(deliveries.run())
+        opened.push_async_callback(_cancel, delivering)
         relaying = asyncio.create_task(relay.run())
         opened.push_async_callback(_join, relaying)
-        opened.push_async_callback(relay.stop, settings.worker_drain_seconds)
+        opened.push_async_callback(_drain, relay, deliveries, settings.worker_drain_seconds)
         jobs = Jobs(settings.redis_url.get_secret_value(), relay, settings.worker_drain_seconds)
         working = asyncio.create_task(jobs.run())
         opened.push_async_callback(_join, working)
@@ -138,16 +164,28 @@ async def _close_database(database: Database) -> None:
         database.terminate()
 
 
+async def _drain(relay: Relay, deliveries: Deliveries, seconds: float) -> None:
+    await asyncio.gather(relay.stop(seconds), deliveries.drain(seconds))
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def _join(task: asyncio.Task[None]) -> None:
     await task
 
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: WorkerSettings, subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS
+    settings: WorkerSettings,
+    subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS,
+    channels: Mapping[str, Channel] = CHANNELS,
+    pace: Pace | None = None,
 ) -> AsyncIterator[Process]:
     """A worker for as long as the block lasts."""
-    process = Process(settings, subscriptions)
+    process = Process(settings, subscriptions, channels, pace)
     await process.start()
     try:
         yield process
@@ -155,13 +193,18 @@ async def running(
         await process.stop()
 
 
-async def work(settings: WorkerSettings, subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS) -> None:
+async def work(
+    settings: WorkerSettings,
+    subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS,
+    channels: Mapping[str, Channel] = CHANNELS,
+    pace: Pace | None = None,
+) -> None:
     """Work until SIGTERM or SIGINT. One JSON line on standard output tells that it has begun."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    async with running(settings, subscriptions) as process:
+    async with running(settings, subscriptions, channels, pace) as process:
         heap.settle()
         print(json.dumps({"event": "ready", "ops_port": process.ops_port}), file=sys.stdout, flush=True)
         await asked.wait()

@@ -23,6 +23,9 @@ class WorkerSettings(BaseSettings):
         default=10.0, ge=0.5, description="somebody else takes over from a worker that hangs for so long"
     )
     worker_drain_seconds: float = Field(default=10.0, ge=0, description="time for work under way on SIGTERM")
+    webhook_loopback: bool = Field(
+        default=False, description="whether webhooks may be on this machine, by http too; for development"
+    )
     worker_ops_host: str = Field(default="127.0.0.1", description="address of /metrics, /livez and /readyz")
     worker_ops_port: int | None = Field(
         default=9484, ge=0, le=65535, description="their port; 0 picks a free one, empty: none"

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from server.store.database import Connection
 from server.store.log import LoggedEvent
+from workers.webhooks import wanting as webhooks
 
 # Called with events in the order of the log, those of one member in the order in which they happened, in a
 # READ COMMITTED transaction that also moves the consumer on: what is written through the connection is
@@ -29,4 +30,8 @@ class Subscription:
 
 
 # The name is what is remembered of a consumer: another name begins anew.
-SUBSCRIPTIONS: Mapping[str, Subscription] = MappingProxyType({})
+SUBSCRIPTIONS: Mapping[str, Subscription] = MappingProxyType(
+    {
+        "webhooks": Subscription(webhooks.want),
+    }
+)

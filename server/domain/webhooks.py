@@ -36,8 +36,7 @@ FAILING_LIMIT = timedelta(days=5)
 MAX_URL = 1000
 MAX_PATTERNS = 50
 MAX_ENDPOINTS = 100
-HTTPS_PORT = 443
-HTTP_PORT = 80
+PORTS = {"https": 443, "http": 80}
 FIRST_FREE_PORT = 1024
 
 _NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
@@ -82,6 +81,12 @@ class Place:
     port: int
     target: str
 
+    @property
+    def authority(self) -> str:
+        """Host and port as a request names them; the usual port is left out."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
 
 class UrlError(Exception):
     """A URL that is not called; the message completes "must ..."."""
@@ -114,9 +119,9 @@ def place_of(url: str, loopback: bool) -> Place:
         raise UrlError("begin with https://")
     _check_host(host, here and loopback)
     if port is None:
-        port = HTTPS_PORT if parts.scheme == "https" else HTTP_PORT
-    elif port != HTTPS_PORT and port < FIRST_FREE_PORT:
-        raise UrlError(f"have port {HTTPS_PORT}, or one from {FIRST_FREE_PORT} on")
+        port = PORTS[parts.scheme]
+    elif port != PORTS["https"] and port < FIRST_FREE_PORT:
+        raise UrlError(f"have port {PORTS['https']}, or one from {FIRST_FREE_PORT} on")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Place(parts.scheme, host, port, target)
 

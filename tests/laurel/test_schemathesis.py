@@ -45,7 +45,9 @@ BESIDE_PARAMETERS = (
     *(f"/transactions/{verb}" for verb in ("accrue", "redeem", "return", "refund", "transfer", "adjust")),
 )
 # What a service has no business with.
-OF_STAFF = ("AdjustmentService_ApproveAdjustment", "AdjustmentService_RejectAdjustment")
+OF_STAFF = ("AdjustmentService_ApproveAdjustment", "AdjustmentService_RejectAdjustment", "WebhookService_")
+# Ids that later calls use.
+NAMED = ("memberId", "transactionId", "holdId", "adjustmentId", "endpointId", "deliveryId")
 CONFIGURATION = "".join(
     [
         "[checks]\nenabled = false\n",
@@ -71,7 +73,7 @@ async def program(database: Database) -> Program:
 @pytest.fixture(scope="module")
 async def staff_key(database: Database, program: Program) -> str:
     """Of somebody who may agree to what a service asks for."""
-    return await new_key(database, program, CallerKind.STAFF, scopes=["points.*"])
+    return await new_key(database, program, CallerKind.STAFF, scopes=["points.*", "webhooks.*"])
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ async def test_every_operation_answers_as_the_document_says(
             json=body,
             headers={
                 **({"idempotency-key": uuid4().hex} if method != "GET" else {}),
-                **({"x-api-key": staff_key} if operation_id in OF_STAFF else {}),
+                **({"x-api-key": staff_key} if operation_id.startswith(OF_STAFF) else {}),
             },
         )
         assert response.status_code == 200, (operation_id, response.text)
@@ -198,6 +200,20 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "HoldService_ListHolds", one, None
     yield "HoldService_CaptureHold", hold, {"points": "2", "keepRest": True}
     yield "HoldService_VoidHold", hold, {}
+    endpoint = {"url": "https://partner.example/hooks", "eventTypes": ["points.*"]}
+    yield "WebhookService_RegisterWebhook", {}, endpoint
+    named = {"endpoint_id": names["endpointId"]}
+    yield "WebhookService_ListWebhooks", {"pageSize": "1"}, None
+    yield "WebhookService_GetWebhook", named, None
+    yield "WebhookService_RotateWebhookSecret", named, {"overlap": "3600s"}
+    yield "WebhookService_DisableWebhook", named, {"reason": "no answer"}
+    yield "WebhookService_EnableWebhook", named, {}
+    yield "WebhookService_TestWebhook", named, {}
+    delivery = {"delivery_id": names["deliveryId"]}
+    yield "WebhookService_ListWebhookDeliveries", named, None
+    yield "WebhookService_GetWebhookDelivery", delivery, None
+    yield "WebhookService_RedeliverWebhook", delivery, {}
+    yield "WebhookService_RemoveWebhook", named, None
     other = {"member": {"email": f"{uuid4().hex}@example.com"}}
     yield "MemberService_RegisterMember", {}, other
     another = names["last memberId"]
@@ -213,7 +229,7 @@ def take_names(answer: Any, names: dict[str, str]) -> None:
     """Remember the ids in an answer: under their names the first of each, as ``last ...`` the latest."""
     if isinstance(answer, dict):
         for name, value in answer.items():
-            if name in {"memberId", "transactionId", "holdId", "adjustmentId"} and value:
+            if name in NAMED and value:
                 names.setdefault(name, value)
                 names[f"last {name}"] = value
             take_names(value, names)

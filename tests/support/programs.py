@@ -15,6 +15,7 @@ from server.rpc.access import declared_scopes
 from server.settings import Settings
 from server.store import programs
 from server.store.database import Database
+from workers.settings import WorkerSettings
 
 
 def demo_program(**changes: Any) -> Program:
@@ -60,3 +61,15 @@ def settings_for(database_url: str, redis_url: str, secrets_file: Path, **change
         "member_limits": "",
     }
     return Settings(**{**terms, **changes})
+
+
+def worker_settings_for(settings: Settings, **changes: Any) -> WorkerSettings:
+    """Settings of a worker beside a server."""
+    terms: Mapping[str, Any] = {
+        "database_url": settings.database_url,
+        "redis_url": settings.redis_url,
+        "secrets_file": settings.secrets_file,
+        "webhook_loopback": settings.webhook_loopback,
+        "worker_ops_port": None,
+    }
+    return WorkerSettings(**{**terms, **changes})

@@ -1,8 +1,8 @@
 """One call of a partner's endpoint: signed, bounded, and what its answer means."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -10,7 +10,6 @@ from uuid import UUID
 
 import httpcore
 import structlog
-from server.store.log import Position
 
 from server.domain.deliveries import NOBODY, Delivery, NotSent, Permanent, Temporary, Unwanted
 from server.domain.events import WebhookChanged
@@ -29,9 +28,11 @@ from server.ids import new_id
 from server.store import events, webhooks
 from server.store import log as event_log
 from server.store.database import Connection, Database
+from server.store.log import Position
 from server.store.sealing import Sealer
 from server.store.together import write
-from workers.webhooks.connections import Forbidden
+from workers.means import Means, Send
+from workers.webhooks.connections import Forbidden, Resolver, pool
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -62,6 +63,18 @@ FAILURES: Mapping[type[Exception], str] = MappingProxyType(
 )
 
 log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def webhook(means: Means) -> AsyncIterator[Send]:
+    """The channel ``webhook``."""
+    resolver, loopback = Resolver(), means.settings.webhook_loopback
+    try:
+        async with pool(resolver.resolve, loopback=loopback) as connections:
+            sender = Sender(means.database, means.sealer, connections, means.clock, loopback=loopback)
+            yield sender.send
+    finally:
+        resolver.close()
 
 
 class Sender:
@@ -117,6 +130,8 @@ class Sender:
 
     async def _body(self, connection: Connection, delivery: Delivery) -> bytes:
         event = await event_log.at(connection, Position(*delivery.content["place"]))
+        if event is None:
+            raise Permanent("its event is no more")
         times = event.occurred_at, event.recorded_at
         return body_of(event.event_type, event.event_id, event.member_id, times, event.payload)
 
@@ -146,6 +161,7 @@ class Sender:
         """The answer's status, and for how many seconds it puts us off, if it says."""
         timestamp = int(self._clock().timestamp())
         headers = {
+            "host": place.authority,
             "content-type": "application/json",
             "accept-encoding": "identity",
             "user-agent": "laurel-webhooks",
@@ -160,7 +176,7 @@ class Sender:
             target=place.target.encode(),
         )
         async with self._connections.stream(
-            "POST", url, headers=headers, content=body, extensions={"timeout": TIMEOUTS}
+            "POST", url, headers=list(headers.items()), content=body, extensions={"timeout": TIMEOUTS}
         ) as response:
             said = {name.lower(): value for name, value in response.headers}
             length = said.get(b"content-length", b"").decode("latin-1")
@@ -184,7 +200,7 @@ class Sender:
         """Note it; an endpoint that is gone, or has failed for days, is called no more."""
         now = self._clock()
         since = endpoint.failing_since
-        if isinstance(failure, Permanent):
+        if failure.response == str(GONE):
             await self._disable(endpoint, "answered 410 Gone")
         elif since is None:
             async with self._database.connection() as connection:

@@ -4,13 +4,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID
 
-from server.store.log import LoggedEvent
-
 from server.domain.deliveries import Wanted
 from server.domain.webhooks import CHANNEL, Endpoint, matches
 from server.ids import new_id
 from server.store import deliveries, webhooks
 from server.store.database import Connection
+from server.store.log import LoggedEvent
 
 
 async def want(connection: Connection, events: Sequence[LoggedEvent]) -> None:

@@ -31,6 +31,7 @@ from server.operations.committer import Committer
 from server.operations.credentials import Credentials
 from server.operations.hints import Hints, follow
 from server.operations.limits import Limits
+from server.operations.live import Live
 from server.operations.members import Members
 from server.operations.points import Points
 from server.operations.programs import Programs
@@ -54,6 +55,7 @@ from server.rpc.pages import Pages
 from server.rpc.points import PointsService
 from server.rpc.rules import RulesService
 from server.rpc.streams import Streams
+from server.rpc.updates import Places
 from server.rpc.versions import Versions
 from server.rpc.watch import Calls, EntriesTold
 from server.rpc.webhooks import WebhookService
@@ -95,6 +97,7 @@ def build_services(
     database: Database,
     redis: Redis,
     hints: Hints,
+    live: Live,
     keys: Secrets,
     programs: Programs,
     committer: Committer,
@@ -118,7 +121,7 @@ def build_services(
     points = Points(database, sealer, programs, committer, now)
     points_calls = PointsService(points, pages, versions, now)
     return {
-        member_service: MemberService(members, points, pages, versions, now),
+        member_service: MemberService(members, points, live, pages, Places(keys.page_token), versions, now),
         points_service: points_calls,
         journal_service: JournalService(gate, points_calls, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, redis, programs, now), members, pages, now),
@@ -230,6 +233,8 @@ class Server:
             attending = attend(runs, database, Lag(metrics, now), settings.due_seconds)
             opened.push_async_callback(_cancel, asyncio.create_task(attending))
         opened.push_async_callback(_cancel, asyncio.create_task(follow(redis, database, programs)))
+        live = Live(database, programs, redis, now)
+        opened.push_async_callback(live.close)
         self._take_checkpoints(opened, database, keys)
         credentials = Credentials(database, now, settings.credential_cache_seconds)
         opened.push_async_callback(credentials.close)
@@ -249,11 +254,13 @@ class Server:
             default_deadline=settings.default_deadline_seconds,
             max_deadline=settings.max_deadline_seconds,
             max_message_bytes=settings.max_message_bytes,
+            recheck_seconds=settings.credential_cache_seconds,
         )
         services = build_services(
             database,
             redis,
             hints,
+            live,
             keys,
             programs,
             committer,

@@ -6,7 +6,7 @@ rarely has to wait for them to be loaded and compiled.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from uuid import UUID
 
@@ -38,8 +38,8 @@ class Hints:
     """Tells all processes, soon after a commit, which members it changed.
 
     Only noting that down happens on the path of a purchase. Telling Redis is a task of its own: many
-    members with one command, the latest version of each. What goes missing while Redis is away is found by
-    those who look for themselves once in a while, as everybody who listens does.
+    members with one command, the latest version of each; again, if Redis doesn't take it. What goes missing
+    all the same is found by those who look for themselves once in a while, as everybody who listens does.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -84,20 +84,29 @@ class Hints:
                 await self._tell()
                 await asyncio.sleep(GATHER_SECONDS)
             except (RedisError, OSError, TimeoutError) as error:
-                log.debug("hints_lost", error=type(error).__name__)
+                log.debug("hints_wait", error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _tell(self) -> None:
-        """Tell what has been noted by now, which is forgotten either way.
-
-        Raises RedisError, OSError or TimeoutError.
-        """
+        """Tell what has been noted by now. Raises RedisError, OSError or TimeoutError."""
         self._some.clear()
         noted, self._versions = self._versions, {}
         left = iter(noted.items())
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while some := dict(islice(left, MOST_AT_ONCE)):
-                await members_changed(self._redis, some)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while some := dict(islice(left, MOST_AT_ONCE)):
+                    await members_changed(self._redis, some)
+        except BaseException:
+            self._keep(noted)
+            raise
+
+    def _keep(self, noted: Mapping[MemberOf, int]) -> None:
+        """Note again what may not have been told, as far as there is room."""
+        for member, version in noted.items():
+            if len(self._versions) >= MOST_WAITING:
+                return
+            self._versions.setdefault(member, version)
+        self._some.set()
 
 
 async def follow(redis: Redis, database: Database, programs: Programs) -> None:

@@ -9,9 +9,8 @@ without being admitted.
 
 import asyncio
 import math
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -19,14 +18,13 @@ from uuid import UUID
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
-from server.domain.actor import Actor, CallerKind, StepUp
+from server.domain.actor import Actor, CallerKind
 from server.domain.errors import (
     Aborted,
     AlreadyExists,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
-    PermissionDenied,
     Refused,
     ResourceExhausted,
     Unauthenticated,
@@ -34,9 +32,10 @@ from server.domain.errors import (
 from server.domain.limits import RateClass
 from server.operations.limits import Limits
 from server.operations.lines import Turn
-from server.rpc.access import PERSONS, Declaration
+from server.rpc.access import Declaration
+from server.rpc.admission import allow, bind, member_of, step_up, uuid_of
 from server.rpc.peers import network_of
-from server.rpc.streams import Inbox, Streams
+from server.rpc.streams import Inbox, Outbox, Streams
 
 AGAIN_SECONDS = 0.1
 ANONYMOUS = Actor(
@@ -125,9 +124,11 @@ class Failed(Exception):  # noqa: N818 - reads as the sentence it is
 
 
 Handler = Callable[[Any, Call], Awaitable[Message]]
+# Of an RPC in which only the server streams.
+Watching = Callable[[Any, Call], AsyncGenerator[Message, None]]
 # A whole method behind the gate: the request's bytes in, the reply's out. Raises Failed.
 Method = Callable[[bytes, Incoming], Awaitable[bytes]]
-# The same of an RPC in which the client streams: replies are sent by the second.
+# The same of an RPC in which one side streams: replies are sent by the second.
 Stream = Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]], Incoming], Awaitable[None]]
 
 
@@ -144,6 +145,7 @@ class Gate:
         default_deadline: float = 10.0,
         max_deadline: float = 60.0,
         max_message_bytes: int = 4 * 1024 * 1024,
+        recheck_seconds: float = 20.0,
     ) -> None:
         self.under_way = 0
         self.streams = streams or Streams()
@@ -153,6 +155,7 @@ class Gate:
         self._default_deadline = default_deadline
         self._max_deadline = max_deadline
         self._max_message_bytes = max_message_bytes
+        self._recheck_seconds = recheck_seconds
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -230,6 +233,62 @@ class Gate:
                 raise _too_late() from None
             raise
 
+    @asynccontextmanager
+    async def watch(
+        self,
+        declaration: Declaration,
+        decode: Callable[[bytes], Message],
+        handler: Watching,
+        raws: AsyncIterator[bytes],
+        incoming: Incoming,
+    ) -> AsyncIterator[AsyncIterator[Message]]:
+        """The replies of an RPC in which only the server streams, for as long as the block lasts.
+
+        Its one request passes as a call of its own would. Only the caller's own deadline ends
+        it, and a credential that isn't good any more. Raises Refused, or whatever went wrong.
+        """
+        left = incoming.time_remaining()
+        if left is not None and left <= 0:
+            raise _too_late()
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout_at(loop.time() + (self._default_deadline if left is None else left))
+        try:
+            async with limit:
+                actor = await self._admit(declaration, incoming)
+                raw = await anext(raws, b"")
+                self._check_size(raw)
+                request = _decode(decode, raw)
+                call = self._call(declaration, actor, math.inf, incoming)
+                await self._bound(declaration, request, call)
+                outbox = Outbox(lambda: self._recheck(declaration, incoming), self._recheck_seconds)
+                with self.streams.opened(outbox, actor.credential_id), outbox:
+                    limit.reschedule(None if left is None else limit.when())
+                    async with aclosing(handler(request, call)) as replies:
+                        if actor.kind is CallerKind.STAFF:
+                            yield self._on_record(declaration, request, call, replies)
+                        else:
+                            yield replies
+        except TimeoutError:
+            if limit.expired():
+                raise _too_late() from None
+            raise
+
+    async def _on_record(
+        self, declaration: Declaration, request: Message, call: Call, replies: AsyncIterator[Message]
+    ) -> AsyncIterator[Message]:
+        """The replies; before staff get the first one, it is on record that they asked."""
+        first = True
+        async for reply in replies:
+            if first:
+                await self._record(declaration, request, call)
+                first = False
+            yield reply
+
+    async def _recheck(self, declaration: Declaration, incoming: Incoming) -> None:
+        """Raises Refused unless the caller would be let in now."""
+        if (key := _credential(incoming)) is not None:
+            allow(declaration, await self._verifier.verify(key))
+
     async def within(
         self, call: Call, declaration: Declaration, handler: Handler, request: Message, turn: Turn
     ) -> Message:
@@ -273,15 +332,18 @@ class Gate:
         self, declaration: Declaration, handler: Handler, request: Message, call: Call
     ) -> Message:
         """The reply to whom the gate has let in, if this very request is theirs to make."""
-        actor = call.actor
-        _bind(declaration, actor, request)
-        if (member_id := _member(declaration, actor, request)) is not None:
-            await call.count(member_id)
-        if declaration.step_up is not None and actor.kind in PERSONS:
-            _step_up(declaration, declaration.step_up, actor, request)
-        if actor.kind is CallerKind.STAFF:
+        await self._bound(declaration, request, call)
+        if call.actor.kind is CallerKind.STAFF:
             return await self._answer_staff(declaration, handler, request, call)
         return await handler(request, call)
+
+    async def _bound(self, declaration: Declaration, request: Message, call: Call) -> None:
+        """Hold the caller to what is theirs, to the member's rate limit and to how they logged in."""
+        actor = call.actor
+        bind(declaration, actor, request)
+        if (member_id := member_of(declaration, actor, request)) is not None:
+            await call.count(member_id)
+        step_up(declaration, actor, request)
 
     async def _admit(self, declaration: Declaration, incoming: Incoming, turn: Turn | None = None) -> Actor:
         key = _credential(incoming)
@@ -296,18 +358,7 @@ class Gate:
         pending = self._limits.credential(credential_id, rate_class)
         if pending is not None:
             await _let_in(pending, turn, lambda: self._limits.credential(credential_id, rate_class))
-        if declaration.public:
-            return actor
-        if actor.kind not in declaration.callers:
-            raise PermissionDenied(
-                "CALLER_NOT_ADMITTED",
-                "this kind of caller is not admitted",
-                {"method": declaration.method, "caller": str(actor.kind)},
-            )
-        if declaration.scope not in actor.scopes:
-            raise PermissionDenied(
-                "SCOPE_MISSING", "the credential lacks a scope", {"scope": declaration.scope}
-            )
+        allow(declaration, actor)
         return actor
 
     async def _verify(self, key: str | None, incoming: Incoming) -> Actor:
@@ -336,7 +387,7 @@ class Gate:
     async def _record(self, declaration: Declaration, request: Message, call: Call) -> None:
         member_ids = list(dict.fromkeys(call.touched))
         named = declaration.member_of(request) if declaration.member_of else ""
-        member_id = _uuid(named)
+        member_id = uuid_of(named)
         if member_id is not None and member_id not in member_ids:
             member_ids.append(member_id)
         if member_ids:
@@ -387,61 +438,6 @@ def _decode(decode: Callable[[bytes], Message], raw: bytes) -> Message:
             "UNDECODABLE_MESSAGE",
             "the bytes are no message of this method, or hold text that is not UTF-8",
         ) from None
-
-
-def _bind(declaration: Declaration, actor: Actor, request: Message) -> None:
-    """Hold a credential to its own store, and a member to themselves."""
-    if actor.store and declaration.store_of:
-        store = declaration.store_of(request)
-        if store and store != actor.store:
-            raise PermissionDenied(
-                "STORE_NOT_ALLOWED", "the credential is bound to another store", {"store": actor.store}
-            )
-    # Somebody else's id, an id of nobody and no id at all get the same answer.
-    if (
-        actor.kind is CallerKind.MEMBER
-        and declaration.member_of
-        and declaration.member_of(request).lower() != str(actor.member_id)
-    ):
-        raise PermissionDenied("OUT_OF_REACH", "a member reaches only itself", {"method": declaration.method})
-
-
-def _step_up(
-    declaration: Declaration, needed: Callable[[object, StepUp], bool], actor: Actor, request: Message
-) -> None:
-    """Ask a person to log in again if the request needs a better login than theirs (RFC 9470)."""
-    login = actor.login
-    if login is None:
-        raise PermissionDenied(
-            "CALLER_NOT_ADMITTED",
-            "this takes a person's login, which a key can't show",
-            {"method": declaration.method, "caller": str(actor.kind)},
-        )
-    if needed(request, login.step_up) and not login.suffices(time.time()):
-        terms = login.step_up
-        raise Unauthenticated(
-            "STEP_UP_REQUIRED",
-            "this takes a more recent or stronger login",
-            {
-                "error": "insufficient_user_authentication",
-                "acr_values": " ".join(terms.acr_values),
-                "max_age": str(terms.max_age_seconds),
-            },
-        )
-
-
-def _member(declaration: Declaration, actor: Actor, request: Message) -> UUID | None:
-    """The member whom the call is about, if caller or declared field say so."""
-    if actor.kind is CallerKind.MEMBER:
-        return actor.member_id
-    return _uuid(declaration.member_of(request)) if declaration.member_of else None
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def _too_late() -> DeadlineExceeded:

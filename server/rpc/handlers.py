@@ -40,9 +40,9 @@ def methods(service: ServiceDescriptor, servicer: object, gate: Gate) -> Methods
 
     ``servicer`` has one ``async def Name(self, request, call)`` for each RPC; where the client
     streams, the request is an iterator of messages and of refusals of those that can't be
-    read, and where the server does too, it is an asynchronous generator. Raises
+    read, and where the server does, it is an asynchronous generator. Raises
     AccessNotDeclared for a contract that leaves access open, TypeError for an RPC that
-    the servicer lacks or in which only the server streams.
+    the servicer lacks.
     """
     declared = declarations(service)
     made = Methods()
@@ -50,6 +50,8 @@ def methods(service: ServiceDescriptor, servicer: object, gate: Gate) -> Methods
         handler = _handler(servicer, rpc)
         if rpc.client_streaming:
             made.streams[rpc.name] = _stream(gate, declared[rpc.name], rpc, handler)
+        elif rpc.server_streaming:
+            made.streams[rpc.name] = _watch(gate, declared[rpc.name], rpc, handler)
         else:
             made.unary[rpc.name] = _method(gate, declared[rpc.name], rpc, handler)
     return made
@@ -70,8 +72,6 @@ def guarded(service: ServiceDescriptor, methods: Methods) -> grpc.GenericRpcHand
 
 
 def _handler(servicer: object, rpc: MethodDescriptor) -> Handler:
-    if rpc.server_streaming and not rpc.client_streaming:
-        raise TypeError(f"{rpc.full_name} streams to the client alone, which the gate can't guard yet")
     handler = getattr(servicer, rpc.name, None)
     if handler is None:
         raise TypeError(f"{type(servicer).__name__} has no handler for {rpc.full_name}")
@@ -115,6 +115,23 @@ def _stream(gate: Gate, declaration: Declaration, rpc: MethodDescriptor, handler
             gate.leave()
 
     return talk
+
+
+def _watch(gate: Gate, declaration: Declaration, rpc: MethodDescriptor, handler: Any) -> Stream:
+    decode = GetMessageClass(rpc.input_type).FromString
+
+    async def tell(raws: AsyncIterator[bytes], send: Send, incoming: Incoming) -> None:
+        gate.enter()
+        try:
+            async with gate.watch(declaration, decode, handler, raws, incoming) as replies:
+                async for reply in replies:
+                    await send(reply.SerializeToString())
+        except Exception as error:
+            raise Failed(status_of(error)) from error
+        finally:
+            gate.leave()
+
+    return tell
 
 
 def _over_grpc(method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:

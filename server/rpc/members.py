@@ -1,6 +1,7 @@
 """MemberService: parse, act, render."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ from server.domain.actor import CallerKind
 from server.domain.commands import Merge
 from server.domain.errors import PermissionDenied
 from server.domain.members import Member, Status
+from server.operations.live import Live
 from server.operations.members import Members
 from server.operations.points import Points
 from server.rpc import profiles
@@ -19,6 +21,7 @@ from server.rpc.fields import Fields
 from server.rpc.gate import Call
 from server.rpc.movements import circumstances
 from server.rpc.pages import Pages
+from server.rpc.updates import Places, update_message
 from server.rpc.versions import Versions
 
 
@@ -29,13 +32,17 @@ class MemberService:
         self,
         members: Members,
         points: Points,
+        live: Live,
         pages: Pages,
+        places: Places,
         versions: Versions,
         clock: Callable[[], datetime],
     ) -> None:
         self._members = members
         self._points = points
+        self._live = live
         self._pages = pages
+        self._places = places
         self._versions = versions
         self._clock = clock
 
@@ -58,6 +65,19 @@ class MemberService:
         fields.check()
         member = await self._members.get(call.actor.program_id, member_id)
         return pb.GetMemberResponse(member=profiles.member_message(member, call.actor))
+
+    async def WatchMember(
+        self, request: pb.WatchMemberRequest, call: Call
+    ) -> AsyncGenerator[pb.WatchMemberResponse, None]:
+        """Tell how a member stands and what happens to it."""
+        fields = Fields()
+        member_id = fields.uuid("member_id", request.member_id)
+        fields.check()
+        program_id = call.actor.program_id
+        since = self._places.decode(program_id, member_id, request.last_event_id)
+        async with aclosing(self._live.watch(program_id, member_id, since)) as news:
+            async for told in news:
+                yield update_message(told, self._places.encode(program_id, member_id, told.place))
 
     async def FindMember(self, request: pb.FindMemberRequest, call: Call) -> pb.FindMemberResponse:
         """Show the member that an identifier belongs to."""

@@ -1,19 +1,36 @@
-"""Calls in which the client sends any number of messages: how they are read, and how they end."""
+"""Calls in which either side sends any number of messages: how they are read, and how they end."""
 
 import asyncio
+import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Protocol
 from uuid import UUID
 
 from google.protobuf.message import Message
 
-from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted, Unavailable
+from server.domain.errors import (
+    DeadlineExceeded,
+    PermissionDenied,
+    Refused,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
 
 RETRY_AFTER_SECONDS = 1.0
 
 # A message, or why there is none to be read from its bytes.
 Decode = Callable[[bytes], Message | Refused]
+
+
+class Endable(Protocol):
+    """A stream that others can end."""
+
+    def end(self, why: Refused) -> None:
+        """Nothing more is said on it; the first reason counts."""
 
 
 class Inbox:
@@ -73,6 +90,65 @@ class Inbox:
             self._timer = self._loop.call_later(left, self._look)
 
 
+class Outbox:
+    """A stream to the client, which lasts as long as the block and can be ended by others.
+
+    What ends it is raised where the block ends. Every ``seconds`` or a little sooner ``check`` is asked
+    whether the caller may still listen; it ends the stream by raising Unauthenticated or PermissionDenied.
+    """
+
+    __slots__ = ("_check", "_checking", "_end", "_seconds", "_task", "_timer")
+
+    def __init__(self, check: Callable[[], Awaitable[None]], seconds: float) -> None:
+        self._check = check
+        self._seconds = seconds
+        self._end: Refused | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> "Outbox":
+        self._task = asyncio.current_task()
+        self._wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
+        if self._end is not None and task is not None and task.uncancel() == 0:
+            raise self._end from None
+
+    def end(self, why: Refused) -> None:
+        """Nothing more is sent; the first reason counts."""
+        if self._end is None and self._task is not None:
+            self._end = why
+            self._task.cancel()
+
+    def _wait(self) -> None:
+        # Not all at once that began at once.
+        seconds = self._seconds * random.uniform(0.75, 1)  # noqa: S311 - no secret
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._checking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        try:
+            await self._check()
+        except (Unauthenticated, PermissionDenied) as refusal:
+            self.end(refusal)
+        except Refused:
+            # It could not be found out; the next time will tell.
+            self._wait()
+        else:
+            self._wait()
+
+
 class Streams:
     """Those that are open in a process: at most so many, and so many of one credential."""
 
@@ -82,7 +158,7 @@ class Streams:
         self.idle_seconds = idle_seconds
         self._most = most
         self._most_of_a_credential = most_of_a_credential
-        self._open: set[Inbox] = set()
+        self._open: set[Endable] = set()
         self._by_credential: Counter[UUID] = Counter()
         self._stopping = False
         self._none = asyncio.Event()
@@ -94,7 +170,7 @@ class Streams:
         return len(self._open)
 
     @contextmanager
-    def opened(self, inbox: Inbox, credential_id: UUID) -> Iterator[None]:
+    def opened(self, stream: Endable, credential_id: UUID) -> Iterator[None]:
         """A place for as long as the block lasts. Raises Unavailable, ResourceExhausted if there is none."""
         if self._stopping:
             raise _stopping()
@@ -102,13 +178,13 @@ class Streams:
             raise _too_many("this process has no more room for streams", self._most)
         if self._by_credential[credential_id] >= self._most_of_a_credential:
             raise _too_many("this credential has too many streams open", self._most_of_a_credential)
-        self._open.add(inbox)
+        self._open.add(stream)
         self._by_credential[credential_id] += 1
         self._none.clear()
         try:
             yield
         finally:
-            self._open.discard(inbox)
+            self._open.discard(stream)
             self._by_credential[credential_id] -= 1
             if not self._by_credential[credential_id]:
                 del self._by_credential[credential_id]
@@ -116,10 +192,10 @@ class Streams:
                 self._none.set()
 
     async def stop(self) -> None:
-        """Read no more of any, let nobody open another, and wait until what was read is answered."""
+        """End every one, let nobody open another, and wait until what was read is answered."""
         self._stopping = True
-        for inbox in list(self._open):
-            inbox.end(_stopping())
+        for stream in list(self._open):
+            stream.end(_stopping())
         await self._none.wait()
 
 

@@ -34,9 +34,32 @@ async def rule_changes(redis: Redis) -> AsyncIterator[UUID]:
 
 async def members_changed(redis: Redis, versions: Mapping[MemberOf, int]) -> None:
     """Tell every process that these members changed, with one command. Raises RedisError or OSError."""
-    # On the path of purchases; UUID.hex would double the price.
-    lines = [f"{p.int:032x} {m.int:032x} {version}" for (p, m), version in versions.items()]
+    lines = [f"{name_of(member)} {version}" for member, version in versions.items()]
     await redis.publish(MEMBERS_CHANNEL, "\n".join(lines))
+
+
+def name_of(member: MemberOf) -> str:
+    """What a hint calls a member."""
+    return f"{member[0].hex} {member[1].hex}"
+
+
+async def member_changes(redis: Redis) -> AsyncIterator[list[str]]:
+    """The names of members that change from now on, as they come; first nobody's, as soon as it listens.
+
+    Raises RedisError or OSError when Redis goes away.
+    """
+    async with redis.pubsub() as channel:
+        await channel.subscribe(MEMBERS_CHANNEL)
+        while True:
+            message = await channel.get_message(timeout=WAIT_SECONDS)
+            if message is None:
+                continue
+            if message["type"] == "message":
+                yield [
+                    line.rpartition(" ")[0] for line in message["data"].decode("ascii", "replace").split("\n")
+                ]
+            else:
+                yield []
 
 
 def _program_of(data: bytes) -> UUID | None:

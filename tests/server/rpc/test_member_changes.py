@@ -288,7 +288,9 @@ async def test_members_change_their_name_but_not_what_earns_points(laurel: Laure
     service = MemberService(
         Members(laurel.database, sealer, programs, now),
         Points(laurel.database, sealer, programs, committer, now),
+        None,  # type: ignore[arg-type] - nobody watches here
         Pages(keys.page_token),
+        None,  # type: ignore[arg-type]
         Versions(keys.page_token),
         now,
     )

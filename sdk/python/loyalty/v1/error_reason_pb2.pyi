@@ -167,6 +167,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such delivery to a webhook in the program."""
     ERROR_REASON_WEBHOOK_NOT_ENABLED: _ErrorReason.ValueType  # 82
     """FAILED_PRECONDITION: the delivery's endpoint is disabled or removed. Metadata: status."""
+    ERROR_REASON_EVENT_ID_INVALID: _ErrorReason.ValueType  # 160
+    """INVALID_ARGUMENT: last_event_id is no event_id of this member's updates."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -342,6 +344,8 @@ ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 81
 """NOT_FOUND: no such delivery to a webhook in the program."""
 ERROR_REASON_WEBHOOK_NOT_ENABLED: ErrorReason.ValueType  # 82
 """FAILED_PRECONDITION: the delivery's endpoint is disabled or removed. Metadata: status."""
+ERROR_REASON_EVENT_ID_INVALID: ErrorReason.ValueType  # 160
+"""INVALID_ARGUMENT: last_event_id is no event_id of this member's updates."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

@@ -594,6 +594,291 @@ class GetMemberResponse(_message.Message):
 Global___GetMemberResponse: _TypeAlias = GetMemberResponse  # noqa: Y015
 
 @_typing.final
+class WatchMemberRequest(_message.Message):
+    """WatchMemberRequest names a member, and how much of it the client knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    LAST_EVENT_ID_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """UUID. Required."""
+    last_event_id: _builtins.str
+    """The event_id of the last update that the client got: it is told everything since. Empty for how the
+    member stands now. Over REST the header Last-Event-ID fills it.
+    """
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        last_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_event_id", b"last_event_id", "member_id", b"member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchMemberRequest: _TypeAlias = WatchMemberRequest  # noqa: Y015
+
+@_typing.final
+class WatchMemberResponse(_message.Message):
+    """WatchMemberResponse is one update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Where the client is with it, opaque; send the last one as last_event_id. At most 512 characters."""
+    @_builtins.property
+    def standing(self) -> Global___MemberStanding:
+        """How the member stands: first on each stream that names no last_event_id, and where the server can't
+        tell what happened since.
+        """
+
+    @_builtins.property
+    def points(self) -> Global___PointsUpdate:
+        """Points moved."""
+
+    @_builtins.property
+    def tier(self) -> Global___TierUpdate:
+        """The member is in another tier."""
+
+    @_builtins.property
+    def status(self) -> Global___StatusUpdate:
+        """The membership stands elsewhere."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """Nothing happened; the stream is still there."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        standing: Global___MemberStanding | None = ...,
+        points: Global___PointsUpdate | None = ...,
+        tier: Global___TierUpdate | None = ...,
+        status: Global___StatusUpdate | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "points", b"points", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "heartbeat", b"heartbeat", "points", b"points", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["standing", "points", "tier", "status", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___WatchMemberResponse: _TypeAlias = WatchMemberResponse  # noqa: Y015
+
+@_typing.final
+class MemberStanding(_message.Message):
+    """MemberStanding is how a member stands at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    WALLETS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    MERGED_INTO_FIELD_NUMBER: _builtins.int
+    status: Global___MemberStatus.ValueType
+    """Where the membership stands."""
+    tier: _builtins.str
+    """The tier."""
+    version: _builtins.int
+    """As Member.version."""
+    merged_into: _builtins.str
+    """UUID of the member that this one was merged into; empty for all others."""
+    @_builtins.property
+    def wallets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wallet]:
+        """What the member holds, one wallet a point type."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___MemberStatus.ValueType = ...,
+        tier: _builtins.str = ...,
+        wallets: _abc.Iterable[Global___Wallet] | None = ...,
+        version: _builtins.int = ...,
+        merged_into: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merged_into", b"merged_into", "status", b"status", "tier", b"tier", "version", b"version", "wallets", b"wallets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberStanding: _TypeAlias = MemberStanding  # noqa: Y015
+
+@_typing.final
+class PointsUpdate(_message.Message):
+    """PointsUpdate says that points moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    ACTIVITY_TYPE_FIELD_NUMBER: _builtins.int
+    ORDER_REFERENCE_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """How: `earned`, `redeemed`, `held`, `released`, `captured`, `activated`, `expired`, `returned`, `refunded`,
+    `received`, `handed_on`, `added`, `taken_out`. More may come.
+    """
+    message: _builtins.str
+    """For people, in English, such as `You've earned 100 points`."""
+    activity_type: _builtins.str
+    """The type of event that earned them, such as PURCHASE; empty for all other kinds."""
+    order_reference: _builtins.str
+    """The order, or what else the caller called it; empty if nothing was said."""
+    store: _builtins.str
+    """The store; empty if none was said."""
+    version: _builtins.int
+    """As Member.version, at the moment of the figures."""
+    @_builtins.property
+    def moved(self) -> _containers.RepeatedCompositeFieldContainer[Global___MovedPoints]:
+        """Which points, one entry a wallet that they moved in. Empty for a purchase or an event that earned none."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        moved: _abc.Iterable[Global___MovedPoints] | None = ...,
+        message: _builtins.str = ...,
+        activity_type: _builtins.str = ...,
+        order_reference: _builtins.str = ...,
+        store: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_type", b"activity_type", "kind", b"kind", "message", b"message", "moved", b"moved", "order_reference", b"order_reference", "store", b"store", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PointsUpdate: _TypeAlias = PointsUpdate  # noqa: Y015
+
+@_typing.final
+class MovedPoints(_message.Message):
+    """MovedPoints is points of one wallet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    WALLET_FIELD_NUMBER: _builtins.int
+    points: _builtins.int
+    """So many, 1 or more; the kind says where to."""
+    @_builtins.property
+    def wallet(self) -> Global___Wallet:
+        """The wallet as it stood when the update was sent: with this, and with what came after it if the client
+        is told of several at once.
+        """
+
+    def __init__(
+        self,
+        *,
+        points: _builtins.int = ...,
+        wallet: Global___Wallet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wallet", b"wallet"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points", "wallet", b"wallet"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MovedPoints: _TypeAlias = MovedPoints  # noqa: Y015
+
+@_typing.final
+class TierUpdate(_message.Message):
+    """TierUpdate says that a member is in another tier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PROMOTED_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    before: _builtins.str
+    """The tier before."""
+    after: _builtins.str
+    """The tier now."""
+    promoted: _builtins.bool
+    """Whether that is a higher one."""
+    message: _builtins.str
+    """For people, in English, such as `You've unlocked Platinum`."""
+    def __init__(
+        self,
+        *,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        promoted: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "message", b"message", "promoted", b"promoted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierUpdate: _TypeAlias = TierUpdate  # noqa: Y015
+
+@_typing.final
+class StatusUpdate(_message.Message):
+    """StatusUpdate says that a membership stands elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    MERGED_INTO_FIELD_NUMBER: _builtins.int
+    before: Global___MemberStatus.ValueType
+    """The status before."""
+    after: Global___MemberStatus.ValueType
+    """The status now."""
+    merged_into: _builtins.str
+    """UUID of the member that lives on, if this one was merged; else empty."""
+    def __init__(
+        self,
+        *,
+        before: Global___MemberStatus.ValueType = ...,
+        after: Global___MemberStatus.ValueType = ...,
+        merged_into: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "merged_into", b"merged_into"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatusUpdate: _TypeAlias = StatusUpdate  # noqa: Y015
+
+@_typing.final
+class Heartbeat(_message.Message):
+    """Heartbeat says that nothing happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
 class FindMemberRequest(_message.Message):
     """FindMemberRequest names an identifier."""
 

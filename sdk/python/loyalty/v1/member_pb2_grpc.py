@@ -58,6 +58,11 @@ class MemberServiceStub:
                 request_serializer=loyalty_dot_v1_dot_member__pb2.ListMembersRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_member__pb2.ListMembersResponse.FromString,
                 _registered_method=True)
+        self.WatchMember = channel.unary_stream(
+                '/loyalty.v1.MemberService/WatchMember',
+                request_serializer=loyalty_dot_v1_dot_member__pb2.WatchMemberRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_member__pb2.WatchMemberResponse.FromString,
+                _registered_method=True)
         self.UpdateMember = channel.unary_unary(
                 '/loyalty.v1.MemberService/UpdateMember',
                 request_serializer=loyalty_dot_v1_dot_member__pb2.UpdateMemberRequest.SerializeToString,
@@ -135,6 +140,23 @@ class MemberServiceServicer:
 
     def ListMembers(self, request, context):
         """ListMembers pages through the members, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMember(self, request, context):
+        """WatchMember tells how a member stands, then what happens to it, as soon as it is committed: points that
+        move, another tier, another status. The stream stays open until the client ends it, its deadline passes
+        or its credential is good no more (UNAUTHENTICATED or PERMISSION_DENIED, within a minute).
+
+        Every update has an event_id. A client that comes back with the last one it got, on any server, is told
+        everything since, in order, none twice and none left out; over server-sent events a browser does so by
+        itself. A server that stops ends its streams with UNAVAILABLE: come back. Where nothing happens a heartbeat
+        comes every minute. INVALID_ARGUMENT (EVENT_ID_INVALID) for an event_id of another member or of nobody.
+        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
+
+        The stream of a member that was merged tells who lives on; watch that one instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,6 +254,11 @@ def add_MemberServiceServicer_to_server(servicer, server):
                     servicer.ListMembers,
                     request_deserializer=loyalty_dot_v1_dot_member__pb2.ListMembersRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_member__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'WatchMember': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMember,
+                    request_deserializer=loyalty_dot_v1_dot_member__pb2.WatchMemberRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_member__pb2.WatchMemberResponse.SerializeToString,
             ),
             'UpdateMember': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateMember,
@@ -381,6 +408,33 @@ class MemberService:
             '/loyalty.v1.MemberService/ListMembers',
             loyalty_dot_v1_dot_member__pb2.ListMembersRequest.SerializeToString,
             loyalty_dot_v1_dot_member__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/loyalty.v1.MemberService/WatchMember',
+            loyalty_dot_v1_dot_member__pb2.WatchMemberRequest.SerializeToString,
+            loyalty_dot_v1_dot_member__pb2.WatchMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,19 @@ class MemberServiceStub:
     """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_member_pb2.ListMembersRequest, _member_pb2.ListMembersResponse]
     """ListMembers pages through the members, oldest first."""
+    WatchMember: _grpc.UnaryStreamMultiCallable[_member_pb2.WatchMemberRequest, _member_pb2.WatchMemberResponse]
+    """WatchMember tells how a member stands, then what happens to it, as soon as it is committed: points that
+    move, another tier, another status. The stream stays open until the client ends it, its deadline passes
+    or its credential is good no more (UNAUTHENTICATED or PERMISSION_DENIED, within a minute).
+
+    Every update has an event_id. A client that comes back with the last one it got, on any server, is told
+    everything since, in order, none twice and none left out; over server-sent events a browser does so by
+    itself. A server that stops ends its streams with UNAVAILABLE: come back. Where nothing happens a heartbeat
+    comes every minute. INVALID_ARGUMENT (EVENT_ID_INVALID) for an event_id of another member or of nobody.
+    RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
+
+    The stream of a member that was merged tells who lives on; watch that one instead.
+    """
     UpdateMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]
     """UpdateMember changes the fields named in the mask and leaves the others.
     Status, tier and points are never changed here; a member can't change the
@@ -130,6 +143,19 @@ class MemberServiceAsyncStub(MemberServiceStub):
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_member_pb2.ListMembersRequest, _member_pb2.ListMembersResponse]  # type: ignore[assignment]
     """ListMembers pages through the members, oldest first."""
+    WatchMember: _aio.UnaryStreamMultiCallable[_member_pb2.WatchMemberRequest, _member_pb2.WatchMemberResponse]  # type: ignore[assignment]
+    """WatchMember tells how a member stands, then what happens to it, as soon as it is committed: points that
+    move, another tier, another status. The stream stays open until the client ends it, its deadline passes
+    or its credential is good no more (UNAUTHENTICATED or PERMISSION_DENIED, within a minute).
+
+    Every update has an event_id. A client that comes back with the last one it got, on any server, is told
+    everything since, in order, none twice and none left out; over server-sent events a browser does so by
+    itself. A server that stops ends its streams with UNAVAILABLE: come back. Where nothing happens a heartbeat
+    comes every minute. INVALID_ARGUMENT (EVENT_ID_INVALID) for an event_id of another member or of nobody.
+    RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
+
+    The stream of a member that was merged tells who lives on; watch that one instead.
+    """
     UpdateMember: _aio.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]  # type: ignore[assignment]
     """UpdateMember changes the fields named in the mask and leaves the others.
     Status, tier and points are never changed here; a member can't change the
@@ -223,6 +249,25 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_member_pb2.ListMembersResponse, _abc.Awaitable[_member_pb2.ListMembersResponse]]:
         """ListMembers pages through the members, oldest first."""
+
+    @_abc_1.abstractmethod
+    def WatchMember(
+        self,
+        request: _member_pb2.WatchMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_member_pb2.WatchMemberResponse], _abc.AsyncIterator[_member_pb2.WatchMemberResponse]]:
+        """WatchMember tells how a member stands, then what happens to it, as soon as it is committed: points that
+        move, another tier, another status. The stream stays open until the client ends it, its deadline passes
+        or its credential is good no more (UNAUTHENTICATED or PERMISSION_DENIED, within a minute).
+
+        Every update has an event_id. A client that comes back with the last one it got, on any server, is told
+        everything since, in order, none twice and none left out; over server-sent events a browser does so by
+        itself. A server that stops ends its streams with UNAVAILABLE: come back. Where nothing happens a heartbeat
+        comes every minute. INVALID_ARGUMENT (EVENT_ID_INVALID) for an event_id of another member or of nobody.
+        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
+
+        The stream of a member that was merged tells who lives on; watch that one instead.
+        """
 
     @_abc_1.abstractmethod
     def UpdateMember(

@@ -1,0 +1,149 @@
+"""What members are told of what happens to them, as it happens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from server.domain.program import Program
+
+
+class Place(NamedTuple):
+    """An event's place in the log. ``event_id`` is near those of its neighbours, by which they are found."""
+
+    epoch: int
+    xid: int
+    position: int
+    event_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event of the log, as far as its member is told of it."""
+
+    place: Place
+    event_type: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PointsMoved:
+    """Points moved, so many by point type; ``kind`` is a key of SAID."""
+
+    kind: str
+    points: Mapping[str, int]
+    message: str
+    activity_type: str
+    order_reference: str
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class TierReached:
+    """The member is in another tier; ``promoted`` if in a higher one."""
+
+    before: str
+    after: str
+    promoted: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """The membership stands elsewhere."""
+
+    before: str
+    after: str
+
+
+Update = PointsMoved | TierReached | StatusChanged
+
+# What a member reads; {} is the points, such as `100 points and 5 credits`.
+SAID: Mapping[str, str] = MappingProxyType(
+    {
+        "earned": "You've earned {}",
+        "redeemed": "You've spent {}",
+        "held": "{} reserved",
+        "released": "{} no longer reserved",
+        "captured": "You've spent {} that were reserved",
+        "activated": "{} can be spent now",
+        "expired": "{} expired",
+        "returned": "{} taken back for what you returned",
+        "refunded": "{} given back",
+        "received": "You've received {}",
+        "handed_on": "You've handed on {}",
+        "added": "{} added",
+        "taken_out": "{} taken out",
+    }
+)
+NOTHING = "Recorded, without any points"
+
+MOVED: Mapping[str, str] = MappingProxyType(
+    {
+        "points.earned": "earned",
+        "points.redeemed": "redeemed",
+        "points.held": "held",
+        "points.released": "released",
+        "points.captured": "captured",
+        "points.activated": "activated",
+        "points.expired": "expired",
+        "points.returned": "returned",
+        "points.refunded": "refunded",
+        "points.transferred": "handed_on",
+        "points.adjusted": "added",
+    }
+)
+
+
+def told(happened: Happened, member_id: UUID, program: Program) -> Update | None:
+    """What the member is told of an event, None if nothing."""
+    event_type, payload = happened.event_type, happened.payload
+    if event_type in MOVED:
+        return _moved(_kind(event_type, payload, member_id), payload)
+    if event_type == "member.tier_changed":
+        return _tier(payload["before"], payload["after"], program)
+    if event_type == "member.status_changed":
+        return StatusChanged(payload["before"], payload["after"])
+    if event_type == "member.merged" and payload["merged_id"] == str(member_id):
+        return StatusChanged("active", "merged")
+    return None
+
+
+def _kind(event_type: str, payload: Mapping[str, Any], member_id: UUID) -> str:
+    if event_type == "points.transferred" and payload["to"] == str(member_id):
+        return "received"
+    if event_type == "points.adjusted" and payload["direction"] == "out":
+        return "taken_out"
+    return MOVED[event_type]
+
+
+def _moved(kind: str, payload: Mapping[str, Any]) -> PointsMoved:
+    points = payload["awards"] if kind == "earned" else {payload["point_type"]: payload["points"]}
+    points = {point_type: number for point_type, number in points.items() if number}
+    activity = payload.get("activity", {})
+    reference = payload.get("reference") or payload.get("order_reference") or activity.get("reference", "")
+    return PointsMoved(
+        kind,
+        points,
+        SAID[kind].format(_counted(points)) if points else NOTHING,
+        activity.get("type", ""),
+        reference,
+        payload.get("store") or activity.get("store", ""),
+    )
+
+
+def _counted(points: Mapping[str, int]) -> str:
+    return " and ".join(
+        f"{number:,} {name.removesuffix('s') if number == 1 else name}" for name, number in points.items()
+    )
+
+
+def _tier(before: str, after: str, program: Program) -> TierReached:
+    order = [tier.name for tier in program.tiers]
+    # Of tiers that the program has no longer nobody knows which is higher.
+    promoted = before in order and after in order and order.index(after) > order.index(before)
+    name = after[:1].upper() + after[1:]
+    return TierReached(
+        before, after, promoted, f"You've unlocked {name}" if promoted else f"You're in {name} now"
+    )

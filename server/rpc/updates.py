@@ -1,0 +1,102 @@
+"""What watchers are told, as messages; and event ids, which say how far a watcher has come."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import struct
+from uuid import UUID
+
+from loyalty.v1 import member_pb2 as pb
+
+from server.domain.errors import invalid
+from server.domain.live import Place, PointsMoved, StatusChanged, TierReached
+from server.domain.members import Status
+from server.operations.live import Standing, Told
+from server.rpc.profiles import STATUSES, wallet_message
+
+MAX_LENGTH = 512
+MAC_BYTES = 16
+PLACE = struct.Struct(">iQq16s")
+
+
+class Places:
+    """Makes and reads event ids under a key derived from ``key``. Each belongs to one member."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hmac.digest(key, b"event id", hashlib.sha256)
+
+    def encode(self, program_id: UUID, member_id: UUID, place: Place) -> str:
+        """The event id of a place."""
+        packed = PLACE.pack(place.epoch, place.xid, place.position, place.event_id.bytes)
+        return (
+            base64.urlsafe_b64encode(self._mac(program_id, member_id, packed) + packed).decode().rstrip("=")
+        )
+
+    def decode(self, program_id: UUID, member_id: UUID, text: str) -> Place | None:
+        """The place of an event id, None for none. Raises InvalidArgument (EVENT_ID_INVALID)."""
+        if not text:
+            return None
+        try:
+            raw = base64.b64decode(text[:MAX_LENGTH] + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raw = b""
+        mac, packed = raw[:MAC_BYTES], raw[MAC_BYTES:]
+        if len(packed) != PLACE.size or not hmac.compare_digest(
+            mac, self._mac(program_id, member_id, packed)
+        ):
+            raise invalid(
+                "last_event_id", "must be an event_id of an update about this member", "EVENT_ID_INVALID"
+            )
+        epoch, xid, position, event_id = PLACE.unpack(packed)
+        return Place(epoch, xid, position, UUID(bytes=event_id))
+
+    def _mac(self, program_id: UUID, member_id: UUID, packed: bytes) -> bytes:
+        return hmac.digest(self._key, program_id.bytes + member_id.bytes + packed, hashlib.sha256)[:MAC_BYTES]
+
+
+def update_message(told: Told, event_id: str) -> pb.WatchMemberResponse:
+    """What there is to tell, under its event id."""
+    message = pb.WatchMemberResponse(event_id=event_id)
+    standing = told.standing
+    if standing is None:
+        message.heartbeat.SetInParent()
+        return message
+    match told.update:
+        case None:
+            message.standing.CopyFrom(_standing(standing))
+        case PointsMoved() as moved:
+            message.points.CopyFrom(_points(moved, standing))
+        case TierReached(before, after, promoted, text):
+            message.tier.CopyFrom(pb.TierUpdate(before=before, after=after, promoted=promoted, message=text))
+        case StatusChanged(before, after):
+            message.status.before = STATUSES[Status(before)]
+            message.status.after = STATUSES[Status(after)]
+            message.status.merged_into = str(standing.merged_into or "")
+    return message
+
+
+def _standing(standing: Standing) -> pb.MemberStanding:
+    return pb.MemberStanding(
+        status=STATUSES[Status(standing.status)],
+        tier=standing.tier,
+        wallets=[wallet_message(wallet) for wallet in standing.wallets],
+        version=standing.version,
+        merged_into=str(standing.merged_into or ""),
+    )
+
+
+def _points(moved: PointsMoved, standing: Standing) -> pb.PointsUpdate:
+    return pb.PointsUpdate(
+        kind=moved.kind,
+        moved=[
+            pb.MovedPoints(points=moved.points[wallet.point_type], wallet=wallet_message(wallet))
+            for wallet in standing.wallets
+            if wallet.point_type in moved.points
+        ],
+        message=moved.message,
+        activity_type=moved.activity_type,
+        order_reference=moved.order_reference,
+        store=moved.store,
+        version=standing.version,
+    )

@@ -17,6 +17,8 @@ CHALLENGE_KEY = "www-authenticate"
 # Back soon after an outage, without hammering what is down.
 RECONNECT_FIRST_MS = 100
 RECONNECT_LONGEST_MS = 1000
+# How long one attempt may take, TLS included, before it counts as failed and the calls that wait fail.
+CONNECT_MS = 5000
 REACH_SECONDS = 2.0
 
 
@@ -42,7 +44,7 @@ class ChannelBackend:
         options = (
             *named,
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MS),
-            ("grpc.min_reconnect_backoff_ms", RECONNECT_FIRST_MS),
+            ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", RECONNECT_LONGEST_MS),
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),

@@ -153,7 +153,7 @@ async def _each_happened_once(shop: Shop, sales: Sequence[Sale], address: str) -
     assert Counter(row["order_reference"] for row in rows) == Counter(sale.order for sale in sales)
     known = {row["order_reference"]: str(row["transaction_id"]) for row in rows}
     headers = {"authorization": f"Bearer {shop.key}"}
-    async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=60) as http:
         for sale in sales:
             assert sale.reply is not None
             assert [award["transactionId"] for award in sale.reply["awards"]] == [known[sale.order]]

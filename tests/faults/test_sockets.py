@@ -121,7 +121,7 @@ async def test_5_000_idle_websockets_meet_the_quota_and_memory_stays(
     assert crowd.ended == {101: STREAMS, 429: SOCKETS - STREAMS}
     assert after - before < MOST_GROWTH_KIB
     # Whoever wants no stream is served, and so is the next that does once they have left.
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         assert (await http.get(f"http://127.0.0.1:{port}/v1/things/t")).status_code == 200
     await crowd.leave()
 

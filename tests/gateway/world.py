@@ -219,6 +219,6 @@ async def opened(contract: Contract, limits: Limits | None = None) -> AsyncItera
         )
         await front.start()
         stack.push_async_callback(front.stop)
-        http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{front.port}", timeout=20.0, trust_env=False)
+        http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{front.port}", timeout=60.0, trust_env=False)
         await stack.enter_async_context(http)
         yield World(http, gateway, server, front.port, grpc_port)

@@ -37,7 +37,7 @@ async def http(process: Process, key: str) -> AsyncIterator[httpx.AsyncClient]:
         base_url=f"http://127.0.0.1:{process.rest.port}",
         headers={"authorization": f"Bearer {key}"},
         trust_env=False,
-        timeout=20,
+        timeout=60,
     ) as client:
         yield client
 

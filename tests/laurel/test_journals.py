@@ -59,7 +59,7 @@ async def shop(laurel: Laurel, request: pytest.FixtureRequest) -> AsyncIterator[
             opened.push_async_callback(backend.close)
         place = await opened.enter_async_context(serving(Gateway(contract, backend, domain=DOMAIN)))
         headers = {"authorization": f"Bearer {laurel.terminal.key}"}
-        client = httpx.AsyncClient(base_url=f"http://{place}", timeout=20.0, trust_env=False, headers=headers)
+        client = httpx.AsyncClient(base_url=f"http://{place}", timeout=60.0, trust_env=False, headers=headers)
         http = await opened.enter_async_context(client)
         yield Shop(http, place, laurel.terminal.key, await laurel.register())
 

@@ -43,7 +43,7 @@ def client(process: Process, key: str, verify: ssl.SSLContext | None = None) -> 
         headers={"authorization": f"Bearer {key}"},
         verify=verify or False,
         trust_env=False,
-        timeout=20,
+        timeout=60,
     )
 
 
@@ -101,7 +101,7 @@ async def test_the_shim_alone_speaks_tls_to_both_sides(settings: Settings, key: 
                 headers={"x-api-key": key},
                 verify=ssl.create_default_context(cadata=ours.authority.pem.decode()),
                 trust_env=False,
-                timeout=20,
+                timeout=60,
             ) as http:
                 assert await register(http)
         finally:

@@ -88,7 +88,7 @@ async def http(settings: Settings, database: Database, program: Program) -> Asyn
         httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{process.rest.port}",
             headers={"x-api-key": key},
-            timeout=20,
+            timeout=60,
             trust_env=False,
         ) as client,
     ):

@@ -92,7 +92,7 @@ async def accrue(laurel: Laurel, member_id: str) -> points_pb2.AccrueResponse:
         order_reference=uuid4().hex,
         amount=money_pb2.Money(currency_code=laurel.program.currency, units=100),
     )
-    reply: points_pb2.AccrueResponse = await laurel.terminal.points.Accrue(request, timeout=20)
+    reply: points_pb2.AccrueResponse = await laurel.terminal.points.Accrue(request, timeout=60)
     return reply
 
 

@@ -97,7 +97,7 @@ class Grpc:
             metadata.append(("authorization", f"Bearer {token}"))
         try:
             reply = await call(
-                ParseDict(request, getattr(module, f"{method}Request")()), metadata=metadata, timeout=20
+                ParseDict(request, getattr(module, f"{method}Request")()), metadata=metadata, timeout=60
             )
         except grpc.aio.AioRpcError as error:
             return _refused(error)
@@ -161,6 +161,6 @@ async def doors(server: Server) -> AsyncIterator[dict[str, Door]]:
         made: dict[str, Door] = {"grpc": Grpc(channel)}
         for name, backend in (("rest", InsideBackend(server.methods)), ("shim", remote)):
             place = await opened.enter_async_context(serving(Gateway(contract, backend, domain=DOMAIN)))
-            client = httpx.AsyncClient(base_url=f"http://{place}", timeout=20.0, trust_env=False)
+            client = httpx.AsyncClient(base_url=f"http://{place}", timeout=60.0, trust_env=False)
             made[name] = Rest(await opened.enter_async_context(client))
         yield made

@@ -49,7 +49,7 @@ class Journal:
     async def batch(self, *entries: pb.JournalEntry) -> list[pb.JournalResult]:
         """The results of a batch."""
         request = pb.BatchAccrueRequest(entries=entries)
-        return list((await self.stub.BatchAccrue(request, metadata=self.metadata, timeout=20)).results)
+        return list((await self.stub.BatchAccrue(request, metadata=self.metadata, timeout=60)).results)
 
     async def upload(self, entries: Iterable[pb.JournalEntry]) -> pb.UploadJournalResponse:
         """What is told of an upload."""

@@ -22,6 +22,8 @@ COMMANDS = {
     "rules": "laurel.commands.rules:rules",
     "webhooks": "laurel.commands.webhooks:webhooks",
     "run": "laurel.commands.run:run",
+    "report": "laurel.commands.report:report",
+    "projections": "laurel.commands.projections:projections",
     "export": "laurel.commands.export:export",
     "import": "laurel.commands.imports:imports",
     "replay": "laurel.commands.replay:replay",

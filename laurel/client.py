@@ -18,6 +18,7 @@ from loyalty.v1 import (
     holds_pb2_grpc,
     member_pb2_grpc,
     points_pb2_grpc,
+    reports_pb2_grpc,
     rules_pb2_grpc,
     webhooks_pb2_grpc,
 )
@@ -87,6 +88,7 @@ class Client:
         self.holds = holds_pb2_grpc.HoldServiceStub(channel)
         self.adjustments = adjustments_pb2_grpc.AdjustmentServiceStub(channel)
         self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(channel)
+        self.reports = reports_pb2_grpc.ReportServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._seconds = seconds
 

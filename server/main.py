@@ -35,6 +35,7 @@ from server.operations.live import Live
 from server.operations.members import Members
 from server.operations.points import Points
 from server.operations.programs import Programs
+from server.operations.reports import Reports
 from server.operations.rules import Rules
 from server.operations.runs import Runs
 from server.operations.schedule import attend
@@ -53,6 +54,7 @@ from server.rpc.journal import JournalService
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
+from server.rpc.reports import ReportService
 from server.rpc.rules import RulesService
 from server.rpc.streams import Streams
 from server.rpc.updates import Places
@@ -115,6 +117,7 @@ def build_services(
         hold_service,
         adjustment_service,
         webhook_service,
+        report_service,
     ) = SERVICES
     pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
@@ -128,6 +131,7 @@ def build_services(
         hold_service: HoldService(points, versions, now),
         adjustment_service: AdjustmentService(Adjustments(database), points, pages, versions, now),
         webhook_service: WebhookService(Webhooks(database, sealer, now, loopback=webhook_loopback), pages),
+        report_service: ReportService(Reports(database), pages),
     }
 
 

@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from server.domain import figures
 from server.store.database import Connection
 from server.store.log import LoggedEvent
+from workers.projections import daily_figures
 from workers.webhooks import wanting as webhooks
 
 # Called with events in the order of the log, those of one member in the order in which they happened, in a
@@ -33,5 +35,6 @@ class Subscription:
 SUBSCRIPTIONS: Mapping[str, Subscription] = MappingProxyType(
     {
         "webhooks": Subscription(webhooks.want),
+        "daily_figures": Subscription(daily_figures.handle, figures.EVENT_TYPES),
     }
 )

@@ -17,6 +17,7 @@ from loyalty.v1 import (
     journal_pb2,
     member_pb2,
     points_pb2,
+    reports_pb2,
     rules_pb2,
     webhooks_pb2,
 )
@@ -33,6 +34,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     holds_pb2.DESCRIPTOR.services_by_name["HoldService"],
     adjustments_pb2.DESCRIPTOR.services_by_name["AdjustmentService"],
     webhooks_pb2.DESCRIPTOR.services_by_name["WebhookService"],
+    reports_pb2.DESCRIPTOR.services_by_name["ReportService"],
 )
 
 KINDS = {

@@ -220,6 +220,12 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "WebhookService_GetWebhookDelivery", delivery, None
     yield "WebhookService_RedeliverWebhook", delivery, {}
     yield "WebhookService_RemoveWebhook", named, None
+    days = {
+        f"{end}.{part}": value
+        for end in ("fromDate", "toDate")
+        for part, value in (("year", "2026"), ("month", "11"), ("day", "20"))
+    }
+    yield "ReportService_ListDailyFigures", days, None
     other = {"member": {"email": f"{uuid4().hex}@example.com"}}
     yield "MemberService_RegisterMember", {}, other
     another = names["last memberId"]

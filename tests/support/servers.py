@@ -13,6 +13,7 @@ from loyalty.v1 import (
     member_pb2,
     member_pb2_grpc,
     points_pb2_grpc,
+    reports_pb2_grpc,
     rules_pb2_grpc,
     webhooks_pb2_grpc,
 )
@@ -36,6 +37,7 @@ class Caller:
     holds: "holds_pb2_grpc.HoldServiceAsyncStub"
     adjustments: "adjustments_pb2_grpc.AdjustmentServiceAsyncStub"
     webhooks: "webhooks_pb2_grpc.WebhookServiceAsyncStub"
+    reports: "reports_pb2_grpc.ReportServiceAsyncStub"
 
 
 class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
@@ -80,6 +82,7 @@ class Laurel:
             holds_pb2_grpc.HoldServiceStub(channel),
             adjustments_pb2_grpc.AdjustmentServiceStub(channel),
             webhooks_pb2_grpc.WebhookServiceStub(channel),
+            reports_pb2_grpc.ReportServiceStub(channel),
         )
 
     async def new_key(self, kind: CallerKind, **wishes: Any) -> str:
@@ -102,7 +105,7 @@ async def started(
     """A server with ``settings``, and callers of ``program`` or of a new one."""
     program = program or await new_program(database)
     async with AsyncExitStack() as opened, running(settings) as server:
-        nobody = Caller("", None, None, None, None, None, None)
+        nobody = Caller("", None, None, None, None, None, None, None)
         laurel = Laurel(server, settings, database, program, nobody, nobody, nobody, opened)
         laurel.terminal = await laurel.caller(await laurel.new_key(CallerKind.TERMINAL))
         laurel.service = await laurel.caller(await laurel.new_key(CallerKind.SERVICE))

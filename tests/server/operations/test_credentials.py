@@ -22,6 +22,7 @@ SCOPES = {
     "points.redeem",
     "points.return",
     "points.read",
+    "reports.read",
     "x.y",
 }
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -88,7 +89,14 @@ async def test_each_kind_gets_the_scopes_it_works_with(database: Database, progr
     assert terminal == {"members.read", "members.write", "points.read", *sells}
     assert await create(database, program, CallerKind.SERVICE) == SCOPES
     staff = await create(database, program, CallerKind.STAFF, declared_scopes={*SCOPES, "rules.read"})
-    assert staff == {"members.read", "members.write", "members.list", "points.read", "rules.read"}
+    assert staff == {
+        "members.read",
+        "members.write",
+        "members.list",
+        "points.read",
+        "reports.read",
+        "rules.read",
+    }
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,16 @@ class Authority:
         )
         self.pem = certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, name: str = "localhost", days: float = 90) -> tuple[bytes, bytes]:
-        """Certificate and key for localhost and 127.0.0.1, as PEM; valid for so many days from now."""
+    def issue(self, name: str = "localhost", days: float = 90, *hosts: str) -> tuple[bytes, bytes]:
+        """Certificate and key for ``hosts``, as PEM; valid for so many days from now.
+
+        For localhost and 127.0.0.1, if no hosts are given.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
-        places = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+        places: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts or ("localhost",)]
+        if not hosts:
+            places.append(x509.IPAddress(ip_address("127.0.0.1")))
         certificate = (
             x509.CertificateBuilder()
             .subject_name(_name(name))

@@ -52,10 +52,12 @@ class Resolver:
 class Guarded(httpcore.AsyncNetworkBackend):
     """Connects to public addresses alone; with ``loopback`` to this machine too, where a URL says so."""
 
-    def __init__(self, resolve: Resolve, *, loopback: bool) -> None:
+    def __init__(
+        self, resolve: Resolve, *, loopback: bool, network: httpcore.AsyncNetworkBackend | None = None
+    ) -> None:
         self._resolve = resolve
         self._loopback = loopback
-        self._network = httpcore.AnyIOBackend()
+        self._network = network or httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -98,7 +100,11 @@ class Guarded(httpcore.AsyncNetworkBackend):
 
 
 def pool(
-    resolve: Resolve, *, loopback: bool, trust: ssl.SSLContext | None = None
+    resolve: Resolve,
+    *,
+    loopback: bool,
+    trust: ssl.SSLContext | None = None,
+    network: httpcore.AsyncNetworkBackend | None = None,
 ) -> httpcore.AsyncConnectionPool:
     """Guarded connections, kept open for a while. ``trust``: whose certificates are good."""
     return httpcore.AsyncConnectionPool(
@@ -106,5 +112,5 @@ def pool(
         max_connections=MOST_CONNECTIONS,
         max_keepalive_connections=KEPT_OPEN,
         keepalive_expiry=KEEP_OPEN_SECONDS,
-        network_backend=Guarded(resolve, loopback=loopback),
+        network_backend=Guarded(resolve, loopback=loopback, network=network),
     )

@@ -133,3 +133,19 @@ def test_request_hashes_tell_commands_apart_and_do_not_depend_on_the_order_of_fi
 def test_secrets_do_not_stand_in_a_repr() -> None:
     key = Sealer(fresh_secrets()).new_key(PROGRAM, ASHA)
     assert "wrapped" not in repr(key)
+
+
+def test_a_webhooks_secret_opens_for_its_endpoint_alone() -> None:
+    sealer = Sealer(fresh_secrets())
+    secret = b"s" * 32
+    key = sealer.seal_secret(PROGRAM, ASHA, secret)
+    assert sealer.open_secret(key, PROGRAM, ASHA) == secret
+    assert secret not in key.wrapped
+    for owner in ((PROGRAM, USHA), (OTHER_PROGRAM, ASHA)):
+        with pytest.raises(BrokenSealError):
+            sealer.open_secret(key, *owner)
+    # Nor can it pose as a member's key, or such a key as a secret.
+    with pytest.raises(BrokenSealError):
+        sealer.open(key, PROGRAM, ASHA, key.wrapped)
+    with pytest.raises(BrokenSealError):
+        sealer.open_secret(sealer.new_key(PROGRAM, ASHA), PROGRAM, ASHA)

@@ -19,6 +19,7 @@ COMMANDS = {
     "members": "laurel.commands.members:members",
     "points": "laurel.commands.points:points",
     "holds": "laurel.commands.holds:holds",
+    "reviews": "laurel.commands.reviews:reviews",
     "rules": "laurel.commands.rules:rules",
     "webhooks": "laurel.commands.webhooks:webhooks",
     "run": "laurel.commands.run:run",

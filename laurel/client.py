@@ -19,6 +19,7 @@ from loyalty.v1 import (
     member_pb2_grpc,
     points_pb2_grpc,
     reports_pb2_grpc,
+    reviews_pb2_grpc,
     rules_pb2_grpc,
     webhooks_pb2_grpc,
 )
@@ -89,6 +90,7 @@ class Client:
         self.adjustments = adjustments_pb2_grpc.AdjustmentServiceStub(channel)
         self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(channel)
         self.reports = reports_pb2_grpc.ReportServiceStub(channel)
+        self.reviews = reviews_pb2_grpc.ReviewServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._seconds = seconds
 

@@ -32,19 +32,28 @@ class RefusedEntry:
 
 @dataclass
 class Tally:
-    """What became of a journal. ``known`` were on record before, of the ``accepted``."""
+    """What became of a journal. ``known`` were on record before, of the ``accepted``.
+
+    ``put_aside``: by what a person who looks at them has decided, ``pending`` for those that wait.
+    """
 
     entries: int = 0
     accepted: int = 0
     known: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     refused: list[RefusedEntry] = field(default_factory=list)
+    put_aside: dict[str, int] = field(default_factory=dict)
     retries: int = 0
 
     def add(self, line: int, reply: journal_pb2.ExchangeResponse) -> None:
         """One more is answered."""
         result = reply.result
         self.entries += 1
+        if result.HasField("review"):
+            status = journal_pb2.ReviewStatus.Name(result.review.status)
+            word = status.removeprefix("REVIEW_STATUS_").lower()
+            self.put_aside[word] = self.put_aside.get(word, 0) + 1
+            return
         if not result.HasField("error"):
             self.accepted += 1
             self.known += reply.replayed

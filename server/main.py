@@ -36,6 +36,7 @@ from server.operations.members import Members
 from server.operations.points import Points
 from server.operations.programs import Programs
 from server.operations.reports import Reports
+from server.operations.reviews import Reviews
 from server.operations.rules import Rules
 from server.operations.runs import Runs
 from server.operations.schedule import attend
@@ -55,6 +56,7 @@ from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
 from server.rpc.reports import ReportService
+from server.rpc.reviews import ReviewService
 from server.rpc.rules import RulesService
 from server.rpc.streams import Streams
 from server.rpc.updates import Places
@@ -118,6 +120,7 @@ def build_services(
         adjustment_service,
         webhook_service,
         report_service,
+        review_service,
     ) = SERVICES
     pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
@@ -126,12 +129,13 @@ def build_services(
     return {
         member_service: MemberService(members, points, live, pages, Places(keys.page_token), versions, now),
         points_service: points_calls,
-        journal_service: JournalService(gate, points_calls, EntriesTold(metrics)),
+        journal_service: JournalService(gate, points, points_calls, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, redis, programs, now), members, pages, now),
         hold_service: HoldService(points, versions, now),
         adjustment_service: AdjustmentService(Adjustments(database), points, pages, versions, now),
         webhook_service: WebhookService(Webhooks(database, sealer, now, loopback=webhook_loopback), pages),
         report_service: ReportService(Reports(database), pages),
+        review_service: ReviewService(Reviews(database), points, points_calls, pages, now),
     }
 
 

@@ -29,7 +29,8 @@ def upload(ctx: click.Context, *, file: Path, program: str, as_json: bool) -> No
     {"accrue": {"requestId": "till-7-1", "memberId": "...", "orderReference": "R-1",
      "amount": {"currencyCode": "INR", "units": "500"}, "occurTime": "2026-11-08T12:00:00Z"}}
 
-    Sending a file again changes nothing and says so. The exit code is 1 if any entry was refused.
+    Sending a file again changes nothing and says so. What is too old to be taken as it comes waits
+    for a person: see `laurel reviews list`. The exit code is 1 if any entry was refused.
     """
     key = key_for("terminal", program)
     count = counted(file)
@@ -70,6 +71,7 @@ def _show(tally: Tally) -> None:
             ("entries sent", tally.entries),
             ("recorded", tally.accepted - tally.known),
             ("known before", tally.known),
+            *((f"too old, for review: {word}", count) for word, count in sorted(tally.put_aside.items())),
             *((f"refused: {reason}", count) for reason, count in sorted(tally.reasons.items())),
             ("streams begun again", tally.retries),
         ],

@@ -4,7 +4,7 @@
 decision in, so that the next command of the batch sees it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from server.domain.ledger import Hold, Lot, Movement, Wallet
 from server.domain.members import Consent
 from server.domain.past import Purchase, Spent, purchase_of
 from server.domain.program import Program
+from server.domain.reviews import PutAside, Review
 from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluation import CapKey
 
@@ -107,7 +108,9 @@ class Changes:
     afterwards, by member. ``returned``: units that came back, by purchase and line. ``refunded``: points,
     by row. ``adjustments``: as they are afterwards. ``merged``: members who end, and who lives on.
     ``consents``: decisions to add, by member. ``households``, ``seats``, ``invitations``: as they are
-    afterwards. ``origins``, ``givers``: of lots that were handed on, as in the books.
+    afterwards. ``origins``, ``givers``: of lots that were handed on, as in the books. ``reviews``: as they
+    are afterwards. ``answered``: requests that are remembered as this one is, by source system and
+    request_id, each with its digest.
     """
 
     cap_usage: dict[tuple[UUID, CapKey], int] = field(default_factory=dict)
@@ -122,6 +125,8 @@ class Changes:
     invitations: dict[UUID, Invitation] = field(default_factory=dict)
     origins: dict[UUID, UUID] = field(default_factory=dict)
     givers: dict[UUID, UUID] = field(default_factory=dict)
+    reviews: dict[UUID, Review] = field(default_factory=dict)
+    answered: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,12 @@ class Decision(Effects):
     outcome: Outcome
     order_key: OrderKey | None
 
+    def requests(self) -> Iterator[tuple[tuple[str, str], bytes]]:
+        """The requests that get this outcome when they come again, by source system and request_id."""
+        if self.command.remembered:
+            yield (self.command.actor.source_system, self.command.request_id), self.digest
+        yield from self.changes.answered.items()
+
 
 @dataclass(slots=True)
 class Books:
@@ -154,7 +165,8 @@ class Books:
     ``consents`` are in force, by member and purpose. ``origins``: of lots that came by merges or went
     through a pool, the row that their points came from; ``givers``: of lots in a pool, who gave them.
     ``seats``: by member, of those who matter, and all of households that are named. ``households`` and
-    ``invitations`` are those that are named.
+    ``invitations`` are those that are named. ``put_aside``: entries by source system and
+    request_id; ``pending_reviews``: how many wait, by credential.
     """
 
     members: dict[UUID, MemberState] = field(default_factory=dict)
@@ -171,14 +183,16 @@ class Books:
     seats: dict[UUID, Seat] = field(default_factory=dict)
     households: dict[UUID, Household] = field(default_factory=dict)
     invitations: dict[UUID, Invitation] = field(default_factory=dict)
+    reviews: dict[UUID, Review] = field(default_factory=dict)
+    put_aside: dict[tuple[str, str], Review] = field(default_factory=dict)
+    pending_reviews: dict[UUID, int] = field(default_factory=dict)
 
     def apply(self, decision: Decision) -> None:
         """Take an accepted decision in."""
         command, changes = decision.command, decision.changes
         self.members.update(decision.members)
-        self.requests[command.actor.source_system, command.request_id] = Remembered(
-            decision.digest, decision.outcome
-        )
+        for request, digest in decision.requests():
+            self.requests[request] = Remembered(digest, decision.outcome)
         if decision.order_key is not None:
             self.orders[decision.order_key] = recorded(decision)
         for (member_id, key), points in changes.cap_usage.items():
@@ -195,6 +209,9 @@ class Books:
         self.origins.update(changes.origins)
         self.givers.update(changes.givers)
         self._reseat(changes)
+        self.reviews.update(changes.reviews)
+        if isinstance(command, PutAside):
+            self._remember_entries(changes.reviews.values())
 
     def _reseat(self, changes: Changes) -> None:
         self.households.update(changes.households)
@@ -204,6 +221,12 @@ class Books:
                 self.seats[seat.member_id] = seat
             else:
                 self.seats.pop(seat.member_id, None)
+
+    def _remember_entries(self, reviews: Iterable[Review]) -> None:
+        for review in reviews:
+            self.put_aside[review.source_system, review.request_id] = review
+            waiting = self.pending_reviews.get(review.credential_id, 0)
+            self.pending_reviews[review.credential_id] = waiting + 1
 
     def _remember_purchases(self, decision: Decision) -> None:
         rows = [movement.transaction for movement in decision.movements]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -11,7 +11,6 @@ from uuid import UUID
 
 from server.domain.activity import REDEMPTION, AttributeValue, Line
 from server.domain.actor import Actor
-from server.domain.errors import Refused
 from server.domain.ledger import Hold
 
 _json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
@@ -54,6 +53,16 @@ class Command:
     def households(self) -> tuple[UUID, ...]:
         """Those that it names."""
         return ()
+
+    @property
+    def doing(self) -> "Command":
+        """What it does to wallets: itself, or what it lets through."""
+        return self
+
+    @property
+    def remembered(self) -> bool:
+        """Whether a retry gets the first reply from the request key."""
+        return True
 
     def following(self, merged: Mapping[UUID, UUID]) -> "Command":
         """The same request, about who lives on instead of members who were merged. By merged member."""
@@ -365,34 +374,6 @@ class RejectAdjustment(Command):
         return str(self.adjustment_id), self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unresolved(Command):
-    """A command whose names lead to nobody, or not to one thing alone, when they are looked up.
-
-    They may have led somewhere when the same request was accepted: it still gets its first reply, and
-    only a new one is refused. ``said``: the digest of the command as the caller put it.
-    ``refusal``: what a new one is told.
-    """
-
-    said: bytes
-    refusal: Refused
-
-    @staticmethod
-    def of(command: Command, refusal: Refused) -> "Unresolved":
-        """What is left of a command of which nobody knows whom it concerns."""
-        common = {field.name: getattr(command, field.name) for field in fields(Command)}
-        return Unresolved(**common, said=command.digest(), refusal=refusal)
-
-    @property
-    def members(self) -> tuple[UUID, ...]:
-        """Nobody's wallets."""
-        return ()
-
-    def digest(self) -> bytes:
-        """That of the command as it was put."""
-        return self.said
-
-
 def plain(attributes: Mapping[str, AttributeValue]) -> dict[str, str | bool]:
     """Attributes as JSON holds them: decimals as text."""
     return {name: str(v) if isinstance(v, Decimal) else v for name, v in attributes.items()}
@@ -424,7 +405,8 @@ class Outcome:
     ``unmatched``: items that no purchase was found for. ``adjustment_id``: the adjustment that was asked for
     or decided; without awards it was not made. ``household_id``: whose pool paid, or was formed, joined
     or left; ``spender_id``: for whom it paid. ``shared``: points that went on to the pool,
-    ``pool_balance``: what that wallet of the pool has afterwards.
+    ``pool_balance``: what that wallet of the pool has afterwards. ``review``: what became of an entry that
+    was put aside, whose id is ``event_id`` then.
     """
 
     event_id: UUID
@@ -449,3 +431,4 @@ class Outcome:
     spender_id: UUID | None = None
     shared: int = 0
     pool_balance: int = 0
+    review: str = ""

@@ -335,6 +335,37 @@ class AdjustmentRejected(AdjustmentRequested):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewRequested(Event):
+    """An entry of an upload came too late and waits for a person. ``why``: the reason, as of a refusal."""
+
+    event_type = "review.requested"
+
+    review_id: UUID
+    kind: str
+    request_id: str
+    source_system: str
+    why: str
+    actor: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """Which entry it is, and who sent it or decided."""
+        names = ("kind", "request_id", "source_system", "why", "actor")
+        return {"review_id": str(self.review_id), **{name: getattr(self, name) for name in names}}
+
+
+class ReviewApproved(ReviewRequested):
+    """It was recorded, by an event of its own."""
+
+    event_type = "review.approved"
+
+
+class ReviewRejected(ReviewRequested):
+    """It will not be recorded."""
+
+    event_type = "review.rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RulesPublished(Event):
     """Another set of rules is in force. No member's event: ``member_id`` is the nil UUID.
 

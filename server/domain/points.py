@@ -28,10 +28,9 @@ from server.domain.commands import (
     RejectAdjustment,
     Return,
     Transfer,
-    Unresolved,
     VoidHold,
 )
-from server.domain.decisions import adjustments, holds, households
+from server.domain.decisions import adjustments, holds, households, reviews
 from server.domain.decisions.earn import earn
 from server.domain.decisions.merges import merge
 from server.domain.decisions.pools import contribute
@@ -54,43 +53,44 @@ from server.domain.household_commands import (
 )
 from server.domain.members import Status
 from server.domain.program import Program
+from server.domain.reviews import ApproveReview, PutAside, RejectReview, TooLongAgo
+from server.domain.unresolved import Unresolved
 
 # Wide enough for any amount at any rate: nothing is ever rounded here.
 EXACT = Context(prec=100)
 
 
 def occurred(command: Command, program: Program) -> datetime:
-    """When it happened. Refused if that lies in the future, or too far in the past."""
+    """When it happened. Refused if that lies in the future."""
     now = command.received_at
     if command.occurred_at is None:
         return now
     if command.occurred_at > now + timedelta(seconds=program.clock_skew_seconds):
         raise invalid("occur_time", "lies in the future")
-    if command.occurred_at < now - timedelta(days=program.past_limit_days):
-        raise FailedPrecondition(
-            "OCCURRED_TOO_LONG_AGO",
-            f"happened more than {program.past_limit_days} days ago and needs review",
-            {"limit_days": str(program.past_limit_days)},
-        )
     return command.occurred_at
 
 
 def prepare(command: Command, program: Program) -> Prepared:
     """What follows from the command and the program alone."""
-    digest = command.digest()
+    digest, doing = command.digest(), command.doing
     try:
         if isinstance(command, Unresolved):
             raise command.refusal
-        when = occurred(command, program)
-        _check_expiry(command)
-        if isinstance(command, Earn):
-            what = _earning(command, program, when)
+        when = occurred(doing, program)
+        _check_expiry(doing)
+        if isinstance(doing, Earn):
+            what = _earning(doing, program, when)
         else:
-            points = command.points if isinstance(command, Redeem | CaptureHold) else 0
-            what = Activity(REDEMPTION, when, command.store, command.channel, points=points)
+            points = doing.points if isinstance(doing, Redeem | CaptureHold) else 0
+            what = Activity(REDEMPTION, when, doing.store, doing.channel, points=points)
     except Refused as refusal:
         return Prepared(command, digest, None, None, refusal)
-    return Prepared(command, digest, _order_key(command, program, when), what)
+    key = _order_key(doing, program, when)
+    oldest = doing.received_at - timedelta(days=program.past_limit_days)
+    if when < oldest and not isinstance(command, PutAside | ApproveReview):
+        # Nothing else is wrong with it, or that would be said.
+        return Prepared(command, digest, key, None, TooLongAgo(command, program.past_limit_days))
+    return Prepared(command, digest, key, what)
 
 
 def _check_expiry(command: Command) -> None:
@@ -147,14 +147,18 @@ def decide(books: Books, prepared: Prepared, terms: Terms) -> Decision | Outcome
         if remembered.outcome is None or remembered.digest != prepared.digest:
             raise invalid("request_id", "was used with another request", "REQUEST_ID_REUSED")
         return remembered.outcome
+    if isinstance(command, PutAside) and (said := reviews.known(books, command)) is not None:
+        return said
     for member_id in command.members:
         _check_status(books, command, member_id)
+    if isinstance(command, ApproveReview):
+        reviews.pending(books, command)  # or its own order would be what stands in its way
+    if prepared.key is not None and (first := books.orders.get(prepared.key)) is not None:
+        raise _already_recorded(command.doing, first)
     if prepared.refusal is not None:
         raise prepared.refusal
-    if prepared.key is not None and (first := books.orders.get(prepared.key)) is not None:
-        raise _already_recorded(command, first)
     assert prepared.activity is not None
-    draft = Draft(books, terms, caused_by(command, terms.new_id(), prepared.activity.occurred_at))
+    draft = Draft(books, terms, caused_by(command.doing, terms.new_id(), prepared.activity.occurred_at))
     for member_id in command.members:
         catch_up(draft, draft.of(member_id))
     outcome = DECISIONS[type(command)](draft, books, command, prepared)
@@ -203,11 +207,14 @@ DECISIONS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType(
         EndSeat: households.end_seat,
         Dissolve: households.dissolve,
         Contribute: contribute,
+        PutAside: reviews.put_aside,
+        ApproveReview: reviews.approve,
+        RejectReview: reviews.reject,
     }
 )
 # Goods may come back, and points be given back, also while a membership is suspended.
 OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust, ApproveAdjustment, ChangeSeat, EndSeat, Dissolve)
-OF_ANYBODY = (RejectAdjustment,)
+OF_ANYBODY = (RejectAdjustment, RejectReview)
 # What may be asked of a pool as if it were a member: what it holds is answered for by its own id.
 OF_POOLS_TOO = (CaptureHold, VoidHold, Refund, Adjust, ApproveAdjustment, RejectAdjustment)
 

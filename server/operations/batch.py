@@ -15,15 +15,16 @@ from server.domain.books import Books, Decision, MemberState, Prepared, Terms, r
 from server.domain.books import Remembered as RememberedOutcome
 from server.domain.commands import Command
 from server.domain.points import prepare
+from server.domain.reviews import ApproveReview, PutAside
 from server.operations.matching import latest_purchases, sought
 from server.operations.outcomes import outcome_from, outcome_text
 from server.operations.programs import Programs, Snapshot
-from server.operations.wanted import Questions, of_pools, questions, request_key
+from server.operations.wanted import Questions, of_pools, questions, request_key, sent_under
 from server.secrets import Keyring
-from server.store import adjustments, events, households, keys, ledger, locks, merges
+from server.store import adjustments, events, households, keys, ledger, locks, merges, reviews
 from server.store import programs as program_store
 from server.store.database import Connection
-from server.store.keys import Remembered
+from server.store.keys import Remembered, RequestKey
 from server.store.ledger import MemberOf
 from server.store.together import ask, write
 
@@ -48,6 +49,11 @@ def locking(batch: Sequence[Prepared]) -> str:
         named.add(locks.request_lock(request_key(command)))
         if key is not None:
             named.add(locks.order_lock(command.actor.program_id, key))
+        match command:
+            case PutAside():  # no more than so many of one credential, whoever counts them
+                named.add(locks.reviews_lock(command.actor.credential_id))
+            case ApproveReview():
+                named.add(locks.request_lock(sent_under(command)))
     return locks.taking_all(programs, members, seated, named)
 
 
@@ -134,6 +140,7 @@ def _ledger(
         result[program_id][0].consents[member_id] = consents
     for (program_id, adjustment_id), adjustment in found.get("adjustments", {}).items():
         result[program_id][0].adjustments[adjustment_id] = adjustment
+    _add_reviews(result, found)
     return result
 
 
@@ -151,6 +158,15 @@ def _share(result: Ledger, found: Mapping[str, Any]) -> None:
         result[program_id][0].invitations[invitation_id] = invitation
 
 
+def _add_reviews(ledger: Ledger, found: Mapping[str, Any]) -> None:
+    for (program_id, review_id), review in found.get("reviews", {}).items():
+        ledger[program_id][0].reviews[review_id] = review
+    for key, review in found.get("put aside", {}).items():
+        ledger[key.program_id][0].put_aside[key.source_system, key.request_id] = review
+    for (program_id, credential_id), count in found.get("pending", {}).items():
+        ledger[program_id][0].pending_reviews[credential_id] = count
+
+
 def _complete(state: MemberState, owner: MemberOf, found: Mapping[str, Any]) -> MemberState:
     """The member with its lots and holds, as far as anybody asked for them."""
     own = [found[name][owner] for name in ("lots", "spendable", "drawn") if owner in found.get(name, ())]
@@ -164,11 +180,16 @@ def _complete(state: MemberState, owner: MemberOf, found: Mapping[str, Any]) -> 
 async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]], now: datetime) -> None:
     """Write what was decided."""
     orders = [((p, d.order_key), recorded(d)) for p, d in decisions if d.order_key is not None]
-    requests = [(request_key(d.command), Remembered(d.digest, outcome_text(d.outcome))) for _, d in decisions]
+    requests = [
+        (RequestKey(program_id, *request), Remembered(digest, outcome_text(d.outcome)))
+        for program_id, d in decisions
+        for request, digest in d.requests()
+    ]
     await write(
         connection,
         *ledger.save(decisions),
         adjustments.save(decisions),
+        reviews.save(decisions),
         *merges.save(decisions),
         *households.save(decisions),
         keys.record_orders(orders),

@@ -28,11 +28,12 @@ from server.domain.commands import (
 )
 from server.domain.household_commands import Contribute, Dissolve, EndSeat, OfHousehold
 from server.domain.households import Seat
+from server.domain.reviews import ApproveReview, PutAside, RejectReview
 from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluate import cap_keys
 from server.domain.rules.evaluation import CapKey
 from server.operations.programs import Snapshot
-from server.store import adjustments, households, keys, ledger, merges, past
+from server.store import adjustments, households, keys, ledger, merges, past, reviews
 from server.store.keys import RequestKey
 from server.store.ledger import MemberOf, WalletOf
 from server.store.together import Question
@@ -43,6 +44,11 @@ Questions = Mapping[str, Question[Any]]
 def request_key(command: Command) -> RequestKey:
     """The command's key in the store."""
     return RequestKey(command.actor.program_id, command.actor.source_system, command.request_id)
+
+
+def sent_under(command: ApproveReview) -> RequestKey:
+    """The key of the request that brought the entry."""
+    return RequestKey(command.actor.program_id, *command.request)
 
 
 def questions(batch: Sequence[Prepared], snapshots: Mapping[UUID, Snapshot], now: datetime) -> Questions:
@@ -100,6 +106,9 @@ class Wanted:
         self.consents: set[MemberOf] = set()
         self.seated: set[MemberOf] = set()
         self.households: set[MemberOf] = set()
+        self.reviews: list[tuple[UUID, UUID]] = []
+        # Entries that came too late, by their requests: the program and the credential.
+        self.late: dict[RequestKey, tuple[UUID, UUID]] = {}
 
     def questions(self, now: datetime) -> Questions:
         """All of it as it is asked."""
@@ -111,6 +120,9 @@ class Wanted:
             "adjustments": (self.adjustments, adjustments.named),
             "households": (self.households, households.households_named),
             "invitations": (self.households, households.invitations_open),
+            "reviews": (self.reviews, reviews.named),
+            "put aside": (self.late, reviews.put_aside),
+            "pending": (set(self.late.values()), reviews.pending),
         }
         asked: dict[str, Question[Any]] = {
             "members": ledger.members_known(list(self.members), self.main),
@@ -142,7 +154,10 @@ class Wanted:
         self.seated.update((program_id, member_id) for member_id in command.seated)
         self.households.update((program_id, household_id) for household_id in command.households)
         owner = (program_id, command.member_id)
-        match command:
+        if isinstance(command, ApproveReview):
+            self.requests.append(sent_under(command))
+            self.reviews.append((program_id, command.review_id))
+        match command := command.doing:
             case Earn():
                 self._await(owner, command.event_type)
                 self.counters.update((*owner, counter) for counter in cap_keys(rules, what))
@@ -185,6 +200,10 @@ class Wanted:
                     self.purchases.append((*owner, command.event_id))
             case Refund():
                 self.spent.append((*owner, command.transaction_id))
+            case RejectReview():
+                self.reviews.append((owner[0], command.review_id))
+            case PutAside():
+                self.late[request_key(command)] = (owner[0], command.actor.credential_id)
             case EndSeat() | Dissolve():
                 self._add_gifts((owner[0], command.household_id))
 
@@ -195,7 +214,7 @@ class Wanted:
     def add_pool(self, command: Command, owner: MemberOf) -> None:
         """Count in what a command needs of the pool that it led to."""
         self.members.setdefault(owner, False)
-        match command:
+        match command := command.doing:
             case Earn():
                 self._await(owner, command.event_type)
                 self.whence.setdefault(owner, False)

@@ -18,6 +18,7 @@ from loyalty.v1 import (
     member_pb2,
     points_pb2,
     reports_pb2,
+    reviews_pb2,
     rules_pb2,
     webhooks_pb2,
 )
@@ -35,6 +36,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     adjustments_pb2.DESCRIPTOR.services_by_name["AdjustmentService"],
     webhooks_pb2.DESCRIPTOR.services_by_name["WebhookService"],
     reports_pb2.DESCRIPTOR.services_by_name["ReportService"],
+    reviews_pb2.DESCRIPTOR.services_by_name["ReviewService"],
 )
 
 KINDS = {

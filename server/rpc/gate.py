@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from server.domain.actor import Actor, CallerKind
+from server.domain.commands import Command
 from server.domain.errors import (
     Aborted,
     AlreadyExists,
@@ -69,6 +70,8 @@ class Call:
     turn: Turn | None = None
     # What it came in by, for requests within it.
     incoming: "Incoming | None" = None
+    # What is committed instead of the call's own command, and lets that one through.
+    via: Callable[[Command], Command] | None = None
 
     async def count(self, member_id: UUID) -> None:
         """Apply the rate limit of the member whom the call turns out to be about.

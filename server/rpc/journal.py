@@ -5,12 +5,15 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any
 
+from google.protobuf import json_format
 from google.protobuf.message import Message
 from loyalty.v1 import journal_pb2 as pb
 from loyalty.v1 import points_pb2
 
 from server.domain.errors import Refused, invalid
-from server.operations.lines import Turn
+from server.domain.reviews import PutAside, TooLongAgo
+from server.operations.lines import Line, Turn
+from server.operations.points import Points
 from server.rpc.access import declarations
 from server.rpc.entries import Entries, Results, given, sent
 from server.rpc.errors import status_of
@@ -31,16 +34,19 @@ MOST_IN_A_BATCH = 1000
 # What an upload's results may take together, in bytes; clients take 4 MiB by default.
 ACCEPTED_BYTES = 2 * 1024 * 1024
 REFUSED_BYTES = 1024 * 1024
+# An entry that waits for a person, in JSON.
+MOST_PUT_ASIDE_BYTES = 256 * 1024
 
 
 class JournalService:
     """The RPCs of JournalService, called by the gate."""
 
-    def __init__(self, gate: Gate, points: PointsService, told: EntriesTold) -> None:
+    def __init__(self, gate: Gate, points: Points, calls: PointsService, told: EntriesTold) -> None:
         declared = declarations(POINTS)
         self._gate = gate
+        self._points = points
         self._told = told
-        self._kinds = {kind: (declared[rpc], getattr(points, rpc)) for kind, rpc in KINDS.items()}
+        self._kinds = {kind: (declared[rpc], getattr(calls, rpc)) for kind, rpc in KINDS.items()}
 
     async def BatchAccrue(self, request: pb.BatchAccrueRequest, call: Call) -> pb.BatchAccrueResponse:
         """Record a list of entries."""
@@ -57,17 +63,18 @@ class JournalService:
     ) -> pb.UploadJournalResponse:
         """Record entries as they come, and tell at the end."""
         reply = pb.UploadJournalResponse()
-        room = {True: ACCEPTED_BYTES, False: REFUSED_BYTES}
+        room = {False: ACCEPTED_BYTES, True: REFUSED_BYTES}
         async with aclosing(self._exchanged(requests, call)) as done:
             async for result, replayed, _ in done:
-                accepted = not result.HasField("error")
+                refused, aside = result.HasField("error"), result.HasField("review")
                 reply.entries += 1
-                reply.accepted += accepted
-                reply.refused += not accepted
-                reply.replayed += replayed
+                reply.accepted += not refused and not aside
+                reply.refused += refused
+                reply.put_aside += aside
+                reply.replayed += replayed and not aside
                 # Once one has no room, no later one of its kind has: they are the first.
-                room[accepted] -= min(result.ByteSize(), room[accepted])
-                if room[accepted]:
+                room[refused] -= min(result.ByteSize(), room[refused])
+                if room[refused]:
                     reply.results.append(result)
         return reply
 
@@ -108,5 +115,35 @@ class JournalService:
             raise invalid("entry", "is required")
         declaration, handler = self._kinds[kind]
         said = getattr(entry, kind)
-        reply: Any = await self._gate.within(call, declaration, handler, said, turn)
+        reply: Any
+        try:
+            reply = await self._gate.within(call, declaration, handler, said, turn)
+        except TooLongAgo as late:
+            aside = await self._put_aside(late, kind, said, call, turn)
+            if aside is not None:
+                return pb.JournalResult(request_id=said.request_id, review=aside)
+            # Somebody approved of it just now.
+            reply = await self._gate.within(call, declaration, handler, said, Line().join())
         return pb.JournalResult(request_id=said.request_id, **{kind: reply})
+
+    async def _put_aside(
+        self, late: TooLongAgo, kind: str, said: Any, call: Call, turn: Turn
+    ) -> pb.PutAside | None:
+        """Let a person decide on an entry that came too late; None if one has agreed.
+
+        Raises ``late`` for one that is too large.
+        """
+        entry = type(said).FromString(said.SerializeToString())
+        entry.ClearField("identifier")
+        entry.member_id = str(late.command.member_id)
+        text = json_format.MessageToJson(entry, indent=None)
+        if len(text) > MOST_PUT_ASIDE_BYTES:
+            raise late
+        # No wallet changes, so there is no order to keep.
+        again = Line(patient=turn.patient).join()
+        outcome = await self._points.commit(PutAside.of(late, kind, text), call.deadline, again)
+        turn.replayed = again.replayed
+        if not outcome.review:
+            return None
+        status = pb.ReviewStatus.Value(f"REVIEW_STATUS_{outcome.review.upper()}")
+        return pb.PutAside(review_id=str(outcome.event_id), status=status)

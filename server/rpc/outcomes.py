@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from server.domain.commands import Command, Outcome, Unresolved
+from server.domain.commands import Command, Outcome
 from server.domain.errors import FailedPrecondition, NotFound
+from server.domain.unresolved import Unresolved
 from server.operations.points import Named, Points
 from server.rpc.gate import Call
 
@@ -35,7 +36,10 @@ async def outcome_of(
         # Before anything can be refused: staff are told of the member in a refusal too.
         call.touched.append(found["member_id"])
         await call.count(found["member_id"])
-        outcome = await points.commit(command(**found), call.deadline, call.turn)
+        whole = command(**found)
+        if call.via is not None:
+            whole = call.via(whole)
+        outcome = await points.commit(whole, call.deadline, call.turn)
     call.touched.append(outcome.member_id)
     return outcome
 

@@ -60,6 +60,11 @@ def order_lock(program_id: UUID, key: OrderKey) -> int:
     )
 
 
+def reviews_lock(credential_id: UUID) -> int:
+    """The lock of how many entries of a credential wait for a review."""
+    return _digest("reviews", credential_id.hex)
+
+
 def identifier_lock(blind: bytes) -> int:
     """The lock of an identifier, by its blind index."""
     return int.from_bytes(blind[:8], signed=True)

@@ -44,12 +44,18 @@ BESIDE_PARAMETERS = (
     "/members/register",
     *(f"/transactions/{verb}" for verb in ("accrue", "redeem", "return", "refund", "transfer", "adjust")),
 )
-# What a service has no business with.
-OF_STAFF = ("AdjustmentService_ApproveAdjustment", "AdjustmentService_RejectAdjustment", "WebhookService_")
-# Ids that later calls use.
-NAMED = ("memberId", "transactionId", "holdId", "adjustmentId", "endpointId", "deliveryId")
 # Streams that go on until their caller leaves. Schemathesis would wait for their end.
 ENDLESS = ("MemberService_WatchMember",)
+# Ids that later calls use.
+NAMED = ("memberId", "transactionId", "holdId", "adjustmentId", "reviewId", "endpointId", "deliveryId")
+# What a service has no business with.
+OF_STAFF = (
+    "AdjustmentService_ApproveAdjustment",
+    "AdjustmentService_RejectAdjustment",
+    "ReviewService_ApproveReviewEntry",
+    "ReviewService_RejectReviewEntry",
+    "WebhookService_",
+)
 CONFIGURATION = "".join(
     [
         "[checks]\nenabled = false\n",
@@ -184,6 +190,14 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "JournalService_BatchAccrue", {}, {"entries": [entry]}
     yield "JournalService_UploadJournal", {}, entry
     yield "JournalService_Exchange", {}, entry
+    late = bought | {"occurTime": "2020-01-02T10:00:00Z"}
+    for number, decide in (("3", "Approve"), ("4", "Reject")):
+        entry = {"accrue": mine | late | {"orderReference": number, "requestId": uuid4().hex}}
+        yield "JournalService_BatchAccrue", {}, {"entries": [entry]}
+        review = {"review_id": names["last reviewId"]}
+        yield "ReviewService_GetReviewEntry", review, None
+        yield f"ReviewService_{decide}ReviewEntry", review, {"reason": "seen the receipt"}
+    yield "ReviewService_ListReviewEntries", one, None
     yield "PointsService_GetBalance", one, None
     yield "PointsService_GetBalance", one | {"asOfTime": "2026-11-20T10:00:00Z"}, None
     yield "PointsService_RefundRedemption", {}, spent

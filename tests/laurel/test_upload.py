@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from server.domain.actor import CallerKind
 from tests.laurel.test_cli import cli
 from tests.support.servers import Laurel
 
@@ -66,3 +67,34 @@ async def test_of_a_file_with_a_line_that_is_no_entry_nothing_is_sent(laurel: La
         laurel, "points", "upload", written(tmp_path / "good.jsonl", good), "--json", key=laurel.terminal.key
     )
     assert json.loads(again.stdout)["known"] == 0
+
+
+async def test_what_is_too_old_waits_until_somebody_decides(laurel: Laurel, tmp_path: Path) -> None:
+    member_id = await laurel.register()
+    long_ago = {"occurTime": "2020-01-02T03:04:05Z"}
+    old = [sale(member_id, **long_ago), sale(member_id, **long_ago)]
+    file = written(tmp_path / "till.jsonl", *old, sale(member_id))
+    uploaded = await cli(laurel, "points", "upload", file, key=laurel.terminal.key)
+    assert uploaded.returncode == 0, uploaded.stderr
+    assert re.search(r"^too old, for review: pending +2$", uploaded.stdout, re.MULTILINE)
+
+    key = await laurel.new_key(CallerKind.STAFF, name="anna", scopes=["points.*"])
+    listed = await cli(laurel, "reviews", "list", "--member", member_id, "--json", key=key)
+    second, first = [review["reviewId"] for review in json.loads(listed.stdout)]
+    shown = await cli(laurel, "reviews", "show", first, key=key)
+    assert re.search(r"purchase +100(\.00)? INR", shown.stdout), shown.stdout
+    assert "OCCURRED_TOO_LONG_AGO" in shown.stdout
+    approved = await cli(laurel, "reviews", "approve", first, "--reason", "seen the receipt", key=key)
+    assert approved.returncode == 0, approved.stderr
+    assert re.search(r"^recorded as of +2020-01-02", approved.stdout, re.MULTILINE)
+    rejected = await cli(laurel, "reviews", "reject", second, "--reason", "no receipt", key=key)
+    assert rejected.returncode == 0, rejected.stderr
+    late = await cli(laurel, "reviews", "approve", second, key=key)
+    assert late.returncode == 1
+    assert "REVIEW_NOT_PENDING" in late.stderr
+    for status, review_id in (("approved", first), ("rejected", second)):
+        listed = await cli(laurel, "reviews", "list", "--status", status, key=key)
+        assert review_id in listed.stdout
+    again = await cli(laurel, "points", "upload", file, "--json", key=laurel.terminal.key)
+    told = json.loads(again.stdout)
+    assert (told["accepted"], told["known"], told["put_aside"]) == (2, 2, {"rejected": 1})

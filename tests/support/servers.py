@@ -14,6 +14,7 @@ from loyalty.v1 import (
     member_pb2_grpc,
     points_pb2_grpc,
     reports_pb2_grpc,
+    reviews_pb2_grpc,
     rules_pb2_grpc,
     webhooks_pb2_grpc,
 )
@@ -38,6 +39,7 @@ class Caller:
     adjustments: "adjustments_pb2_grpc.AdjustmentServiceAsyncStub"
     webhooks: "webhooks_pb2_grpc.WebhookServiceAsyncStub"
     reports: "reports_pb2_grpc.ReportServiceAsyncStub"
+    reviews: "reviews_pb2_grpc.ReviewServiceAsyncStub"
 
 
 class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
@@ -83,6 +85,7 @@ class Laurel:
             adjustments_pb2_grpc.AdjustmentServiceStub(channel),
             webhooks_pb2_grpc.WebhookServiceStub(channel),
             reports_pb2_grpc.ReportServiceStub(channel),
+            reviews_pb2_grpc.ReviewServiceStub(channel),
         )
 
     async def new_key(self, kind: CallerKind, **wishes: Any) -> str:
@@ -105,7 +108,7 @@ async def started(
     """A server with ``settings``, and callers of ``program`` or of a new one."""
     program = program or await new_program(database)
     async with AsyncExitStack() as opened, running(settings) as server:
-        nobody = Caller("", None, None, None, None, None, None, None)
+        nobody = Caller("", None, None, None, None, None, None, None, None)
         laurel = Laurel(server, settings, database, program, nobody, nobody, nobody, opened)
         laurel.terminal = await laurel.caller(await laurel.new_key(CallerKind.TERMINAL))
         laurel.service = await laurel.caller(await laurel.new_key(CallerKind.SERVICE))

@@ -63,13 +63,13 @@ class Naive:
             if who == SUE and step.what not in ("return", "match", "refund", "void", "adjust"):
                 raise Refusal("MEMBER_NOT_ACTIVE")
         moment = said - step.late * HOUR if step.late else now
-        if moment < now - 30 * 24 * HOUR:
-            raise Refusal("OCCURRED_TOO_LONG_AGO")
         if step.what == "adjust" and step.days is not None and said + timedelta(days=step.days) <= now:
             raise Refusal("INVALID_FIELD")  # what is put in must have a future
         order = (step.order, (moment + IN_KOLKATA).date(), step.what)
         if step.order and order in self.orders:
             raise Refusal("ORDER_ALREADY_RECORDED")
+        if moment < now - 30 * 24 * HOUR:
+            raise Refusal("OCCURRED_TOO_LONG_AGO")
         told: dict[str, Any] = getattr(self, step.what)(place, step, moment)
         for who in (step.who, step.to):
             if who in MEMBERS:

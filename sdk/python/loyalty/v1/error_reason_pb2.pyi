@@ -169,6 +169,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the delivery's endpoint is disabled or removed. Metadata: status."""
     ERROR_REASON_EVENT_ID_INVALID: _ErrorReason.ValueType  # 160
     """INVALID_ARGUMENT: last_event_id is no event_id of this member's updates."""
+    ERROR_REASON_REVIEW_NOT_FOUND: _ErrorReason.ValueType  # 140
+    """NOT_FOUND: no such entry in the program."""
+    ERROR_REASON_REVIEW_NOT_PENDING: _ErrorReason.ValueType  # 141
+    """FAILED_PRECONDITION: somebody has decided on the entry already. Metadata: status (approved, rejected)."""
+    ERROR_REASON_REVIEWS_FULL: _ErrorReason.ValueType  # 142
+    """FAILED_PRECONDITION: the entry is too old to be taken as it comes, and so many of its credential wait for a
+    review already. Metadata: limit.
+    """
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -346,6 +354,14 @@ ERROR_REASON_WEBHOOK_NOT_ENABLED: ErrorReason.ValueType  # 82
 """FAILED_PRECONDITION: the delivery's endpoint is disabled or removed. Metadata: status."""
 ERROR_REASON_EVENT_ID_INVALID: ErrorReason.ValueType  # 160
 """INVALID_ARGUMENT: last_event_id is no event_id of this member's updates."""
+ERROR_REASON_REVIEW_NOT_FOUND: ErrorReason.ValueType  # 140
+"""NOT_FOUND: no such entry in the program."""
+ERROR_REASON_REVIEW_NOT_PENDING: ErrorReason.ValueType  # 141
+"""FAILED_PRECONDITION: somebody has decided on the entry already. Metadata: status (approved, rejected)."""
+ERROR_REASON_REVIEWS_FULL: ErrorReason.ValueType  # 142
+"""FAILED_PRECONDITION: the entry is too old to be taken as it comes, and so many of its credential wait for a
+review already. Metadata: limit.
+"""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

@@ -28,7 +28,7 @@ from loyalty.v1 import access_pb2 as loyalty_dot_v1_dot_access__pb2
 from loyalty.v1 import points_pb2 as loyalty_dot_v1_dot_points__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18loyalty/v1/journal.proto\x12\nloyalty.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x17loyalty/v1/access.proto\x1a\x17loyalty/v1/points.proto\"\xa2\x01\n\x0cJournalEntry\x12+\n\x06\x61\x63\x63rue\x18\x01 \x01(\x0b\x32\x19.loyalty.v1.AccrueRequestH\x00\x12/\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.loyalty.v1.SubmitEventRequestH\x00\x12+\n\x06redeem\x18\x03 \x01(\x0b\x32\x19.loyalty.v1.RedeemRequestH\x00\x42\x07\n\x05\x65ntry\"\xef\x01\n\rJournalResult\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12,\n\x06\x61\x63\x63rue\x18\x04 \x01(\x0b\x32\x1a.loyalty.v1.AccrueResponseH\x00\x12\x30\n\x05\x65vent\x18\x05 \x01(\x0b\x32\x1f.loyalty.v1.SubmitEventResponseH\x00\x12,\n\x06redeem\x18\x06 \x01(\x0b\x32\x1a.loyalty.v1.RedeemResponseH\x00\x42\x08\n\x06result\"?\n\x12\x42\x61tchAccrueRequest\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.loyalty.v1.JournalEntry\"A\n\x13\x42\x61tchAccrueResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.loyalty.v1.JournalResult\"?\n\x14UploadJournalRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.loyalty.v1.JournalEntry\"\x89\x01\n\x15UploadJournalResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12*\n\x07results\x18\x05 \x03(\x0b\x32\x19.loyalty.v1.JournalResult\":\n\x0f\x45xchangeRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.loyalty.v1.JournalEntry\"O\n\x10\x45xchangeResponse\x12)\n\x06result\x18\x01 \x01(\x0b\x32\x19.loyalty.v1.JournalResult\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x32\xbc\x03\n\x0eJournalService\x12\x8e\x01\n\x0b\x42\x61tchAccrue\x12\x1e.loyalty.v1.BatchAccrueRequest\x1a\x1f.loyalty.v1.BatchAccrueResponse\">\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/transactions/accrue:batch:\x01*\x12\x90\x01\n\rUploadJournal\x12 .loyalty.v1.UploadJournalRequest\x1a!.loyalty.v1.UploadJournalResponse\"8\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x19\"\x10/journals:upload:\x05\x65ntry(\x01\x12\x85\x01\n\x08\x45xchange\x12\x1b.loyalty.v1.ExchangeRequest\x1a\x1c.loyalty.v1.ExchangeResponse\":\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x1b\"\x12/journals:exchange:\x05\x65ntry(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18loyalty/v1/journal.proto\x12\nloyalty.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x17loyalty/v1/access.proto\x1a\x17loyalty/v1/points.proto\"\xa2\x01\n\x0cJournalEntry\x12+\n\x06\x61\x63\x63rue\x18\x01 \x01(\x0b\x32\x19.loyalty.v1.AccrueRequestH\x00\x12/\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.loyalty.v1.SubmitEventRequestH\x00\x12+\n\x06redeem\x18\x03 \x01(\x0b\x32\x19.loyalty.v1.RedeemRequestH\x00\x42\x07\n\x05\x65ntry\"\x97\x02\n\rJournalResult\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12,\n\x06\x61\x63\x63rue\x18\x04 \x01(\x0b\x32\x1a.loyalty.v1.AccrueResponseH\x00\x12\x30\n\x05\x65vent\x18\x05 \x01(\x0b\x32\x1f.loyalty.v1.SubmitEventResponseH\x00\x12,\n\x06redeem\x18\x06 \x01(\x0b\x32\x1a.loyalty.v1.RedeemResponseH\x00\x12&\n\x06review\x18\x07 \x01(\x0b\x32\x14.loyalty.v1.PutAsideH\x00\x42\x08\n\x06result\"G\n\x08PutAside\x12\x11\n\treview_id\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.loyalty.v1.ReviewStatus\"?\n\x12\x42\x61tchAccrueRequest\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.loyalty.v1.JournalEntry\"A\n\x13\x42\x61tchAccrueResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.loyalty.v1.JournalResult\"?\n\x14UploadJournalRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.loyalty.v1.JournalEntry\"\x9c\x01\n\x15UploadJournalResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12*\n\x07results\x18\x05 \x03(\x0b\x32\x19.loyalty.v1.JournalResult\x12\x11\n\tput_aside\x18\x06 \x01(\x03\":\n\x0f\x45xchangeRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.loyalty.v1.JournalEntry\"O\n\x10\x45xchangeResponse\x12)\n\x06result\x18\x01 \x01(\x0b\x32\x19.loyalty.v1.JournalResult\x12\x10\n\x08replayed\x18\x02 \x01(\x08*\x80\x01\n\x0cReviewStatus\x12\x1d\n\x19REVIEW_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15REVIEW_STATUS_PENDING\x10\x01\x12\x1a\n\x16REVIEW_STATUS_APPROVED\x10\x02\x12\x1a\n\x16REVIEW_STATUS_REJECTED\x10\x03\x32\xbc\x03\n\x0eJournalService\x12\x8e\x01\n\x0b\x42\x61tchAccrue\x12\x1e.loyalty.v1.BatchAccrueRequest\x1a\x1f.loyalty.v1.BatchAccrueResponse\">\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/transactions/accrue:batch:\x01*\x12\x90\x01\n\rUploadJournal\x12 .loyalty.v1.UploadJournalRequest\x1a!.loyalty.v1.UploadJournalResponse\"8\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x19\"\x10/journals:upload:\x05\x65ntry(\x01\x12\x85\x01\n\x08\x45xchange\x12\x1b.loyalty.v1.ExchangeRequest\x1a\x1c.loyalty.v1.ExchangeResponse\":\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x1b\"\x12/journals:exchange:\x05\x65ntry(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,22 +41,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOURNALSERVICE'].methods_by_name['UploadJournal']._serialized_options = b'\312\363\030\025\n\002\003\004\022\rpoints.accrue(\002\202\323\344\223\002\031\"\020/journals:upload:\005entry'
   _globals['_JOURNALSERVICE'].methods_by_name['Exchange']._loaded_options = None
   _globals['_JOURNALSERVICE'].methods_by_name['Exchange']._serialized_options = b'\312\363\030\025\n\002\003\004\022\rpoints.accrue(\002\202\323\344\223\002\033\"\022/journals:exchange:\005entry'
+  _globals['_REVIEWSTATUS']._serialized_start=1163
+  _globals['_REVIEWSTATUS']._serialized_end=1291
   _globals['_JOURNALENTRY']._serialized_start=146
   _globals['_JOURNALENTRY']._serialized_end=308
   _globals['_JOURNALRESULT']._serialized_start=311
-  _globals['_JOURNALRESULT']._serialized_end=550
-  _globals['_BATCHACCRUEREQUEST']._serialized_start=552
-  _globals['_BATCHACCRUEREQUEST']._serialized_end=615
-  _globals['_BATCHACCRUERESPONSE']._serialized_start=617
-  _globals['_BATCHACCRUERESPONSE']._serialized_end=682
-  _globals['_UPLOADJOURNALREQUEST']._serialized_start=684
-  _globals['_UPLOADJOURNALREQUEST']._serialized_end=747
-  _globals['_UPLOADJOURNALRESPONSE']._serialized_start=750
-  _globals['_UPLOADJOURNALRESPONSE']._serialized_end=887
-  _globals['_EXCHANGEREQUEST']._serialized_start=889
-  _globals['_EXCHANGEREQUEST']._serialized_end=947
-  _globals['_EXCHANGERESPONSE']._serialized_start=949
-  _globals['_EXCHANGERESPONSE']._serialized_end=1028
-  _globals['_JOURNALSERVICE']._serialized_start=1031
-  _globals['_JOURNALSERVICE']._serialized_end=1475
+  _globals['_JOURNALRESULT']._serialized_end=590
+  _globals['_PUTASIDE']._serialized_start=592
+  _globals['_PUTASIDE']._serialized_end=663
+  _globals['_BATCHACCRUEREQUEST']._serialized_start=665
+  _globals['_BATCHACCRUEREQUEST']._serialized_end=728
+  _globals['_BATCHACCRUERESPONSE']._serialized_start=730
+  _globals['_BATCHACCRUERESPONSE']._serialized_end=795
+  _globals['_UPLOADJOURNALREQUEST']._serialized_start=797
+  _globals['_UPLOADJOURNALREQUEST']._serialized_end=860
+  _globals['_UPLOADJOURNALRESPONSE']._serialized_start=863
+  _globals['_UPLOADJOURNALRESPONSE']._serialized_end=1019
+  _globals['_EXCHANGEREQUEST']._serialized_start=1021
+  _globals['_EXCHANGEREQUEST']._serialized_end=1079
+  _globals['_EXCHANGERESPONSE']._serialized_start=1081
+  _globals['_EXCHANGERESPONSE']._serialized_end=1160
+  _globals['_JOURNALSERVICE']._serialized_start=1294
+  _globals['_JOURNALSERVICE']._serialized_end=1738
 # @@protoc_insertion_point(module_scope)

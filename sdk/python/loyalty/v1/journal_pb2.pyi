@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from loyalty.v1 import points_pb2 as _points_pb2
 import builtins as _builtins
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReviewStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReviewStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReviewStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVIEW_STATUS_UNSPECIFIED: _ReviewStatus.ValueType  # 0
+    """Never sent."""
+    REVIEW_STATUS_PENDING: _ReviewStatus.ValueType  # 1
+    """Waits for a person."""
+    REVIEW_STATUS_APPROVED: _ReviewStatus.ValueType  # 2
+    """Was recorded."""
+    REVIEW_STATUS_REJECTED: _ReviewStatus.ValueType  # 3
+    """Will not be recorded."""
+
+class ReviewStatus(_ReviewStatus, metaclass=_ReviewStatusEnumTypeWrapper):
+    """ReviewStatus is whether somebody has decided."""
+
+REVIEW_STATUS_UNSPECIFIED: ReviewStatus.ValueType  # 0
+"""Never sent."""
+REVIEW_STATUS_PENDING: ReviewStatus.ValueType  # 1
+"""Waits for a person."""
+REVIEW_STATUS_APPROVED: ReviewStatus.ValueType  # 2
+"""Was recorded."""
+REVIEW_STATUS_REJECTED: ReviewStatus.ValueType  # 3
+"""Will not be recorded."""
+Global___ReviewStatus: _TypeAlias = ReviewStatus  # noqa: Y015
 
 @_typing.final
 class JournalEntry(_message.Message):
@@ -70,6 +99,7 @@ class JournalResult(_message.Message):
     ACCRUE_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     REDEEM_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The entry's place in its call, from 0."""
     request_id: _builtins.str
@@ -90,6 +120,10 @@ class JournalResult(_message.Message):
     def redeem(self) -> _points_pb2.RedeemResponse:
         """Of a redemption."""
 
+    @_builtins.property
+    def review(self) -> Global___PutAside:
+        """It is neither recorded nor refused: a person decides."""
+
     def __init__(
         self,
         *,
@@ -99,16 +133,43 @@ class JournalResult(_message.Message):
         accrue: _points_pb2.AccrueResponse | None = ...,
         event: _points_pb2.SubmitEventResponse | None = ...,
         redeem: _points_pb2.RedeemResponse | None = ...,
+        review: Global___PutAside | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accrue", b"accrue", "error", b"error", "event", b"event", "redeem", b"redeem", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accrue", b"accrue", "error", b"error", "event", b"event", "redeem", b"redeem", "result", b"result", "review", b"review"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accrue", b"accrue", "error", b"error", "event", b"event", "index", b"index", "redeem", b"redeem", "request_id", b"request_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accrue", b"accrue", "error", b"error", "event", b"event", "index", b"index", "redeem", b"redeem", "request_id", b"request_id", "result", b"result", "review", b"review"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["error", "accrue", "event", "redeem"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["error", "accrue", "event", "redeem", "review"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___JournalResult: _TypeAlias = JournalResult  # noqa: Y015
+
+@_typing.final
+class PutAside(_message.Message):
+    """PutAside is an entry that a person decides on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVIEW_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    review_id: _builtins.str
+    """UUID of the entry, for ReviewService."""
+    status: Global___ReviewStatus.ValueType
+    """PENDING or REJECTED: one that was approved is answered as what was recorded."""
+    def __init__(
+        self,
+        *,
+        review_id: _builtins.str = ...,
+        status: Global___ReviewStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["review_id", b"review_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutAside: _TypeAlias = PutAside  # noqa: Y015
 
 @_typing.final
 class BatchAccrueRequest(_message.Message):
@@ -193,6 +254,7 @@ class UploadJournalResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    PUT_ASIDE_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
     """Entries sent."""
     accepted: _builtins.int
@@ -200,11 +262,13 @@ class UploadJournalResponse(_message.Message):
     replayed: _builtins.int
     """Of the accepted, those that were on record before, so that this upload changed nothing."""
     refused: _builtins.int
-    """Entries that were refused: all that were not accepted."""
+    """Entries that were refused: all that were neither accepted nor put aside."""
+    put_aside: _builtins.int
+    """Entries that a person decides on, or has decided not to record."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalResult]:
         """Results in the order of the entries: of the accepted the first 2 MiB, of the refused the
-        first 1 MiB. Exchange gives all, however many there are.
+        first 1 MiB. Exchange gives all, however many there are. Those put aside count as accepted here.
         """
 
     def __init__(
@@ -215,10 +279,11 @@ class UploadJournalResponse(_message.Message):
         replayed: _builtins.int = ...,
         refused: _builtins.int = ...,
         results: _abc.Iterable[Global___JournalResult] | None = ...,
+        put_aside: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "entries", b"entries", "refused", b"refused", "replayed", b"replayed", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "entries", b"entries", "put_aside", b"put_aside", "refused", b"refused", "replayed", b"replayed", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

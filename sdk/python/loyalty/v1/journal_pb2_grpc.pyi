@@ -39,6 +39,12 @@ class JournalServiceStub:
 
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.
+
+    An entry with which nothing is wrong but that it happened longer ago than the program takes is put
+    aside: its result says under which id it waits for a person (ReviewService). Sent again it gets the
+    same id and is never put aside twice; once it was approved, it is answered as what was recorded.
+    A call of its own is refused (OCCURRED_TOO_LONG_AGO), and so is an entry of more than 256 KiB in JSON.
+    FAILED_PRECONDITION (REVIEWS_FULL) for more than 1,000 that wait, of one credential.
     """
 
     @_typing.overload
@@ -84,6 +90,12 @@ class JournalServiceAsyncStub(JournalServiceStub):
 
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.
+
+    An entry with which nothing is wrong but that it happened longer ago than the program takes is put
+    aside: its result says under which id it waits for a person (ReviewService). Sent again it gets the
+    same id and is never put aside twice; once it was approved, it is answered as what was recorded.
+    A call of its own is refused (OCCURRED_TOO_LONG_AGO), and so is an entry of more than 256 KiB in JSON.
+    FAILED_PRECONDITION (REVIEWS_FULL) for more than 1,000 that wait, of one credential.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -125,6 +137,12 @@ class JournalServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.
+
+    An entry with which nothing is wrong but that it happened longer ago than the program takes is put
+    aside: its result says under which id it waits for a person (ReviewService). Sent again it gets the
+    same id and is never put aside twice; once it was approved, it is answered as what was recorded.
+    A call of its own is refused (OCCURRED_TOO_LONG_AGO), and so is an entry of more than 256 KiB in JSON.
+    FAILED_PRECONDITION (REVIEWS_FULL) for more than 1,000 that wait, of one credential.
     """
 
     @_abc_1.abstractmethod

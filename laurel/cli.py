@@ -29,6 +29,8 @@ COMMANDS = {
     "import": "laurel.commands.imports:imports",
     "replay": "laurel.commands.replay:replay",
     "verify": "laurel.commands.verify:verify",
+    "subscriptions": "laurel.commands.subscriptions:subscriptions",
+    "dead-letters": "laurel.commands.dead_letters:dead_letters",
     "checkpoint": "laurel.commands.checkpoint:checkpoint",
 }
 

@@ -15,6 +15,7 @@ import click
 import grpc
 from loyalty.v1 import (
     adjustments_pb2_grpc,
+    dead_letters_pb2_grpc,
     holds_pb2_grpc,
     member_pb2_grpc,
     points_pb2_grpc,
@@ -88,6 +89,7 @@ class Client:
         self.rules = rules_pb2_grpc.RulesServiceStub(channel)
         self.holds = holds_pb2_grpc.HoldServiceStub(channel)
         self.adjustments = adjustments_pb2_grpc.AdjustmentServiceStub(channel)
+        self.dead_letters = dead_letters_pb2_grpc.DeadLetterServiceStub(channel)
         self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(channel)
         self.reports = reports_pb2_grpc.ReportServiceStub(channel)
         self.reviews = reviews_pb2_grpc.ReviewServiceStub(channel)

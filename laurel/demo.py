@@ -33,7 +33,7 @@ FILE = Path(__file__).with_name("demo.yaml")
 # In whole units of the program's currency.
 WELCOME_PURCHASE = 10_000
 # What the stack's keys may do beyond what is usual: here nobody is a second person to anybody.
-ALSO = {"staff": ("points.approve", "points.review", "webhooks.*")}
+ALSO = {"staff": ("points.approve", "points.review", "deadletters.*", "webhooks.*")}
 Say = Callable[[str], None]
 
 

@@ -29,7 +29,9 @@ from server.operations.callers import Callers
 from server.operations.checkpoints import keep_taking
 from server.operations.committer import Committer
 from server.operations.credentials import Credentials
+from server.operations.dead_letters import DeadLetters
 from server.operations.hints import Hints, follow
+from server.operations.lag import Behind
 from server.operations.limits import Limits
 from server.operations.live import Live
 from server.operations.members import Members
@@ -48,6 +50,7 @@ from server.readiness import Readiness
 from server.rpc import reflection
 from server.rpc.access import SERVICES, declared_scopes
 from server.rpc.adjustments import AdjustmentService
+from server.rpc.dead_letters import DeadLetterService
 from server.rpc.gate import Gate
 from server.rpc.handlers import Methods, UnknownMethods, guarded, methods
 from server.rpc.holds import HoldService
@@ -121,6 +124,7 @@ def build_services(
         webhook_service,
         report_service,
         review_service,
+        dead_letter_service,
     ) = SERVICES
     pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
@@ -136,6 +140,7 @@ def build_services(
         webhook_service: WebhookService(Webhooks(database, sealer, now, loopback=webhook_loopback), pages),
         report_service: ReportService(Reports(database), pages),
         review_service: ReviewService(Reviews(database), points, points_calls, pages, now),
+        dead_letter_service: DeadLetterService(DeadLetters(database), pages),
     }
 
 
@@ -214,9 +219,7 @@ class Server:
         opened.push_async_callback(RedisState(self.telemetry, redis).close)
         hints = Hints(redis)
         opened.push_async_callback(hints.close)
-        wake_ups = WakeUps(redis)
-        database.committed = wake_ups.ring
-        opened.push_async_callback(_cancel, asyncio.create_task(wake_ups.run()))
+        self._serve_consumers(opened, self.telemetry, database, redis)
         programs = Programs()
         self.readiness = readiness = Readiness(database, programs)
         opened.push_async_callback(_cancel, asyncio.create_task(readiness.load_rules()))
@@ -283,6 +286,19 @@ class Server:
         describe(metrics, database, verifiers, self.certificates)
         await self._listen(opened, gate, calls, services)
         readiness.serving = True
+
+    def _serve_consumers(
+        self,
+        opened: contextlib.AsyncExitStack,
+        telemetry: Telemetry,
+        database: Database,
+        redis: Redis,
+    ) -> None:
+        """Wake those who follow the event log after each commit, and tell how far behind they are."""
+        wake_ups = WakeUps(redis)
+        database.committed = wake_ups.ring
+        opened.push_async_callback(_cancel, asyncio.create_task(wake_ups.run()))
+        telemetry.refreshers.append(Behind(telemetry.metrics, database).look)
 
     def _take_checkpoints(self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets) -> None:
         """Write down the ends of chains while this runs, if there is a file for it. Raises StartError."""

@@ -8,7 +8,7 @@ import uvloop
 from pydantic import ValidationError
 
 from server import logs
-from workers.main import StartError, work
+from workers.main import Broken, StartError, work
 from workers.settings import WorkerSettings
 from workers.subscriptions import SUBSCRIPTIONS, Subscription
 
@@ -27,7 +27,7 @@ def main(subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work(settings, subscriptions))
-    except StartError as error:
+    except (StartError, Broken) as error:
         print(f"laurel worker: {error}", file=sys.stderr)
         return 1
     return 0

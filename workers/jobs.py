@@ -56,7 +56,7 @@ class Jobs:
                     await self._stopping.wait()
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Take no more jobs; what is under way has ``completion_seconds``."""
         self._stopping.set()
         if self._worker is not None:

@@ -7,14 +7,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import structlog
 
-from server import heap, secrets
+from server import heap, logs, secrets
 from server.ids import new_id
 from server.secrets import SecretsError
 from server.store.database import Database
@@ -45,8 +46,15 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class Broken(Exception):  # noqa: N818 - says what it is
+    """The worker can't go on, and should be started anew."""
+
+
 class Process:
-    """The parts of a worker. Once started, ``ops_port`` is where it tells of itself, None if nowhere."""
+    """The parts of a worker. Once started, ``ops_port`` is where it tells of itself, None if nowhere.
+
+    ``broken`` is set when a part ended that never should: then the process is to end, and be started anew.
+    """
 
     def __init__(
         self,
@@ -56,6 +64,7 @@ class Process:
         pace: Pace | None = None,
     ) -> None:
         self.ops_port: int | None = None
+        self.broken = asyncio.Event()
         self._settings = settings
         self._subscriptions = subscriptions
         self._channels = channels
@@ -101,17 +110,35 @@ class Process:
         database.committed = committed
         delivering = asyncio.create_task(deliveries.run())
         opened.push_async_callback(_cancel, delivering)
-        relaying = asyncio.create_task(relay.run())
-        opened.push_async_callback(_join, relaying)
-        opened.push_async_callback(_drain, relay, deliveries, settings.worker_drain_seconds)
+        self._begin(opened, relay.run(), relay.stop(settings.worker_drain_seconds))
         jobs = Jobs(settings.redis_url.get_secret_value(), relay, settings.worker_drain_seconds)
-        working = asyncio.create_task(jobs.run())
-        opened.push_async_callback(_join, working)
-        opened.callback(jobs.stop)
-        await self._open_ops(opened, telemetry, database)
+        self._begin(opened, jobs.run(), jobs.stop())
+        await self._open_ops(opened, telemetry, database, relay)
+
+    def _begin(
+        self,
+        opened: contextlib.AsyncExitStack,
+        work: Coroutine[Any, Any, None],
+        stop: Coroutine[Any, Any, None],
+    ) -> None:
+        """Have something done until the process stops; ``stop`` lets it finish."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+
+        async def end() -> None:
+            task.remove_done_callback(self._ended)
+            await stop
+            await asyncio.gather(task, return_exceptions=True)
+
+        opened.push_async_callback(end)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        fault = None if task.cancelled() else task.exception()
+        log.error("worker_broken", **({} if fault is None else logs.describe(fault)))
+        self.broken.set()
 
     async def _open_ops(
-        self, opened: contextlib.AsyncExitStack, telemetry: Telemetry, database: Database
+        self, opened: contextlib.AsyncExitStack, telemetry: Telemetry, database: Database, relay: Relay
     ) -> None:
         settings = self._settings
         if settings.worker_ops_port is None:
@@ -125,7 +152,10 @@ class Process:
                 return "can't be reached"
             return ""
 
-        listener = Listener(telemetry, {"database": database_answers})
+        async def log_is_read() -> str:
+            return relay.trouble
+
+        listener = Listener(telemetry, {"database": database_answers, "log": log_is_read})
         try:
             await listener.open(settings.worker_ops_host, settings.worker_ops_port)
         except OSError as error:
@@ -173,10 +203,6 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _join(task: asyncio.Task[None]) -> None:
-    await task
-
-
 @contextlib.asynccontextmanager
 async def running(
     settings: WorkerSettings,
@@ -193,19 +219,22 @@ async def running(
         await process.stop()
 
 
-async def work(
-    settings: WorkerSettings,
-    subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS,
-    channels: Mapping[str, Channel] = CHANNELS,
-    pace: Pace | None = None,
-) -> None:
-    """Work until SIGTERM or SIGINT. One JSON line on standard output tells that it has begun."""
+async def work(settings: WorkerSettings, subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS) -> None:
+    """Work until SIGTERM or SIGINT. One JSON line on standard output tells that it has begun.
+
+    Raises Broken if a part of it ends by itself.
+    """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    async with running(settings, subscriptions, channels, pace) as process:
+    async with running(settings, subscriptions) as process:
         heap.settle()
         print(json.dumps({"event": "ready", "ops_port": process.ops_port}), file=sys.stdout, flush=True)
-        await asked.wait()
+        ends = [asyncio.create_task(event.wait()) for event in (asked, process.broken)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
         log.info("stopping", drain_seconds=settings.worker_drain_seconds)
+        if process.broken.is_set():
+            raise Broken("a part of it ended by itself; the log says why")

@@ -23,14 +23,19 @@ from laurel.issuer.stack import TRUST
 from laurel.output import show_json, show_table
 from laurel.stack.servers import is_serving
 from server import issuers, secrets
+from server.domain.errors import Refused
 from server.operations.signing_keys import SigningKeys, Unusable
 from server.rpc.access import declared_scopes
 from server.settings import Settings
+from server.store import dead_letters, subscriptions
+from server.store.database import Database
+from server.store.subscriptions import Standing
 from server.tls import TlsError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 MOST_SKEW_SECONDS = 2.0
 SOON_DAYS = 21
+LONG_BEHIND_SECONDS = 30.0
 # What the hot path stands on; the lock file says the rest.
 PACKAGES = ("asyncpg", "grpcio", "protobuf", "piccolo", "redis", "uvloop")
 
@@ -213,18 +218,60 @@ def _server() -> Iterator[Finding]:
 
 def _readiness() -> Iterator[Finding]:
     for place in stack().get("ops", []):
-        try:
-            reply = httpx.get(f"http://{place}/readyz", timeout=5.0)
-            checks: dict[str, str] = reply.json()["checks"]
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            told = f"{place} doesn't tell ({type(error).__name__})"
-            yield Finding("readiness", FAIL, told, "see the server's log")
-            continue
-        wrong = "; ".join(f"{name}: {outcome}" for name, outcome in checks.items() if outcome != "ok")
-        if wrong:
-            yield Finding("readiness", FAIL, f"{place}: {wrong}", "it takes no calls until this is mended")
+        yield _ready("readiness", place, "it takes no calls until this is mended")
+
+
+def _ready(check: str, place: str, remedy: str) -> Finding:
+    try:
+        reply = httpx.get(f"http://{place}/readyz", timeout=5.0)
+        checks: dict[str, str] = reply.json()["checks"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        return Finding(check, FAIL, f"{place} doesn't tell ({type(error).__name__})", "see its log")
+    wrong = "; ".join(f"{name}: {outcome}" for name, outcome in checks.items() if outcome != "ok")
+    if wrong:
+        return Finding(check, FAIL, f"{place}: {wrong}", remedy)
+    return Finding(check, OK, f"{place}: {', '.join(checks)}")
+
+
+def _workers() -> Iterator[Finding]:
+    """Whether somebody follows what happened, and how closely."""
+    for place in stack().get("worker_ops", []):
+        yield _ready("worker", place, "see the worker's log")
+    if not (url := _setting("LAUREL_DATABASE_URL", "database_url")):
+        return
+    try:
+        found, dead, held_back = asyncio.run(_consumers(url))
+    except (Refused, OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return  # said by the check of the database
+    for standing in found:
+        detail = f"{standing.consumer}: {standing.behind:,} events, {standing.behind_seconds:.1f} s behind"
+        if standing.attempts:
+            tried = f"{detail}; failed {standing.attempts} times in a row: {standing.last_error}"
+            yield Finding("consumer", FAIL, tried, "mend the cause; it tries again by itself")
+        elif standing.behind_seconds > LONG_BEHIND_SECONDS:
+            remedy = "do workers run? `laurel worker` is one; `laurel subscriptions` tells more"
+            yield Finding("consumer", FAIL, detail, remedy)
         else:
-            yield Finding("readiness", OK, f"{place}: {', '.join(checks)}")
+            yield Finding("consumer", OK, detail)
+    if held_back > LONG_BEHIND_SECONDS:
+        told = f"an old transaction has kept the log from being read for {held_back:.0f} s"
+        yield Finding("event log", FAIL, told, "end it; it is in pg_stat_activity, with a backend_xid")
+    for consumer, number in dead.items():
+        told = f"{number:,} events of {consumer} wait for somebody to decide"
+        yield Finding("dead letters", WARN, told, "see `laurel dead-letters list`")
+
+
+async def _consumers(url: str) -> tuple[list[Standing], dict[str, int], float]:
+    database = await Database.open(url, connections=1)
+    try:
+        async with database.connection() as connection:
+            return (
+                await subscriptions.standings(connection),
+                await dead_letters.count_dead(connection),
+                await subscriptions.held_back_seconds(connection),
+            )
+    finally:
+        await database.close()
 
 
 def _certificates() -> Iterator[Finding]:
@@ -262,6 +309,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _redis,
     _server,
     _readiness,
+    _workers,
     _certificates,
     _issuers,
 )

@@ -34,7 +34,8 @@ CREATE TABLE dead_letter (
     settled_by      text NOT NULL DEFAULT '',        -- kind and name of the credential that asked for it
     UNIQUE (consumer, epoch, xid, position)
 );
-CREATE INDEX dead_letter_open ON dead_letter (program_id, dead_letter_id);
+CREATE INDEX dead_letter_listed ON dead_letter (program_id, status, dead_letter_id);
+CREATE INDEX dead_letter_dead ON dead_letter (consumer) WHERE status = 'dead';
 CREATE INDEX dead_letter_replaying ON dead_letter (consumer, epoch, xid, position) WHERE status = 'replaying';
 
 -- A transaction of our role that hangs would hold back every reader of the log, also one of psql. Servers

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from loyalty.v1 import (
     access_pb2,
     adjustments_pb2,
+    dead_letters_pb2,
     holds_pb2,
     journal_pb2,
     member_pb2,
@@ -37,6 +38,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     webhooks_pb2.DESCRIPTOR.services_by_name["WebhookService"],
     reports_pb2.DESCRIPTOR.services_by_name["ReportService"],
     reviews_pb2.DESCRIPTOR.services_by_name["ReviewService"],
+    dead_letters_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
 )
 
 KINDS = {

@@ -1,9 +1,62 @@
-"""Dead letters: events with which a consumer failed by themselves, kept until somebody has them replayed."""
+"""Dead letters: events with which a consumer failed by themselves, and deliveries that were given up.
 
+Each kind lies in its own table, and is listed here beside the others.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from server.domain.dead_letters import DeadLetter, DeadLetterKind, DeadLetterStatus
 from server.store.database import Connection
 from server.store.log import LoggedEvent, Position
+
+
+class Source(NamedTuple):
+    """Where the dead letters of one kind lie.
+
+    ``query`` is for those of a program ($1), with what ``DeadLetter`` holds in that order, and the content.
+    ``listed``: by which condition those of a status are found, if they are listed.
+    """
+
+    dead_letter_id: str
+    consumer: str
+    listed: Mapping[DeadLetterStatus, str]
+    query: str
+
+
+# A further kind is a line here and in ``DeadLetters`` of the operations.
+SOURCES: Mapping[DeadLetterKind, Source] = MappingProxyType(
+    {
+        DeadLetterKind.EVENT: Source(
+            "dead_letter_id",
+            "consumer",
+            {status: f"status = '{status}'" for status in DeadLetterStatus},
+            """SELECT dead_letter_id, 'event', status, consumer, '', d.event_id, d.event_type, d.member_id,
+                      attempts, error, died_at, settled_at, settled_by, payload
+                 FROM dead_letter AS d JOIN event_log USING (epoch, xid, position)
+                WHERE d.program_id = $1""",
+        ),
+        # Those that were never dead can't be told from those that are sent anew, so neither is listed.
+        DeadLetterKind.DELIVERY: Source(
+            "delivery_id",
+            "channel",
+            {
+                DeadLetterStatus.DEAD: "status = 'dead'",
+                DeadLetterStatus.DISCARDED: "status = 'discarded'",
+            },
+            """SELECT delivery_id, 'delivery',
+                      CASE status WHEN 'pending' THEN 'replaying' WHEN 'sent' THEN 'replayed' ELSE status END,
+                      channel, target, NULL::uuid, '', member_id, attempts, last_error,
+                      coalesce(finished_at, created_at),
+                      CASE status WHEN 'dead' THEN NULL ELSE finished_at END, '', content
+                 FROM delivery
+                WHERE program_id = $1""",
+        ),
+    }
+)
 
 
 async def bury(
@@ -56,3 +109,69 @@ async def died_again(connection: Connection, dead_letter_id: UUID, error: str) -
         dead_letter_id,
         error,
     )
+
+
+async def get(
+    connection: Connection, program_id: UUID, dead_letter_id: UUID
+) -> tuple[DeadLetter, dict[str, Any]] | None:
+    """A dead letter and what it is about, None if the program has none of that id."""
+    for source in SOURCES.values():
+        row = await connection.fetchrow(
+            f"{source.query} AND {source.dead_letter_id} = $2", program_id, dead_letter_id
+        )
+        if row is not None:
+            return _dead_letter(row), json.loads(row[-1])
+    return None
+
+
+async def page(
+    connection: Connection,
+    program_id: UUID,
+    *,
+    before: UUID | None,
+    size: int,
+    statuses: Collection[DeadLetterStatus],
+    consumer: str,
+) -> list[DeadLetter]:
+    """At most ``size`` before that id, newest first. ``consumer``: "" for any."""
+    parts = [
+        f"""({source.query} AND {source.listed[status]} AND ($3 = '' OR {source.consumer} = $3)
+               AND ($2::uuid IS NULL OR {source.dead_letter_id} < $2)
+              ORDER BY 1 DESC LIMIT $4)"""
+        for source in SOURCES.values()
+        for status in statuses
+        if status in source.listed
+    ]
+    rows = await connection.fetch(
+        f"{' UNION ALL '.join(parts)} ORDER BY 1 DESC LIMIT $4", program_id, before, consumer, size
+    )
+    return [_dead_letter(row) for row in rows]
+
+
+async def settle(
+    connection: Connection, program_id: UUID, dead_letter_id: UUID, status: DeadLetterStatus, by: str
+) -> bool:
+    """Have a dead event replayed or discarded; False if it is not dead."""
+    done: str = await connection.execute(
+        """UPDATE dead_letter
+              SET status = $3, settled_by = $4, settled_at = CASE $3 WHEN 'discarded' THEN now() END
+            WHERE program_id = $1 AND dead_letter_id = $2 AND status = 'dead'""",
+        program_id,
+        dead_letter_id,
+        status,
+        by,
+    )
+    return done != "UPDATE 0"
+
+
+async def count_dead(connection: Connection) -> dict[str, int]:
+    """How many events wait for somebody to decide, by consumer."""
+    rows = await connection.fetch(
+        "SELECT consumer, count(*) FROM dead_letter WHERE status = 'dead' GROUP BY consumer"
+    )
+    return dict(map(tuple, rows))
+
+
+def _dead_letter(row: Any) -> DeadLetter:
+    found = DeadLetter._make(row[:-1])
+    return found._replace(kind=DeadLetterKind(found.kind), status=DeadLetterStatus(found.status))

@@ -13,7 +13,9 @@ from laurel.failures import explain
 from laurel.output import show_table
 from server.domain.actor import CallerKind
 from server.domain.errors import NotFound
+from server.store import subscriptions
 from tests.support import processes
+from tests.support.log import buried
 from tests.support.servers import Laurel
 
 
@@ -118,6 +120,39 @@ async def test_two_keys_adjust_what_one_may_not(laurel: Laurel) -> None:
     assert (late.returncode, "ADJUSTMENT_NOT_PENDING" in late.stderr) == (1, True)
     out = await cli(laurel, "points", "adjust", member_id, "-5", "--reason", "x", key=laurel.service.key)
     assert "19,995" in out.stdout
+
+
+async def test_dead_letters_are_listed_shown_replayed_and_discarded(laurel: Laurel) -> None:
+    first, *others = map(str, await buried(laurel.database, "cli", 3, program_id=laurel.program.program_id))
+    staff = await laurel.new_key(CallerKind.STAFF, scopes=["deadletters.*"])
+    listed = json.loads((await cli(laurel, "dead-letters", "list", "--json", key=staff)).stdout)
+    assert {dead["deadLetterId"] for dead in listed} == {first, *others}
+    shown = await cli(laurel, "dead-letters", "show", first, key=staff)
+    assert "test.happened" in shown.stdout
+    done = await cli(laurel, "dead-letters", "discard", first, key=staff)
+    assert done.stdout.split() == [first, "discarded"]
+    late = await cli(laurel, "dead-letters", "replay", first, key=staff)
+    assert (late.returncode, "DEAD_LETTER_SETTLED" in late.stderr) == (1, True)
+    done = await cli(laurel, "dead-letters", "replay", "--consumer", "cli", "--json", key=staff)
+    assert {dead["deadLetterId"] for dead in json.loads(done.stdout)} == set(others)
+    listed = json.loads((await cli(laurel, "dead-letters", "list", "--json", key=staff)).stdout)
+    assert {dead["status"] for dead in listed} == {"DEAD_LETTER_STATUS_REPLAYING"}
+    assert (await cli(laurel, "dead-letters", "replay", key=staff)).returncode == 2
+
+
+async def test_subscriptions_show_how_far_each_has_come(laurel: Laurel) -> None:
+    await laurel.register()
+    async with laurel.database.transaction() as connection:
+        await subscriptions.enrol(connection, ["history"], [])
+    [found] = json.loads((await cli(laurel, "subscriptions", "--json")).stdout)
+    assert (found["consumer"], found["moved_at"], found["holder"]) == ("history", None, "")
+    assert found["behind"] >= 1
+    assert found["behind_seconds"] > 0
+    table = (await cli(laurel, "subscriptions")).stdout
+    assert "not begun" in table
+    assert (await cli(laurel, "subscriptions", "forget", "history")).returncode == 0
+    assert json.loads((await cli(laurel, "subscriptions", "--json")).stdout) == []
+    assert (await cli(laurel, "subscriptions", "forget", "history")).returncode == 1
 
 
 async def test_a_program_is_made_once_with_the_terms_asked_for(laurel: Laurel) -> None:

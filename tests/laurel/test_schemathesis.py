@@ -23,6 +23,7 @@ from server.domain.actor import CallerKind
 from server.domain.program import Program
 from server.settings import Settings
 from server.store.database import Database
+from tests.support.log import buried
 from tests.support.programs import new_key, new_program
 
 PROGRAM = Path(sys.executable).parent / "schemathesis"
@@ -44,18 +45,28 @@ BESIDE_PARAMETERS = (
     "/members/register",
     *(f"/transactions/{verb}" for verb in ("accrue", "redeem", "return", "refund", "transfer", "adjust")),
 )
-# Streams that go on until their caller leaves. Schemathesis would wait for their end.
-ENDLESS = ("MemberService_WatchMember",)
-# Ids that later calls use.
-NAMED = ("memberId", "transactionId", "holdId", "adjustmentId", "reviewId", "endpointId", "deliveryId")
 # What a service has no business with.
 OF_STAFF = (
     "AdjustmentService_ApproveAdjustment",
     "AdjustmentService_RejectAdjustment",
     "ReviewService_ApproveReviewEntry",
     "ReviewService_RejectReviewEntry",
+    "DeadLetterService_",
     "WebhookService_",
 )
+# Ids that later calls use.
+NAMED = (
+    "memberId",
+    "transactionId",
+    "holdId",
+    "adjustmentId",
+    "reviewId",
+    "endpointId",
+    "deliveryId",
+    "deadLetterId",
+)
+# Streams that go on until their caller leaves. Schemathesis would wait for their end.
+ENDLESS = ("MemberService_WatchMember",)
 CONFIGURATION = "".join(
     [
         "[checks]\nenabled = false\n",
@@ -74,14 +85,17 @@ RULE = {"rule": "base", "when": {"event": "PURCHASE"}, "then": [{"earn": {"point
 
 @pytest.fixture(scope="module")
 async def program(database: Database) -> Program:
-    """Whose keys they are."""
-    return await new_program(database)
+    """Whose keys they are; some of its events died."""
+    program = await new_program(database)
+    await buried(database, "history", 2, program_id=program.program_id)
+    return program
 
 
 @pytest.fixture(scope="module")
 async def staff_key(database: Database, program: Program) -> str:
     """Of somebody who may agree to what a service asks for."""
-    return await new_key(database, program, CallerKind.STAFF, scopes=["points.*", "webhooks.*"])
+    scopes = ["points.*", "webhooks.*", "deadletters.*"]
+    return await new_key(database, program, CallerKind.STAFF, scopes=scopes)
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +254,11 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
         for part, value in (("year", "2026"), ("month", "11"), ("day", "20"))
     }
     yield "ReportService_ListDailyFigures", days, None
+    yield "DeadLetterService_ListDeadLetters", {"status": "DEAD_LETTER_STATUS_DEAD"}, None
+    dead, given_up = ({"dead_letter_id": names[name]} for name in ("deadLetterId", "last deadLetterId"))
+    yield "DeadLetterService_GetDeadLetter", dead, None
+    yield "DeadLetterService_ReplayDeadLetter", dead, {}
+    yield "DeadLetterService_DiscardDeadLetter", given_up, {}
     other = {"member": {"email": f"{uuid4().hex}@example.com"}}
     yield "MemberService_RegisterMember", {}, other
     another = names["last memberId"]

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from server.ids import new_id
+from server.store import dead_letters, log
 from server.store.database import Connection, Database
-from server.store.log import LoggedEvent
+from server.store.log import LoggedEvent, Position
 from telemetry.metrics import Metrics
 from workers.relay import Relay
 from workers.subscriptions import Handler, Subscription
@@ -39,6 +40,21 @@ async def append(
         member_id,
         datetime.now(UTC),
     )
+    return ids
+
+
+async def buried(database: Database, consumer: str, count: int = 1, **facts: UUID) -> list[UUID]:
+    """Dead letters of events of their own, the newest last."""
+    ids = []
+    async with database.transaction() as connection:
+        for event_id in await append(connection, count, **facts):
+            place = await connection.fetchrow(
+                "SELECT epoch, xid, position FROM event_log WHERE event_id = $1", event_id
+            )
+            event = await log.at(connection, Position(*place))
+            assert event is not None
+            ids.append(new_id())
+            await dead_letters.bury(connection, ids[-1], consumer, event, "KeyError")
     return ids
 
 

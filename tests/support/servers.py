@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 from uuid import uuid4
 
 import grpc
 from loyalty.v1 import (
     adjustments_pb2_grpc,
+    dead_letters_pb2_grpc,
     holds_pb2_grpc,
     member_pb2,
     member_pb2_grpc,
@@ -40,6 +41,7 @@ class Caller:
     webhooks: "webhooks_pb2_grpc.WebhookServiceAsyncStub"
     reports: "reports_pb2_grpc.ReportServiceAsyncStub"
     reviews: "reviews_pb2_grpc.ReviewServiceAsyncStub"
+    dead_letters: "dead_letters_pb2_grpc.DeadLetterServiceAsyncStub"
 
 
 class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
@@ -86,6 +88,7 @@ class Laurel:
             webhooks_pb2_grpc.WebhookServiceStub(channel),
             reports_pb2_grpc.ReportServiceStub(channel),
             reviews_pb2_grpc.ReviewServiceStub(channel),
+            dead_letters_pb2_grpc.DeadLetterServiceStub(channel),
         )
 
     async def new_key(self, kind: CallerKind, **wishes: Any) -> str:
@@ -108,7 +111,7 @@ async def started(
     """A server with ``settings``, and callers of ``program`` or of a new one."""
     program = program or await new_program(database)
     async with AsyncExitStack() as opened, running(settings) as server:
-        nobody = Caller("", None, None, None, None, None, None, None, None)
+        nobody = Caller("", *[None] * (len(fields(Caller)) - 1))
         laurel = Laurel(server, settings, database, program, nobody, nobody, nobody, opened)
         laurel.terminal = await laurel.caller(await laurel.new_key(CallerKind.TERMINAL))
         laurel.service = await laurel.caller(await laurel.new_key(CallerKind.SERVICE))

@@ -177,6 +177,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the entry is too old to be taken as it comes, and so many of its credential wait for a
     review already. Metadata: limit.
     """
+    ERROR_REASON_DEAD_LETTER_NOT_FOUND: _ErrorReason.ValueType  # 170
+    """NOT_FOUND: no such dead letter in the program."""
+    ERROR_REASON_DEAD_LETTER_SETTLED: _ErrorReason.ValueType  # 171
+    """FAILED_PRECONDITION: the dead letter was discarded, or replayed, before. Metadata: status."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -362,6 +366,10 @@ ERROR_REASON_REVIEWS_FULL: ErrorReason.ValueType  # 142
 """FAILED_PRECONDITION: the entry is too old to be taken as it comes, and so many of its credential wait for a
 review already. Metadata: limit.
 """
+ERROR_REASON_DEAD_LETTER_NOT_FOUND: ErrorReason.ValueType  # 170
+"""NOT_FOUND: no such dead letter in the program."""
+ERROR_REASON_DEAD_LETTER_SETTLED: ErrorReason.ValueType  # 171
+"""FAILED_PRECONDITION: the dead letter was discarded, or replayed, before. Metadata: status."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

@@ -158,9 +158,9 @@ class Gateway:
                 raise
         await _reply(exchange, exchange.endpoint.writer.write(told))
 
-    def end_streams(self) -> None:
-        """End what would never end by itself: the process stops."""
-        self.slots.end_all()
+    async def end_streams(self, seconds: float) -> None:
+        """End what would never end by itself, within so many seconds: the process stops."""
+        await self.slots.end_all(seconds)
 
     async def _stream(self, exchange: Exchange) -> None:
         streams_back = exchange.endpoint.binding.rpc.server_streaming

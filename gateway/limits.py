@@ -1,5 +1,6 @@
 """How much a client may ask for at once. Sizes in bytes, times in seconds."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,14 +39,21 @@ class Slots:
         self.open = 0
         self._by_caller: Counter[str] = Counter()
         self._interruptions: set[Interruption] = set()
+        # Whose last words to the client come when their place is free again.
+        self._telling: set[asyncio.Task[object]] = set()
         self._stopping = False
         self._limits = limits
 
-    def end_all(self) -> None:
-        """End every stream, and let nobody open another: the process stops."""
+    async def end_all(self, seconds: float) -> None:
+        """End every stream, and let nobody open another: the process stops.
+
+        Returns when all clients have been told why, or after so many seconds.
+        """
         self._stopping = True
         for interruption in list(self._interruptions):
             interruption.strike(_stopping())
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=seconds)
 
     @contextmanager
     def taken(self, callers: Sequence[str]) -> Iterator[Interruption]:
@@ -60,6 +68,9 @@ class Slots:
         for caller in callers:
             if self._by_caller[caller] >= self._limits.streams_per_caller:
                 raise _full("this caller has too many streams open", self._limits.streams_per_caller)
+        if (task := asyncio.current_task()) is not None:
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
         self.open += 1
         self._by_caller.update(callers)
         interruption = Interruption()

@@ -100,6 +100,12 @@ class Client:
         """The reply, such as of ``client.call(client.points.Accrue, request)``. Raises grpc.RpcError."""
         return method(request, timeout=self._seconds, metadata=self._metadata)
 
+    def listen(
+        self, method: "grpc.UnaryStreamMultiCallable[Request, Reply]", request: Request
+    ) -> Iterator[Reply]:
+        """The replies as they come, without an end. Raises grpc.RpcError."""
+        return method(request, metadata=self._metadata)
+
 
 @contextmanager
 def connect(role: str, program: str | None = None) -> Iterator[Client]:

@@ -18,6 +18,7 @@ from laurel.commands.identifiers import (
     pairs,
     request_id,
 )
+from laurel.commands.watch import watch
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
 
 STATUSES = ("active", "suspended", "closed", "merged")
@@ -28,6 +29,8 @@ PAGE = 500
 def members() -> None:
     """See ``help``."""
 
+
+members.add_command(watch)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 request_option = click.option("--request-id", help="Repeat a request by its id; a fresh one, if left out.")

@@ -39,6 +39,7 @@ class Rest:
         mounted: Sequence[BaseRoute] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._drain_seconds = settings.drain_seconds
         files = contracts()
         contract = Contract(files)
         self.gateway = Gateway(
@@ -66,7 +67,7 @@ class Rest:
 
     async def stop(self) -> None:
         """Accept no more connections; let calls under way finish, end streams."""
-        self.gateway.end_streams()
+        await self.gateway.end_streams(self._drain_seconds)
         await self._server.stop()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -23,6 +24,7 @@ class Happened:
     """An event of the log, as far as its member is told of it."""
 
     place: Place
+    recorded_at: datetime
     event_type: str
     payload: Mapping[str, Any]
 

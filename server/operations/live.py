@@ -60,13 +60,14 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Something to be told to who watches, and the place up to which they know then.
+    """Something to be told to who watches, of a moment, and the place up to which they know then.
 
     ``update`` is None where the stream begins, or begins anew, with ``standing``; both are None in a sign
     of life. With an update comes how the member stood when it was read.
     """
 
     place: Place
+    at: datetime
     standing: Standing | None = None
     update: Update | None = None
 
@@ -134,7 +135,7 @@ class Live:
                 if since is None or since.epoch != found.epoch:
                     # What it was told of before a restore may not have happened in this history.
                     since, happened = found.newest, []
-                    yield Told(since, found.standing)
+                    yield Told(since, self._clock(), found.standing)
                 else:
                     happened = found.happened
                 program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
@@ -142,11 +143,11 @@ class Live:
                     since = event.place
                     update = told(event, member_id, program)
                     if update is not None:
-                        yield Told(since, found.standing, update)
+                        yield Told(since, event.recorded_at, found.standing, update)
                 watcher.place = since
                 while len(happened) < PAGE and not watcher.wake.is_set():
                     if not await self._woken(watcher):
-                        yield Told(since)
+                        yield Told(since, self._clock())
 
     async def close(self) -> None:
         """Listen and look no more."""

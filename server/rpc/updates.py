@@ -58,6 +58,7 @@ class Places:
 def update_message(told: Told, event_id: str) -> pb.WatchMemberResponse:
     """What there is to tell, under its event id."""
     message = pb.WatchMemberResponse(event_id=event_id)
+    message.record_time.FromDatetime(told.at)
     standing = told.standing
     if standing is None:
         message.heartbeat.SetInParent()

@@ -52,13 +52,13 @@ def since(wanted: Sequence[Since]) -> Question[Mapping[Since, list[Happened]]]:
 
     def read(rows: Sequence[Any]) -> dict[Since, list[Happened]]:
         found: dict[Since, list[Happened]] = {}
-        for number, epoch, xid, position, event_id, event_type, payload in rows:
-            happened = Happened(Place(epoch, xid, position, event_id), event_type, json.loads(payload))
-            found.setdefault(wanted[number - 1], []).append(happened)
+        for row in rows:
+            happened = Happened(Place(*row[1:5]), row[5], row[6], json.loads(row[7]))
+            found.setdefault(wanted[row[0] - 1], []).append(happened)
         return found
 
     return Question(
-        f"""SELECT ROW(number, e.epoch, e.xid, e.position, e.event_id, e.event_type,
+        f"""SELECT ROW(number, e.epoch, e.xid, e.position, e.event_id, e.recorded_at, e.event_type,
                       e.payload #- '{{activity,lines}}' #- '{{activity,attributes}}')
              FROM {_WANTED}, LATERAL {_NEWER.format(limit=PAGE)} AS e
             ORDER BY number, e.epoch, e.xid, e.position""",

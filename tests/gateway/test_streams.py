@@ -341,7 +341,7 @@ async def test_streams_end_when_the_process_stops(contract: Contract) -> None:
     async with opened(contract) as world, asyncio.timeout(30):
         async with socket(world, "/v1/chat/r") as ws:
             await world.server.waiting.acquire()
-            world.gateway.end_streams()
+            await world.gateway.end_streams(10)
             frames, code = await heard(ws)
             assert (frames[-1]["error"]["code"], code) == (14, 4503)
         response = await world.http.get("/v1/things:watch?count=1")

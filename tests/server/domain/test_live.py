@@ -7,14 +7,14 @@ from uuid import UUID
 import pytest
 
 from server.domain.live import Happened, Place, PointsMoved, StatusChanged, TierReached, told
-from tests.support.shop import PROGRAM
+from tests.support.shop import DIWALI, PROGRAM
 
 ANN, BEN = UUID(int=11), UUID(int=12)
 FROM_ANN_TO_BEN = {"from": str(ANN), "to": str(BEN)}
 
 
 def said(event_type: str, **payload: Any) -> Any:
-    happened = Happened(Place(1, 2, 3, UUID(int=4)), event_type, payload)
+    happened = Happened(Place(1, 2, 3, UUID(int=4)), DIWALI, event_type, payload)
     return told(happened, ANN, PROGRAM)
 
 

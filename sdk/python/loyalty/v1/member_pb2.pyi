@@ -633,6 +633,7 @@ class WatchMemberResponse(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Where the client is with it, opaque; send the last one as last_event_id. At most 512 characters."""
     @_builtins.property
@@ -657,6 +658,10 @@ class WatchMemberResponse(_message.Message):
     def heartbeat(self) -> Global___Heartbeat:
         """Nothing happened; the stream is still there."""
 
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When what is told was recorded; of a standing and a heartbeat, when it was sent."""
+
     def __init__(
         self,
         *,
@@ -666,10 +671,11 @@ class WatchMemberResponse(_message.Message):
         tier: Global___TierUpdate | None = ...,
         status: Global___StatusUpdate | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "points", b"points", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "points", b"points", "record_time", b"record_time", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "heartbeat", b"heartbeat", "points", b"points", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "heartbeat", b"heartbeat", "points", b"points", "record_time", b"record_time", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["standing", "points", "tier", "status", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015

@@ -1,0 +1,193 @@
+"""WatchMember as its users meet it: server-sent events, WebSocket, and `laurel members watch`."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from gateway.settings import GatewaySettings
+from laurel.process.main import Process, running
+from server.settings import Settings
+from server.store.database import Database
+from tests.support.processes import LAUREL, Foreground
+from tests.support.published import publish
+from tests.support.servers import Laurel, started
+from tests.support.watching import PATIENCE_SECONDS, buy
+
+BASE = {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
+UNAVAILABLE = 14
+
+
+@pytest.fixture(scope="module")
+async def shop(settings: Settings, database: Database) -> AsyncIterator[Laurel]:
+    """A point a rupee, at a till that is served by a process without REST."""
+    async with started(settings, database) as laurel:
+        await publish(laurel, BASE)
+        yield laurel
+
+
+class Stream(Protocol):
+    """An open stream over HTTP."""
+
+    async def read(self) -> tuple[str, dict[str, Any]]:
+        """Event id and content of the next message; ``error`` in it if that is the last."""
+
+
+class Events:
+    """Server-sent events."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.aiter_lines()
+
+    async def read(self) -> tuple[str, dict[str, Any]]:
+        """The next event."""
+        fields: dict[str, str] = {}
+        async for line in self._lines:
+            name, _, value = line.partition(": ")
+            if name in ("id", "event", "data"):
+                fields[name] = value
+            elif not line and "data" in fields:
+                content = json.loads(fields["data"])
+                return fields.get("id", ""), {"error": content} if fields.get("event") == "error" else content
+        raise AssertionError("the stream broke off")
+
+
+class Frames:
+    """A WebSocket."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    async def read(self) -> tuple[str, dict[str, Any]]:
+        """The next frame."""
+        frame = json.loads(await self._socket.recv())
+        if "error" in frame:
+            with pytest.raises(ConnectionClosed) as closed:
+                await self._socket.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4503
+            return "", frame
+        return frame["result"]["eventId"], frame["result"]
+
+
+@contextmanager
+def foreground(command: list[str], folder: Path, settings: dict[str, str]) -> Iterator[Foreground]:
+    """A command that is ended with the block."""
+    child = Foreground(command, folder, settings)
+    try:
+        yield child
+    finally:
+        if child.process.poll() is None:
+            child.end(signal.SIGTERM)
+        assert child.process.stdout is not None
+        child.process.stdout.close()
+
+
+@asynccontextmanager
+async def events(process: Process, key: str, member_id: str, last: str) -> AsyncIterator[Stream]:
+    headers = {"authorization": f"Bearer {key}", "accept": "text/event-stream"}
+    if last:
+        headers["last-event-id"] = last
+    place = f"http://127.0.0.1:{process.rest.port}/members/{member_id}:watch"
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client,
+        client.stream("GET", place, headers=headers) as response,
+    ):
+        assert response.headers["content-type"] == "text/event-stream"
+        yield Events(response)
+
+
+@asynccontextmanager
+async def frames(process: Process, key: str, member_id: str, last: str) -> AsyncIterator[Stream]:
+    place = f"ws://127.0.0.1:{process.rest.port}/members/{member_id}:watch"
+    query = f"?last_event_id={last}" if last else ""
+    headers = {"authorization": f"Bearer {key}"}
+    async with connect(place + query, proxy=None, additional_headers=headers) as socket:
+        yield Frames(socket)
+
+
+@pytest.mark.parametrize("opened", [events, frames])
+async def test_a_stream_goes_on_elsewhere_where_it_ended(
+    shop: Laurel, settings: Settings, opened: Callable[..., Any]
+) -> None:
+    member_id, key = await shop.register(), shop.terminal.key
+    async with AsyncExitStack() as stack:
+        process = await stack.enter_async_context(running(settings, GatewaySettings(http_port=0)))
+        async with opened(process, key, member_id, "") as stream, asyncio.timeout(PATIENCE_SECONDS):
+            last, begun = await stream.read()
+            assert begun["standing"]["status"] == "MEMBER_STATUS_ACTIVE"
+            assert last == begun["eventId"]
+            await buy(shop.terminal, member_id, 1)
+            last, update = await stream.read()
+            assert update["points"]["message"] == "You've earned 1 point"
+            assert update["points"]["moved"][0]["wallet"]["balance"] == "1"
+            stopping = asyncio.create_task(process.stop())
+            _, ended = await stream.read()
+            assert ended["error"]["code"] == UNAVAILABLE
+        await stopping
+    for rupees in (2, 3):
+        await buy(shop.terminal, member_id, rupees)
+    async with (
+        running(settings, GatewaySettings(http_port=0)) as process,
+        opened(process, key, member_id, last) as stream,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
+        for rupees in (2, 3):
+            _, update = await stream.read()
+            assert update["points"]["moved"][0]["points"] == str(rupees)
+        await buy(shop.terminal, member_id, 4)
+        _, update = await stream.read()
+        assert update["points"]["moved"][0]["points"] == "4"
+
+
+@pytest.mark.parametrize(("last", "status"), [("nonsense", 400), ("", 404)])
+async def test_what_is_refused_is_refused_before_a_stream_begins(
+    shop: Laurel, settings: Settings, last: str, status: int
+) -> None:
+    async with (
+        running(settings, GatewaySettings(http_port=0)) as process,
+        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client,
+    ):
+        answer = await client.get(
+            f"http://127.0.0.1:{process.rest.port}/members/{uuid4()}:watch",
+            headers={"authorization": f"Bearer {shop.terminal.key}", "last-event-id": last},
+        )
+    assert answer.status_code == status
+
+
+async def test_the_command_prints_what_happens_until_it_is_ended(
+    shop: Laurel, settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    card = str(uuid4().int)[:12]
+    member_id = await shop.register(card_numbers=[card])
+    with ExitStack() as commands:
+        async with started(settings, database, shop.program) as laurel:
+            port = laurel.server.port
+            watching = commands.enter_context(
+                foreground(
+                    [LAUREL, "members", "watch", card],
+                    tmp_path,
+                    {"LAUREL_ADDRESS": laurel.address, "LAUREL_API_KEY": shop.terminal.key},
+                )
+            )
+            await asyncio.to_thread(watching.wait_for, "active, bronze: 0 points")
+            await buy(shop.terminal, member_id, 1500)
+            line = await asyncio.to_thread(watching.wait_for, "You've earned 1,500 points")
+            assert line.endswith("mumbai-1): 1,500 points")
+            await asyncio.to_thread(watching.wait_for, "You've unlocked Silver")
+        # The server is gone; another one comes in its place.
+        await buy(shop.terminal, member_id, 7)
+        async with started(settings.model_copy(update={"port": port}), database, shop.program):
+            await asyncio.to_thread(watching.wait_for, "You've earned 7 points")
+            assert await asyncio.to_thread(watching.end) == 0
+    assert watching.text.count("You've earned") == 2
+    assert "Traceback" not in watching.text

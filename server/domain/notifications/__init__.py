@@ -1,0 +1,1 @@
+"""What members are told of: occasions, whom they may reach when, bursts, templates. Pure."""

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-MAX_SUBJECT = 500
-MAX_TEXT = 16_000
-MAX_HTML = 64_000
 MAX_LANGUAGES = 50  # of one program
 LAST_RESORT = "en"  # has a template of Laurel's own for everything
 
@@ -38,22 +35,25 @@ class Template:
     version: int = 0
 
 
-class Parts(NamedTuple):
-    """Which parts a channel's templates have; what isn't required may be left out."""
+class Part(NamedTuple):
+    """A part of a channel's templates. ``limit`` in characters is for it and for what comes of it."""
 
-    required: tuple[str, ...]
-    possible: tuple[str, ...]
+    limit: int
+    required: bool = True
 
 
-PARTS: Mapping[str, Parts] = MappingProxyType(
+_LINE = Part(200)
+# Longer ones are cut up and paid for several times over.
+_SHORT = Part(1000)
+
+PARTS: Mapping[str, Mapping[str, Part]] = MappingProxyType(
     {
-        "email": Parts(("subject", "text"), ("subject", "text", "html")),
-        "sms": Parts(("text",), ("text",)),
-        "push": Parts(("subject", "text"), ("subject", "text")),
-        "inbox": Parts(("subject", "text"), ("subject", "text")),
+        "email": {"subject": _LINE, "text": Part(16_000), "html": Part(64_000, required=False)},
+        "sms": {"text": _SHORT},
+        "push": {"subject": _LINE, "text": _SHORT},
+        "inbox": {"subject": _LINE, "text": Part(4000)},
     }
 )
-LIMITS: Mapping[str, int] = MappingProxyType({"subject": MAX_SUBJECT, "text": MAX_TEXT, "html": MAX_HTML})
 
 
 def languages(wanted: str, fallback: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ COMMANDS = {
     "reviews": "laurel.commands.reviews:reviews",
     "rules": "laurel.commands.rules:rules",
     "webhooks": "laurel.commands.webhooks:webhooks",
+    "templates": "laurel.commands.templates:templates",
     "run": "laurel.commands.run:run",
     "report": "laurel.commands.report:report",
     "projections": "laurel.commands.projections:projections",

@@ -18,6 +18,7 @@ from loyalty.v1 import (
     dead_letters_pb2_grpc,
     holds_pb2_grpc,
     member_pb2_grpc,
+    notifications_pb2_grpc,
     points_pb2_grpc,
     reports_pb2_grpc,
     reviews_pb2_grpc,
@@ -93,6 +94,7 @@ class Client:
         self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(channel)
         self.reports = reports_pb2_grpc.ReportServiceStub(channel)
         self.reviews = reviews_pb2_grpc.ReviewServiceStub(channel)
+        self.notifications = notifications_pb2_grpc.NotificationServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._seconds = seconds
 

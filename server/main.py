@@ -35,6 +35,7 @@ from server.operations.lag import Behind
 from server.operations.limits import Limits
 from server.operations.live import Live
 from server.operations.members import Members
+from server.operations.messages import Messages
 from server.operations.points import Points
 from server.operations.programs import Programs
 from server.operations.reports import Reports
@@ -42,6 +43,7 @@ from server.operations.reviews import Reviews
 from server.operations.rules import Rules
 from server.operations.runs import Runs
 from server.operations.schedule import attend
+from server.operations.templates import Templates
 from server.operations.tokens import Tokens
 from server.operations.wakeups import WakeUps
 from server.operations.watch import Commits, Lag
@@ -56,6 +58,7 @@ from server.rpc.handlers import Methods, UnknownMethods, guarded, methods
 from server.rpc.holds import HoldService
 from server.rpc.journal import JournalService
 from server.rpc.members import MemberService
+from server.rpc.notifications import NotificationService
 from server.rpc.pages import Pages
 from server.rpc.points import PointsService
 from server.rpc.reports import ReportService
@@ -125,6 +128,7 @@ def build_services(
         report_service,
         review_service,
         dead_letter_service,
+        notification_service,
     ) = SERVICES
     pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
@@ -141,6 +145,9 @@ def build_services(
         report_service: ReportService(Reports(database), pages),
         review_service: ReviewService(Reviews(database), points, points_calls, pages, now),
         dead_letter_service: DeadLetterService(DeadLetters(database), pages),
+        notification_service: NotificationService(
+            Templates(database, now), Messages(database, sealer, now), pages
+        ),
     }
 
 

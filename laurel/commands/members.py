@@ -18,6 +18,7 @@ from laurel.commands.identifiers import (
     pairs,
     request_id,
 )
+from laurel.commands.inbox import inbox
 from laurel.commands.watch import watch
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
 
@@ -31,6 +32,8 @@ def members() -> None:
 
 
 members.add_command(watch)
+members.add_command(inbox)
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 request_option = click.option("--request-id", help="Repeat a request by its id; a fresh one, if left out.")

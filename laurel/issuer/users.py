@@ -7,7 +7,10 @@ from laurel import demo
 # Where the members of the demo keep the name they log in by.
 SYSTEM = "local-issuer"
 AUDIENCE = "laurel"
-STAFF_ROLES = {"support": ("members.*", "points.read"), "admin": ("members.*", "points.read", "rules.*")}
+STAFF_ROLES = {
+    "support": ("members.*", "points.read"),
+    "admin": ("members.*", "points.read", "rules.*", "templates.*"),
+}
 MEMBER_SCOPES = ("points.read", "points.redeem", "members.read", "members.write")
 # A login, and a login with a second factor.
 WEAK, STRONG = "1", "2"

@@ -45,7 +45,7 @@ DEFAULT_SCOPES: Mapping[CallerKind, tuple[str, ...]] = MappingProxyType(
             "points.read",
         ),
         CallerKind.SERVICE: ("*",),
-        CallerKind.STAFF: ("members.*", "points.read", "reports.read", "rules.*"),
+        CallerKind.STAFF: ("members.*", "points.read", "reports.read", "rules.*", "templates.*"),
     }
 )
 # Terminals of one till system share the space of their request_ids and receipts.

@@ -11,7 +11,7 @@ from server.domain.errors import NotFound
 from server.domain.members import Member
 from server.domain.notifications import decide
 from server.domain.notifications.decide import INBOX
-from server.domain.notifications.occasions import OCCASIONS, Facts, Purpose
+from server.domain.notifications.occasions import OCCASIONS, Facts
 from server.domain.notifications.templates import Content, Key, Template
 from server.domain.program import Program
 from server.operations.rendering import RenderingError, render
@@ -166,8 +166,3 @@ def _shown(
 
 def _facts(message: Message, member: Member, program: Program) -> Facts:
     return {**message.facts, "program": program.name, "given_name": member.profile.given_name}
-
-
-def purpose_of(message: Message) -> Purpose:
-    """What the message is for."""
-    return OCCASIONS[message.occasion].purpose

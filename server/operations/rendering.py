@@ -5,6 +5,7 @@ loops, calls, attributes or assignments, and only filters whose result grows wit
 and size are bounded by its length, whatever it says. All names it uses must be facts of its occasion.
 """
 
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from datetime import date as Day  # noqa: N812 - the filter of that name hides it
@@ -24,6 +25,7 @@ from server.domain.errors import Violation
 from server.domain.notifications.occasions import OCCASIONS, Facts
 from server.domain.notifications.templates import LAST_RESORT, PARTS, Content, Key
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MAX_NODES = 2000
 MAX_DEPTH = 40
 PERSONAL_EXAMPLE: Facts = MappingProxyType({"given_name": "Asha"})
@@ -117,6 +119,8 @@ def mistakes(key: Key, content: Content) -> list[Violation]:
                 found.append(Violation(name, f"a template for {key.channel} needs it"))
         elif len(source) > part.limit:
             found.append(Violation(name, f"must be at most {part.limit:,} characters"))
+        elif _CONTROL.search(source):
+            found.append(Violation(name, "must not contain control characters, such as NUL"))
         elif wrong := _wrong(source, name, names(key.occasion)):
             found.append(Violation(name, wrong))
     if not found:

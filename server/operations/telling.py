@@ -9,8 +9,6 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from server.domain.deliveries import Wanted
 from server.domain.notifications import decide
 from server.domain.notifications.decide import INBOX, Addressee, Plan
@@ -18,6 +16,7 @@ from server.domain.notifications.occasions import Happening, Logged, happening
 from server.domain.notifications.templates import Key, Template
 from server.domain.notifications.terms import NotificationTerms
 from server.domain.program import Program
+from server.ids import new_id
 from server.operations.template_files import chosen
 from server.store import deliveries, messages, programs, templates
 from server.store.database import Connection
@@ -35,8 +34,6 @@ class LoggedOfMember(Logged, Protocol):
     def program_id(self) -> UUID: ...  # noqa: D102
     @property
     def member_id(self) -> UUID: ...  # noqa: D102
-    @property
-    def recorded_at(self) -> datetime: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ class _Page:
             return
         program, terms = one.scheme.program, one.scheme.terms
         plan = decide.plan(
-            one.happening, addressee, program, terms, recorded_at=one.event.recorded_at, now=now
+            one.happening, addressee, program, terms, occurred_at=one.event.occurred_at, now=now
         )
         if plan is None:
             return
@@ -121,7 +118,7 @@ class _Page:
         message = Message(
             program_id=program.program_id,
             member_id=one.event.member_id,
-            message_id=uuid7(),
+            message_id=new_id(),
             occasion=occasion.name,
             once=one.happening.once,
             facts=facts,
@@ -157,7 +154,7 @@ async def _schemes(connection: Connection, program_ids: set[UUID]) -> dict[UUID,
 def _delivery(message: Message, channel: str) -> Wanted:
     return Wanted(
         program_id=message.program_id,
-        delivery_id=uuid7(),
+        delivery_id=new_id(),
         channel=channel,
         target=f"{channel}/{message.member_id.int % TARGETS_PER_CHANNEL}",
         dedup_key=f"message:{message.message_id}:{channel}",

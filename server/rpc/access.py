@@ -17,6 +17,7 @@ from loyalty.v1 import (
     holds_pb2,
     journal_pb2,
     member_pb2,
+    notifications_pb2,
     points_pb2,
     reports_pb2,
     reviews_pb2,
@@ -39,6 +40,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     reports_pb2.DESCRIPTOR.services_by_name["ReportService"],
     reviews_pb2.DESCRIPTOR.services_by_name["ReviewService"],
     dead_letters_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
+    notifications_pb2.DESCRIPTOR.services_by_name["NotificationService"],
 )
 
 KINDS = {

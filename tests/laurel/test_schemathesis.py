@@ -177,6 +177,13 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "RulesService_ListRules", {"pageSize": "1"}, None
     yield "RulesService_GetRule", {"name": "base"}, None
     yield "RulesService_GetRuleSchema", {}, None
+    plain = {"occasion": "welcome", "channel": "sms", "language_code": "de"}
+    yield "NotificationService_PutTemplate", plain, {"text": "Willkommen"}
+    yield "NotificationService_GetTemplate", plain, None
+    yield "NotificationService_ListTemplates", {"pageSize": "3"}, None
+    shown = {"occasion": "welcome", "channel": "sms", "languageCode": "de"}
+    yield "NotificationService_PreviewTemplate", {}, {"template": shown, "facts": {"tier": "gold"}}
+    yield "NotificationService_DeleteTemplate", plain, None
     email = f"{uuid4().hex}@example.com"
     member = {"email": email, "birthDate": {"year": 1990, "month": 2, "day": 3}, "tags": ["a"]}
     yield "MemberService_RegisterMember", {}, {"member": member | {"attributes": {"a": "b"}}}
@@ -189,6 +196,8 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "MemberService_UpdateMember", one, {"givenName": "Asha"}
     yield "MemberService_RecordConsent", one, {"consent": {"purpose": "marketing", "granted": True}}
     yield "MemberService_ListConsents", one, None
+    yield "NotificationService_ListMessages", one, None
+    yield "NotificationService_MarkRead", one, {"messageIds": [str(uuid4())]}
     bought = {"orderReference": "1", "amount": amount, "occurTime": "2026-11-20T10:00:00.5Z"}
     yield "RulesService_DryRun", {}, {"purchase": mine | bought | {"requestId": "1"}}
     yield "PointsService_Accrue", {}, mine | bought

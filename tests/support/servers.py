@@ -13,6 +13,7 @@ from loyalty.v1 import (
     holds_pb2_grpc,
     member_pb2,
     member_pb2_grpc,
+    notifications_pb2_grpc,
     points_pb2_grpc,
     reports_pb2_grpc,
     reviews_pb2_grpc,
@@ -42,6 +43,7 @@ class Caller:
     reports: "reports_pb2_grpc.ReportServiceAsyncStub"
     reviews: "reviews_pb2_grpc.ReviewServiceAsyncStub"
     dead_letters: "dead_letters_pb2_grpc.DeadLetterServiceAsyncStub"
+    notifications: "notifications_pb2_grpc.NotificationServiceAsyncStub"
 
 
 class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
@@ -89,6 +91,7 @@ class Laurel:
             reports_pb2_grpc.ReportServiceStub(channel),
             reviews_pb2_grpc.ReviewServiceStub(channel),
             dead_letters_pb2_grpc.DeadLetterServiceStub(channel),
+            notifications_pb2_grpc.NotificationServiceStub(channel),
         )
 
     async def new_key(self, kind: CallerKind, **wishes: Any) -> str:

@@ -14,7 +14,7 @@ from server.domain.program import Program
 INBOX = "inbox"
 # Who doesn't say which channels they want gets no SMS: each one costs, and wakes.
 UNASKED = ("email", "push", INBOX)
-# What was recorded longer ago is no news: an old log that is read for the first time greets nobody.
+# What happened longer ago is no news: sales of the past that are recorded now are told to nobody.
 NEWS_FOR = timedelta(days=7)
 
 
@@ -98,12 +98,12 @@ def plan(
     program: Program,
     terms: NotificationTerms,
     *,
-    recorded_at: datetime,
+    occurred_at: datetime,
     now: datetime,
 ) -> Plan | None:
     """How the member is told; None if not at all."""
     useless_at = told.useless_at
-    if now - recorded_at > NEWS_FOR or (useless_at is not None and now >= useless_at):
+    if now - occurred_at > NEWS_FOR or (useless_at is not None and now >= useless_at):
         return None
     ready = now + timedelta(seconds=terms.join_seconds) if told.occasion.summed else now
     send_at = next_hour(told.occasion, addressee.zone(program), terms, ready)

@@ -23,6 +23,7 @@ SCOPES = {
     "points.return",
     "points.read",
     "reports.read",
+    "templates.read",
     "x.y",
 }
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -96,6 +97,7 @@ async def test_each_kind_gets_the_scopes_it_works_with(database: Database, progr
         "points.read",
         "reports.read",
         "rules.read",
+        "templates.read",
     }
 
 

@@ -96,6 +96,7 @@ def test_a_subject_is_one_line_whatever_a_name_holds(break_: str) -> None:
         ("{{ " + "not " * 3000 + "1 }}", "line 1"),
         ("{{ 1 }}" * 2000, "line 1: has too many places"),
         ("x" * 16_001, "must be at most 16,000 characters"),
+        ("a\x00b", "must not contain control characters"),
         ("  ", "line 1: comes to nothing"),
         ("{% if given_name %}x{% endif %}", "line 1: comes to nothing"),
         ("", "needs it"),

@@ -181,6 +181,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such dead letter in the program."""
     ERROR_REASON_DEAD_LETTER_SETTLED: _ErrorReason.ValueType  # 171
     """FAILED_PRECONDITION: the dead letter was discarded, or replayed, before. Metadata: status."""
+    ERROR_REASON_TEMPLATE_INVALID: _ErrorReason.ValueType  # 90
+    """INVALID_ARGUMENT: a template can't be put in force; each violation names the part and begins with the line."""
+    ERROR_REASON_TEMPLATE_NOT_FOUND: _ErrorReason.ValueType  # 91
+    """NOT_FOUND: no such template."""
+    ERROR_REASON_TEMPLATE_LANGUAGES_EXHAUSTED: _ErrorReason.ValueType  # 92
+    """FAILED_PRECONDITION: the program has templates in as many languages as it may. Metadata: limit."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -370,6 +376,12 @@ ERROR_REASON_DEAD_LETTER_NOT_FOUND: ErrorReason.ValueType  # 170
 """NOT_FOUND: no such dead letter in the program."""
 ERROR_REASON_DEAD_LETTER_SETTLED: ErrorReason.ValueType  # 171
 """FAILED_PRECONDITION: the dead letter was discarded, or replayed, before. Metadata: status."""
+ERROR_REASON_TEMPLATE_INVALID: ErrorReason.ValueType  # 90
+"""INVALID_ARGUMENT: a template can't be put in force; each violation names the part and begins with the line."""
+ERROR_REASON_TEMPLATE_NOT_FOUND: ErrorReason.ValueType  # 91
+"""NOT_FOUND: no such template."""
+ERROR_REASON_TEMPLATE_LANGUAGES_EXHAUSTED: ErrorReason.ValueType  # 92
+"""FAILED_PRECONDITION: the program has templates in as many languages as it may. Metadata: limit."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

@@ -64,7 +64,7 @@ def told_of(event_type: str, terms: NotificationTerms = TERMS, **payload: Any) -
 def planned(
     told: Happening, who: Addressee, terms: NotificationTerms = TERMS, now: datetime = NOW
 ) -> Plan | None:
-    return plan(told, who, PROGRAM, terms, recorded_at=NOW, now=now)
+    return plan(told, who, PROGRAM, terms, occurred_at=NOW, now=now)
 
 
 EARNED = Happening(occasions.POINTS_EARNED, "points_earned:1", {"points": 10, "times": 1})
@@ -199,7 +199,7 @@ def test_what_the_night_makes_stale_is_only_put_into_the_inbox() -> None:
     assert planned(BIRTHDAY, addressee(marketing=True), now=NOW + timedelta(hours=6)) is None
 
 
-def test_an_old_log_greets_nobody() -> None:
+def test_what_happened_long_ago_is_no_news() -> None:
     assert planned(TIER, addressee(), now=NOW + NEWS_FOR)
     assert planned(TIER, addressee(), now=NOW + NEWS_FOR + timedelta(seconds=1)) is None
 

@@ -17,6 +17,7 @@ from loyalty.v1 import (
     adjustments_pb2_grpc,
     dead_letters_pb2_grpc,
     holds_pb2_grpc,
+    households_pb2_grpc,
     member_pb2_grpc,
     notifications_pb2_grpc,
     points_pb2_grpc,
@@ -95,6 +96,7 @@ class Client:
         self.reports = reports_pb2_grpc.ReportServiceStub(channel)
         self.reviews = reviews_pb2_grpc.ReviewServiceStub(channel)
         self.notifications = notifications_pb2_grpc.NotificationServiceStub(channel)
+        self.households = households_pb2_grpc.HouseholdServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._seconds = seconds
 

@@ -31,6 +31,7 @@ from server.operations.committer import Committer
 from server.operations.credentials import Credentials
 from server.operations.dead_letters import DeadLetters
 from server.operations.hints import Hints, follow
+from server.operations.households import Households
 from server.operations.lag import Behind
 from server.operations.limits import Limits
 from server.operations.live import Live
@@ -56,6 +57,7 @@ from server.rpc.dead_letters import DeadLetterService
 from server.rpc.gate import Gate
 from server.rpc.handlers import Methods, UnknownMethods, guarded, methods
 from server.rpc.holds import HoldService
+from server.rpc.households import HouseholdService
 from server.rpc.journal import JournalService
 from server.rpc.members import MemberService
 from server.rpc.notifications import NotificationService
@@ -129,10 +131,12 @@ def build_services(
         review_service,
         dead_letter_service,
         notification_service,
+        household_service,
     ) = SERVICES
     pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
     points = Points(database, sealer, programs, committer, now)
+    households = Households(database, sealer, programs, committer, now)
     points_calls = PointsService(points, pages, versions, now)
     return {
         member_service: MemberService(members, points, live, pages, Places(keys.page_token), versions, now),
@@ -148,6 +152,7 @@ def build_services(
         notification_service: NotificationService(
             Templates(database, now), Messages(database, sealer, now), pages
         ),
+        household_service: HouseholdService(households, points, pages, versions, now),
     }
 
 

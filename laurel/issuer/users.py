@@ -8,10 +8,17 @@ from laurel import demo
 SYSTEM = "local-issuer"
 AUDIENCE = "laurel"
 STAFF_ROLES = {
-    "support": ("members.*", "points.read"),
-    "admin": ("members.*", "points.read", "rules.*", "templates.*"),
+    "support": ("members.*", "points.read", "households.*"),
+    "admin": ("members.*", "points.read", "rules.*", "templates.*", "households.*"),
 }
-MEMBER_SCOPES = ("points.read", "points.redeem", "members.read", "members.write")
+MEMBER_SCOPES = (
+    "points.read",
+    "points.redeem",
+    "members.read",
+    "members.write",
+    "households.read",
+    "households.write",
+)
 # A login, and a login with a second factor.
 WEAK, STRONG = "1", "2"
 STEP_UP_SECONDS = 300

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from server.domain.errors import FailedPrecondition
+from server.domain.errors import FailedPrecondition, NotFound
 
 MAX_SEATS = 10
 MAX_OPEN_INVITATIONS = 20
@@ -73,6 +73,16 @@ def pool_id(fresh: UUID) -> UUID:
     members come before pools. The moment and 44 bits of chance are left to tell households apart.
     """
     return UUID(bytes=fresh.bytes[:8] + LAST + fresh.bytes[12:])
+
+
+def no_household() -> NotFound:
+    """The refusal where there is none, and to those who don't sit there: one answer."""
+    return NotFound("HOUSEHOLD_NOT_FOUND", "no such household, or the member doesn't sit there")
+
+
+def no_invitation() -> NotFound:
+    """The refusal of a token that was used, has expired, is of a household that is over, or never was."""
+    return NotFound("INVITATION_NOT_FOUND", "no such invitation that is still open")
 
 
 def check_seatless(seat: Seat | None) -> None:

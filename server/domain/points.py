@@ -51,6 +51,7 @@ from server.domain.household_commands import (
     Invite,
     Join,
 )
+from server.domain.households import no_household, no_invitation
 from server.domain.members import Status
 from server.domain.program import Program
 from server.domain.reviews import ApproveReview, PutAside, RejectReview, TooLongAgo
@@ -213,7 +214,9 @@ DECISIONS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType(
     }
 )
 # Goods may come back, and points be given back, also while a membership is suspended.
-OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust, ApproveAdjustment, ChangeSeat, EndSeat, Dissolve)
+OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust, ApproveAdjustment, Dissolve)
+# Where somebody has a seat, they are active or suspended, and either will do.
+OF_SEATS = (ChangeSeat, EndSeat)
 OF_ANYBODY = (RejectAdjustment, RejectReview)
 # What may be asked of a pool as if it were a member: what it holds is answered for by its own id.
 OF_POOLS_TOO = (CaptureHold, VoidHold, Refund, Adjust, ApproveAdjustment, RejectAdjustment)
@@ -223,7 +226,12 @@ def _check_status(books: Books, command: Command, member_id: UUID) -> None:
     member = books.members.get(member_id)
     if member_id in command.households:
         if member is None or not member.household or member.status != Status.ACTIVE:
-            raise NotFound("HOUSEHOLD_NOT_FOUND", "no such household")
+            raise no_invitation() if isinstance(command, Join) else no_household()
+        return
+    if isinstance(command, OF_SEATS):
+        # Nobody else who is, was or never was a member makes another answer.
+        if member is None or books.seats.get(member_id) is None:
+            raise no_household()
         return
     if member is None or (member.household and not isinstance(command, OF_POOLS_TOO)):
         raise NotFound("MEMBER_NOT_FOUND", "no such member in this program")

@@ -43,9 +43,17 @@ DEFAULT_SCOPES: Mapping[CallerKind, tuple[str, ...]] = MappingProxyType(
             "points.redeem",
             "points.return",
             "points.read",
+            "households.read",
         ),
         CallerKind.SERVICE: ("*",),
-        CallerKind.STAFF: ("members.*", "points.read", "reports.read", "rules.*", "templates.*"),
+        CallerKind.STAFF: (
+            "members.*",
+            "points.read",
+            "reports.read",
+            "rules.*",
+            "templates.*",
+            "households.*",
+        ),
     }
 )
 # Terminals of one till system share the space of their request_ids and receipts.

@@ -15,6 +15,7 @@ from loyalty.v1 import (
     adjustments_pb2,
     dead_letters_pb2,
     holds_pb2,
+    households_pb2,
     journal_pb2,
     member_pb2,
     notifications_pb2,
@@ -41,6 +42,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     reviews_pb2.DESCRIPTOR.services_by_name["ReviewService"],
     dead_letters_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
     notifications_pb2.DESCRIPTOR.services_by_name["NotificationService"],
+    households_pb2.DESCRIPTOR.services_by_name["HouseholdService"],
 )
 
 KINDS = {

@@ -59,6 +59,7 @@ class HoldService:
             points=points,
             point_type=point_type,
             seconds=seconds,
+            from_household=request.from_household,
             received_at=self._clock(),
             **said,
         )
@@ -80,10 +81,11 @@ class HoldService:
         hold_id = fields.uuid("hold_id", request.hold_id)
         points = fields.count("points", request.points, 0, MAX_POINTS)
         fields.check()
-        member_id, _ = await self._points.hold(call.actor.program_id, hold_id)
+        member_id, hold = await self._points.hold(call.actor.program_id, hold_id)
         await call.count(member_id)
         command = CaptureHold(
             member_id=member_id,
+            spender_id=hold.spender_id,
             member_given="",
             hold_id=hold_id,
             points=points,
@@ -157,6 +159,7 @@ def _hold(member_id: UUID, hold: Hold) -> pb.Hold:
         open_points=hold.open_points,
         captured_points=hold.captured,
         status=STATUSES[hold.status],
+        spender_id="" if hold.spender_id is None else str(hold.spender_id),
     )
     message.expire_time.FromDatetime(hold.expires_at)
     return message

@@ -98,6 +98,7 @@ class PointsService(Movements):
             "business_date": fields.date("business_date", request),
             "part": fields.text("part", request.part, max_length=activities.MAX_PART, required=False),
             "reason": fields.text("reason", request.reason, max_length=MAX_REASON, required=False),
+            "from_household": request.from_household,
         }
         fields.check()
         who = self._points.named(call.actor.program_id, named)
@@ -304,6 +305,7 @@ def _earned(outcome: Outcome, token: str) -> dict[str, Any]:
         "tier_raised": outcome.tier_raised,
         "version": outcome.version,
         "consistency_token": token,
+        "shared_points": outcome.shared,
     }
 
 
@@ -318,6 +320,7 @@ def _redeemed(outcome: Outcome, token: str) -> pb.RedeemResponse:
         balance=outcome.balance,
         version=outcome.version,
         consistency_token=token,
+        spender_id="" if outcome.spender_id is None else str(outcome.spender_id),
     )
 
 

@@ -6,6 +6,7 @@ associated data, so that a ciphertext moved to another row can't be opened there
 webhook is sealed by the master key itself, bound to its endpoint.
 """
 
+import base64
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from server.domain.members import Identifier
 from server.secrets import Secrets
+from server.store.keys import RequestKey
 
 NONCE_BYTES = 12
 FORMAT = b"\x01"
@@ -31,6 +33,7 @@ _PROFILE_PURPOSE = b"laurel member profile"
 _IDENTIFIER_PURPOSE = b"laurel identifier"
 _REQUEST_PURPOSE = b"laurel request"
 _WEBHOOK_PURPOSE = b"laurel webhook secret"
+_INVITATION_PURPOSE = b"laurel invitation"
 
 
 class BrokenSealError(Exception):
@@ -104,6 +107,12 @@ class Sealer:
         """What a request is recognised by. Keyed, since the plain hash of an email is soon guessed."""
         text = json.dumps(command, sort_keys=True, separators=(",", ":"), default=str)
         return digest(self._blind_key, _REQUEST_PURPOSE + b"\0" + text.encode(), sha256)
+
+    def invitation_token(self, key: RequestKey) -> str:
+        """256 bits that nobody can guess, and the same for the same request: a retry gets them again."""
+        said = (str(key.program_id), key.source_system, key.request_id)
+        message = b"\0".join((_INVITATION_PURPOSE, json.dumps(said).encode()))
+        return base64.urlsafe_b64encode(digest(self._blind_key, message, sha256)).rstrip(b"=").decode()
 
     def _data_key(self, key: WrappedKey, program_id: UUID, member_id: UUID) -> AESGCM:
         master = self._master(key, member_id)

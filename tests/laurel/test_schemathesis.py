@@ -64,6 +64,8 @@ NAMED = (
     "endpointId",
     "deliveryId",
     "deadLetterId",
+    "householdId",
+    "token",
 )
 # Streams that go on until their caller leaves. Schemathesis would wait for their end.
 ENDLESS = ("MemberService_WatchMember",)
@@ -272,6 +274,19 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "MemberService_RegisterMember", {}, other
     another = names["last memberId"]
     yield "PointsService_TransferPoints", {}, mine | {"toMemberId": another, "points": "9"}
+    yield "HouseholdService_CreateHousehold", {}, mine | {"contributes": True}
+    home, head = {"household_id": names["householdId"]}, {"memberId": names["memberId"]}
+    yield "HouseholdService_GetHousehold", home | {"includeFormer": True}, None
+    yield "HouseholdService_GetMemberHousehold", one, None
+    yield "HouseholdService_ListHouseholds", {"pageSize": "1"}, None
+    yield "HouseholdService_InviteToHousehold", home, head | {"maySpend": True}
+    yield "HouseholdService_JoinHousehold", {}, {"memberId": another, "token": names["token"]}
+    seat = home | {"seated_id": another}
+    yield "HouseholdService_UpdateSeat", seat, {"maySpend": False, "contributes": True}
+    yield "HouseholdService_ContributePoints", one, {"points": "7"}
+    yield "PointsService_Redeem", {}, mine | {"points": "2", "fromHousehold": True}
+    yield "HouseholdService_EndSeat", seat, {"reason": "moved out"}
+    yield "HouseholdService_DissolveHousehold", home, {}
     yield "MemberService_MergeMembers", one, {"mergedMemberId": another, "reason": "two cards"}
     yield "PointsService_ListHistory", one | {"pointType": "points"}, None
     yield "MemberService_SuspendMember", one, {"reason": "a test"}

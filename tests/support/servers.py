@@ -11,6 +11,7 @@ from loyalty.v1 import (
     adjustments_pb2_grpc,
     dead_letters_pb2_grpc,
     holds_pb2_grpc,
+    households_pb2_grpc,
     member_pb2,
     member_pb2_grpc,
     notifications_pb2_grpc,
@@ -44,6 +45,7 @@ class Caller:
     reviews: "reviews_pb2_grpc.ReviewServiceAsyncStub"
     dead_letters: "dead_letters_pb2_grpc.DeadLetterServiceAsyncStub"
     notifications: "notifications_pb2_grpc.NotificationServiceAsyncStub"
+    households: "households_pb2_grpc.HouseholdServiceAsyncStub"
 
 
 class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
@@ -92,6 +94,7 @@ class Laurel:
             reviews_pb2_grpc.ReviewServiceStub(channel),
             dead_letters_pb2_grpc.DeadLetterServiceStub(channel),
             notifications_pb2_grpc.NotificationServiceStub(channel),
+            households_pb2_grpc.HouseholdServiceStub(channel),
         )
 
     async def new_key(self, kind: CallerKind, **wishes: Any) -> str:

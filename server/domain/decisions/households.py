@@ -9,7 +9,7 @@ from server.domain.books import Books, MemberState, Prepared
 from server.domain.commands import Award, Outcome
 from server.domain.decisions.pools import Why, give_back, shares_of
 from server.domain.draft import Draft, Holdings
-from server.domain.errors import Aborted, FailedPrecondition, NotFound, PermissionDenied, invalid
+from server.domain.errors import Aborted, FailedPrecondition, PermissionDenied, invalid
 from server.domain.household_commands import ChangeSeat, Dissolve, EndSeat, FormHousehold, Invite, Join
 from server.domain.household_events import (
     HouseholdDissolved,
@@ -28,6 +28,8 @@ from server.domain.households import (
     Invitation,
     Role,
     Seat,
+    no_household,
+    no_invitation,
     pool_id,
 )
 from server.domain.members import Status
@@ -41,7 +43,7 @@ def form(draft: Draft, books: Books, command: FormHousehold, _: Prepared) -> Out
     facts = MemberFacts(terms.program.tiers[0].name, terms.now)
     pool = draft.found(household_id, MemberState(Status.ACTIVE, facts, 0, household=True))
     draft.changes.households[household_id] = Household(household_id, terms.now, draft.cause.actor)
-    draft.events.append(HouseholdFormed(**_about(draft, pool, household_id)))
+    draft.events.append(HouseholdFormed(**_about(draft, household_id, household_id)))
     _seat(draft, pool, own, Role.HEAD, may_spend=True, contributes=command.contributes)
     return _outcome(draft, own, household_id)
 
@@ -69,7 +71,7 @@ def invite(draft: Draft, books: Books, command: Invite, _: Prepared) -> Outcome:
         terms.now + timedelta(seconds=command.seconds or INVITATION_SECONDS),
     )
     draft.changes.invitations[invitation.invitation_id] = invitation
-    about = _about(draft, pool, pool.member_id)
+    about = _about(draft, pool.member_id, pool.member_id)
     draft.events.append(HouseholdInvited(**about, invitation_id=invitation.invitation_id))
     return _outcome(draft, pool, pool.member_id)
 
@@ -79,7 +81,7 @@ def join(draft: Draft, books: Books, command: Join, _: Prepared) -> Outcome:
     own, pool = draft.of(command.member_id), draft.of(command.household_id)
     invitation = books.invitations.get(command.invitation_id)
     if invitation is None or not invitation.open(draft.terms.now):
-        raise NotFound("INVITATION_NOT_FOUND", "no such invitation that is still open")
+        raise no_invitation()
     _check_seatless(books, own)
     if len(_seats(books, pool.member_id)) >= MAX_SEATS:
         raise FailedPrecondition(
@@ -107,9 +109,13 @@ def change_seat(draft: Draft, books: Books, command: ChangeSeat, _: Prepared) ->
         raise invalid("may_spend", "the head may always spend")
     if after.role is not seat.role:
         [head] = [s for s in _seats(books, command.household_id) if s.role is Role.HEAD]
-        _change(draft, head._replace(role=Role.MEMBER))
+        # Whoever was head is not locked here, so only the household's log tells of it.
+        head = head._replace(role=Role.MEMBER)
+        draft.changes.seats[head.seat_id] = head
+        _tell(draft, HouseholdSeatChanged, head, (head.household_id,))
     if after != seat:
-        _change(draft, after)
+        draft.changes.seats[after.seat_id] = after
+        _tell(draft, HouseholdSeatChanged, after)
     return _outcome(draft, draft.of(command.member_id), command.household_id)
 
 
@@ -155,7 +161,7 @@ def dissolve(draft: Draft, books: Books, command: Dissolve, _: Prepared) -> Outc
     household = books.households[pool.member_id]
     draft.changes.households[pool.member_id] = household._replace(dissolved_at=draft.terms.now)
     pool.state = pool.state._replace(status=Status.CLOSED)
-    about = _about(draft, pool, pool.member_id)
+    about = _about(draft, pool.member_id, pool.member_id)
     draft.events.append(HouseholdDissolved(**about, reason=draft.cause.reason))
     return _outcome(draft, pool, pool.member_id, awards)
 
@@ -192,7 +198,7 @@ def _check_share(command: ChangeSeat, acting: Seat) -> None:
 def _seat_of(books: Books, member_id: UUID, household_id: UUID) -> Seat:
     seat = books.seats.get(member_id)
     if seat is None or seat.household_id != household_id:
-        raise NotFound("HOUSEHOLD_NOT_FOUND", "no such household, or the member doesn't sit there")
+        raise no_household()
     return seat
 
 
@@ -209,22 +215,17 @@ def _seat(
     _tell(draft, HouseholdJoined, seat)
 
 
-def _change(draft: Draft, seat: Seat) -> None:
-    draft.changes.seats[seat.seat_id] = seat
-    _tell(draft, HouseholdSeatChanged, seat)
-
-
 def _end(draft: Draft, seat: Seat) -> None:
     draft.changes.seats[seat.seat_id] = seat._replace(left_at=draft.terms.now)
     _tell(draft, HouseholdLeft, seat, reason=draft.cause.reason)
 
 
-def _tell(draft: Draft, event: type[OfSeat], seat: Seat, **more: Any) -> None:
-    """Log it for the household and for the member."""
-    for member_id in (seat.household_id, seat.member_id):
+def _tell(draft: Draft, event: type[OfSeat], seat: Seat, whom: tuple[UUID, ...] = (), **more: Any) -> None:
+    """Log it for the household and for the member, unless it is said for whom."""
+    for member_id in whom or (seat.household_id, seat.member_id):
         draft.events.append(
             event(
-                **_about(draft, draft.of(member_id), seat.household_id),
+                **_about(draft, member_id, seat.household_id),
                 seated_id=seat.member_id,
                 role=seat.role.value,
                 may_spend=seat.may_spend,
@@ -234,12 +235,12 @@ def _tell(draft: Draft, event: type[OfSeat], seat: Seat, **more: Any) -> None:
         )
 
 
-def _about(draft: Draft, own: Holdings, household_id: UUID) -> dict[str, Any]:
+def _about(draft: Draft, member_id: UUID, household_id: UUID) -> dict[str, Any]:
     terms = draft.terms
     return {
         "event_id": terms.new_id(),
         "program_id": terms.program.program_id,
-        "member_id": own.member_id,
+        "member_id": member_id,
         "occurred_at": draft.cause.occurred_at,
         "recorded_at": terms.now,
         "household_id": household_id,

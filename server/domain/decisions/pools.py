@@ -13,10 +13,10 @@ from server.domain.commands import Award, Outcome
 from server.domain.decisions.handover import Handed, Parts, hand_lots
 from server.domain.draft import Cause, Draft, Holdings
 from server.domain.due import activate, catch_up
-from server.domain.errors import NotFound, PermissionDenied
+from server.domain.errors import PermissionDenied
 from server.domain.events import PointsTransferred
 from server.domain.household_commands import Contribute
-from server.domain.households import Seat
+from server.domain.households import Seat, no_household
 from server.domain.ledger import Lot, check_balance
 from server.domain.lots import spending_order
 
@@ -50,7 +50,7 @@ def payer(draft: Draft, books: Books, member_id: UUID) -> Holdings:
     """The pool that pays for a member. Raises NotFound, PermissionDenied."""
     found = pool_of(draft, books, member_id)
     if found is None:
-        raise NotFound("HOUSEHOLD_NOT_FOUND", "the member sits in no household")
+        raise no_household()
     seat, own = found
     if not seat.may_spend:
         raise PermissionDenied(
@@ -98,7 +98,7 @@ def contribute(draft: Draft, books: Books, command: Contribute, _: Prepared) -> 
     own, program = draft.of(command.member_id), draft.terms.program
     found = pool_of(draft, books, command.member_id)
     if found is None:
-        raise NotFound("HOUSEHOLD_NOT_FOUND", "the member sits in no household")
+        raise no_household()
     seat, into = found
     point_type = program.point_type(command.point_type)
     check_balance(own.wallet(point_type), command.points, "contribute")

@@ -154,7 +154,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MEMBER_MERGED: _ErrorReason.ValueType  # 72
     """FAILED_PRECONDITION: the member was merged into another one before. Metadata: member_id (who was)."""
     ERROR_REASON_MEMBER_HAS_HOLDS: _ErrorReason.ValueType  # 73
-    """FAILED_PRECONDITION: holds of the member who is to be merged are open. Metadata: holds (their ids)."""
+    """FAILED_PRECONDITION: holds of the member who is to be merged, or of the household that is to be dissolved,
+    are open. Metadata: holds (their ids).
+    """
     ERROR_REASON_CONSISTENCY_TOKEN_INVALID: _ErrorReason.ValueType  # 150
     """INVALID_ARGUMENT: no reply about this member carried the consistency token."""
     ERROR_REASON_CONSISTENCY_TOKEN_AHEAD: _ErrorReason.ValueType  # 151
@@ -187,6 +189,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such template."""
     ERROR_REASON_TEMPLATE_LANGUAGES_EXHAUSTED: _ErrorReason.ValueType  # 92
     """FAILED_PRECONDITION: the program has templates in as many languages as it may. Metadata: limit."""
+    ERROR_REASON_HOUSEHOLD_NOT_FOUND: _ErrorReason.ValueType  # 110
+    """NOT_FOUND: no such household, it was dissolved, or the member doesn't sit there."""
+    ERROR_REASON_INVITATION_NOT_FOUND: _ErrorReason.ValueType  # 111
+    """NOT_FOUND: no such invitation that is still open."""
+    ERROR_REASON_ALREADY_IN_HOUSEHOLD: _ErrorReason.ValueType  # 112
+    """FAILED_PRECONDITION: the member sits in a household already."""
+    ERROR_REASON_HOUSEHOLD_FULL: _ErrorReason.ValueType  # 113
+    """FAILED_PRECONDITION: the household has as many seats as one may have. Metadata: limit."""
+    ERROR_REASON_TOO_MANY_INVITATIONS: _ErrorReason.ValueType  # 114
+    """FAILED_PRECONDITION: as many invitations of the household are open as may be. Metadata: limit."""
+    ERROR_REASON_HOUSEHOLD_HEAD_ONLY: _ErrorReason.ValueType  # 115
+    """PERMISSION_DENIED: only the head of the household may."""
+    ERROR_REASON_HOUSEHOLD_SEAT_ONLY: _ErrorReason.ValueType  # 116
+    """PERMISSION_DENIED: only the member who sits there may."""
+    ERROR_REASON_SPENDING_NOT_ALLOWED: _ErrorReason.ValueType  # 117
+    """PERMISSION_DENIED: the household does not let the member spend its pool."""
+    ERROR_REASON_HOUSEHOLD_NEEDS_HEAD: _ErrorReason.ValueType  # 118
+    """FAILED_PRECONDITION: the head can't leave before somebody else is the head."""
+    ERROR_REASON_HOUSEHOLD_CHANGED: _ErrorReason.ValueType  # 119
+    """ABORTED: somebody joined or left at this moment; try again."""
+    ERROR_REASON_MEMBER_IN_HOUSEHOLD: _ErrorReason.ValueType  # 120
+    """FAILED_PRECONDITION: a member who is to be closed or merged sits in a household. Metadata: household_id."""
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -349,7 +373,9 @@ ERROR_REASON_ADJUSTMENT_NOT_PENDING: ErrorReason.ValueType  # 71
 ERROR_REASON_MEMBER_MERGED: ErrorReason.ValueType  # 72
 """FAILED_PRECONDITION: the member was merged into another one before. Metadata: member_id (who was)."""
 ERROR_REASON_MEMBER_HAS_HOLDS: ErrorReason.ValueType  # 73
-"""FAILED_PRECONDITION: holds of the member who is to be merged are open. Metadata: holds (their ids)."""
+"""FAILED_PRECONDITION: holds of the member who is to be merged, or of the household that is to be dissolved,
+are open. Metadata: holds (their ids).
+"""
 ERROR_REASON_CONSISTENCY_TOKEN_INVALID: ErrorReason.ValueType  # 150
 """INVALID_ARGUMENT: no reply about this member carried the consistency token."""
 ERROR_REASON_CONSISTENCY_TOKEN_AHEAD: ErrorReason.ValueType  # 151
@@ -382,6 +408,28 @@ ERROR_REASON_TEMPLATE_NOT_FOUND: ErrorReason.ValueType  # 91
 """NOT_FOUND: no such template."""
 ERROR_REASON_TEMPLATE_LANGUAGES_EXHAUSTED: ErrorReason.ValueType  # 92
 """FAILED_PRECONDITION: the program has templates in as many languages as it may. Metadata: limit."""
+ERROR_REASON_HOUSEHOLD_NOT_FOUND: ErrorReason.ValueType  # 110
+"""NOT_FOUND: no such household, it was dissolved, or the member doesn't sit there."""
+ERROR_REASON_INVITATION_NOT_FOUND: ErrorReason.ValueType  # 111
+"""NOT_FOUND: no such invitation that is still open."""
+ERROR_REASON_ALREADY_IN_HOUSEHOLD: ErrorReason.ValueType  # 112
+"""FAILED_PRECONDITION: the member sits in a household already."""
+ERROR_REASON_HOUSEHOLD_FULL: ErrorReason.ValueType  # 113
+"""FAILED_PRECONDITION: the household has as many seats as one may have. Metadata: limit."""
+ERROR_REASON_TOO_MANY_INVITATIONS: ErrorReason.ValueType  # 114
+"""FAILED_PRECONDITION: as many invitations of the household are open as may be. Metadata: limit."""
+ERROR_REASON_HOUSEHOLD_HEAD_ONLY: ErrorReason.ValueType  # 115
+"""PERMISSION_DENIED: only the head of the household may."""
+ERROR_REASON_HOUSEHOLD_SEAT_ONLY: ErrorReason.ValueType  # 116
+"""PERMISSION_DENIED: only the member who sits there may."""
+ERROR_REASON_SPENDING_NOT_ALLOWED: ErrorReason.ValueType  # 117
+"""PERMISSION_DENIED: the household does not let the member spend its pool."""
+ERROR_REASON_HOUSEHOLD_NEEDS_HEAD: ErrorReason.ValueType  # 118
+"""FAILED_PRECONDITION: the head can't leave before somebody else is the head."""
+ERROR_REASON_HOUSEHOLD_CHANGED: ErrorReason.ValueType  # 119
+"""ABORTED: somebody joined or left at this moment; try again."""
+ERROR_REASON_MEMBER_IN_HOUSEHOLD: ErrorReason.ValueType  # 120
+"""FAILED_PRECONDITION: a member who is to be closed or merged sits in a household. Metadata: household_id."""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

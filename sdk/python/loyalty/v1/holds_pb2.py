@@ -29,7 +29,7 @@ from loyalty.v1 import access_pb2 as loyalty_dot_v1_dot_access__pb2
 from loyalty.v1 import member_pb2 as loyalty_dot_v1_dot_member__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16loyalty/v1/holds.proto\x12\nloyalty.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x17loyalty/v1/access.proto\x1a\x17loyalty/v1/member.proto\"\xd5\x01\n\x04Hold\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\npoint_type\x18\x03 \x01(\t\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12\x13\n\x0bopen_points\x18\x05 \x01(\x03\x12\x17\n\x0f\x63\x61ptured_points\x18\x06 \x01(\x03\x12&\n\x06status\x18\x07 \x01(\x0e\x32\x16.loyalty.v1.HoldStatus\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x02\n\x10PlaceHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\tmember_id\x18\x02 \x01(\tH\x00\x12,\n\nidentifier\x18\x03 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x00\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12\x12\n\npoint_type\x18\x05 \x01(\t\x12\x1a\n\x12time_limit_seconds\x18\x06 \x01(\x03\x12\x17\n\x0forder_reference\x18\x07 \x01(\t\x12\r\n\x05store\x18\x08 \x01(\t\x12\x0f\n\x07\x63hannel\x18\t \x01(\t\x12\x0c\n\x04part\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\tB\x08\n\x06member\"\x9a\x01\n\x11PlaceHoldResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x1e\n\x04hold\x18\x03 \x01(\x0b\x32\x10.loyalty.v1.Hold\x12\x0f\n\x07\x62\x61lance\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x19\n\x11\x63onsistency_token\x18\x06 \x01(\t\"\xe3\x01\n\x12\x43\x61ptureHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\x0e\n\x06points\x18\x03 \x01(\x03\x12\x11\n\tkeep_rest\x18\x04 \x01(\x08\x12\x17\n\x0forder_reference\x18\x05 \x01(\t\x12\r\n\x05store\x18\x06 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x07 \x01(\t\x12.\n\noccur_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04part\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\"\xcf\x01\n\x13\x43\x61ptureHoldResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x1e\n\x04hold\x18\x03 \x01(\x0b\x32\x10.loyalty.v1.Hold\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12!\n\x05value\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\x03\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x19\n\x11\x63onsistency_token\x18\x08 \x01(\t\"f\n\x0fVoidHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\r\n\x05store\x18\x03 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x91\x01\n\x10VoidHoldResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x1e\n\x04hold\x18\x02 \x01(\x0b\x32\x10.loyalty.v1.Hold\x12\x0e\n\x06points\x18\x03 \x01(\x03\x12\x0f\n\x07\x62\x61lance\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x19\n\x11\x63onsistency_token\x18\x06 \x01(\t\"!\n\x0eGetHoldRequest\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\"1\n\x0fGetHoldResponse\x12\x1e\n\x04hold\x18\x01 \x01(\x0b\x32\x10.loyalty.v1.Hold\"%\n\x10ListHoldsRequest\x12\x11\n\tmember_id\x18\x01 \x01(\t\"4\n\x11ListHoldsResponse\x12\x1f\n\x05holds\x18\x01 \x03(\x0b\x32\x10.loyalty.v1.Hold*\x8a\x01\n\nHoldStatus\x12\x1b\n\x17HOLD_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10HOLD_STATUS_OPEN\x10\x01\x12\x18\n\x14HOLD_STATUS_CAPTURED\x10\x02\x12\x16\n\x12HOLD_STATUS_VOIDED\x10\x03\x12\x17\n\x13HOLD_STATUS_EXPIRED\x10\x04\x32\xb4\x05\n\x0bHoldService\x12{\n\tPlaceHold\x12\x1c.loyalty.v1.PlaceHoldRequest\x1a\x1d.loyalty.v1.PlaceHoldResponse\"1\xca\xf3\x18\x1c\n\x02\x03\x04\x12\rpoints.redeem\"\x05store(\x03\x82\xd3\xe4\x93\x02\x0b\"\x06/holds:\x01*\x12\x93\x01\n\x0b\x43\x61ptureHold\x12\x1e.loyalty.v1.CaptureHoldRequest\x1a\x1f.loyalty.v1.CaptureHoldResponse\"C\xca\xf3\x18\x1c\n\x02\x03\x04\x12\rpoints.redeem\"\x05store(\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/holds/{hold_id}:capture:\x01*\x12\x88\x01\n\x08VoidHold\x12\x1b.loyalty.v1.VoidHoldRequest\x1a\x1c.loyalty.v1.VoidHoldResponse\"A\xca\xf3\x18\x1d\n\x03\x03\x04\x05\x12\rpoints.redeem\"\x05store(\x02\x82\xd3\xe4\x93\x02\x1a\"\x15/holds/{hold_id}:void:\x01*\x12t\n\x07GetHold\x12\x1a.loyalty.v1.GetHoldRequest\x1a\x1b.loyalty.v1.GetHoldResponse\"0\xca\xf3\x18\x14\n\x03\x03\x04\x05\x12\x0bpoints.read(\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/holds/{hold_id}\x12\x90\x01\n\tListHolds\x12\x1c.loyalty.v1.ListHoldsRequest\x1a\x1d.loyalty.v1.ListHoldsResponse\"F\xca\xf3\x18 \n\x04\x02\x03\x04\x05\x12\x0bpoints.read\x1a\tmember_id(\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/members/{member_id}/holdsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16loyalty/v1/holds.proto\x12\nloyalty.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x17loyalty/v1/access.proto\x1a\x17loyalty/v1/member.proto\"\xe9\x01\n\x04Hold\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\npoint_type\x18\x03 \x01(\t\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12\x13\n\x0bopen_points\x18\x05 \x01(\x03\x12\x17\n\x0f\x63\x61ptured_points\x18\x06 \x01(\x03\x12&\n\x06status\x18\x07 \x01(\x0e\x32\x16.loyalty.v1.HoldStatus\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nspender_id\x18\t \x01(\t\"\xa2\x02\n\x10PlaceHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\tmember_id\x18\x02 \x01(\tH\x00\x12,\n\nidentifier\x18\x03 \x01(\x0b\x32\x16.loyalty.v1.IdentifierH\x00\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12\x12\n\npoint_type\x18\x05 \x01(\t\x12\x1a\n\x12time_limit_seconds\x18\x06 \x01(\x03\x12\x17\n\x0forder_reference\x18\x07 \x01(\t\x12\r\n\x05store\x18\x08 \x01(\t\x12\x0f\n\x07\x63hannel\x18\t \x01(\t\x12\x0c\n\x04part\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x16\n\x0e\x66rom_household\x18\x0c \x01(\x08\x42\x08\n\x06member\"\x9a\x01\n\x11PlaceHoldResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x1e\n\x04hold\x18\x03 \x01(\x0b\x32\x10.loyalty.v1.Hold\x12\x0f\n\x07\x62\x61lance\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x19\n\x11\x63onsistency_token\x18\x06 \x01(\t\"\xe3\x01\n\x12\x43\x61ptureHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\x0e\n\x06points\x18\x03 \x01(\x03\x12\x11\n\tkeep_rest\x18\x04 \x01(\x08\x12\x17\n\x0forder_reference\x18\x05 \x01(\t\x12\r\n\x05store\x18\x06 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x07 \x01(\t\x12.\n\noccur_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04part\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\"\xcf\x01\n\x13\x43\x61ptureHoldResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x1e\n\x04hold\x18\x03 \x01(\x0b\x32\x10.loyalty.v1.Hold\x12\x0e\n\x06points\x18\x04 \x01(\x03\x12!\n\x05value\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\x03\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x19\n\x11\x63onsistency_token\x18\x08 \x01(\t\"f\n\x0fVoidHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\r\n\x05store\x18\x03 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x91\x01\n\x10VoidHoldResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x1e\n\x04hold\x18\x02 \x01(\x0b\x32\x10.loyalty.v1.Hold\x12\x0e\n\x06points\x18\x03 \x01(\x03\x12\x0f\n\x07\x62\x61lance\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x19\n\x11\x63onsistency_token\x18\x06 \x01(\t\"!\n\x0eGetHoldRequest\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\"1\n\x0fGetHoldResponse\x12\x1e\n\x04hold\x18\x01 \x01(\x0b\x32\x10.loyalty.v1.Hold\"%\n\x10ListHoldsRequest\x12\x11\n\tmember_id\x18\x01 \x01(\t\"4\n\x11ListHoldsResponse\x12\x1f\n\x05holds\x18\x01 \x03(\x0b\x32\x10.loyalty.v1.Hold*\x8a\x01\n\nHoldStatus\x12\x1b\n\x17HOLD_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10HOLD_STATUS_OPEN\x10\x01\x12\x18\n\x14HOLD_STATUS_CAPTURED\x10\x02\x12\x16\n\x12HOLD_STATUS_VOIDED\x10\x03\x12\x17\n\x13HOLD_STATUS_EXPIRED\x10\x04\x32\xb4\x05\n\x0bHoldService\x12{\n\tPlaceHold\x12\x1c.loyalty.v1.PlaceHoldRequest\x1a\x1d.loyalty.v1.PlaceHoldResponse\"1\xca\xf3\x18\x1c\n\x02\x03\x04\x12\rpoints.redeem\"\x05store(\x03\x82\xd3\xe4\x93\x02\x0b\"\x06/holds:\x01*\x12\x93\x01\n\x0b\x43\x61ptureHold\x12\x1e.loyalty.v1.CaptureHoldRequest\x1a\x1f.loyalty.v1.CaptureHoldResponse\"C\xca\xf3\x18\x1c\n\x02\x03\x04\x12\rpoints.redeem\"\x05store(\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/holds/{hold_id}:capture:\x01*\x12\x88\x01\n\x08VoidHold\x12\x1b.loyalty.v1.VoidHoldRequest\x1a\x1c.loyalty.v1.VoidHoldResponse\"A\xca\xf3\x18\x1d\n\x03\x03\x04\x05\x12\rpoints.redeem\"\x05store(\x02\x82\xd3\xe4\x93\x02\x1a\"\x15/holds/{hold_id}:void:\x01*\x12t\n\x07GetHold\x12\x1a.loyalty.v1.GetHoldRequest\x1a\x1b.loyalty.v1.GetHoldResponse\"0\xca\xf3\x18\x14\n\x03\x03\x04\x05\x12\x0bpoints.read(\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/holds/{hold_id}\x12\x90\x01\n\tListHolds\x12\x1c.loyalty.v1.ListHoldsRequest\x1a\x1d.loyalty.v1.ListHoldsResponse\"F\xca\xf3\x18 \n\x04\x02\x03\x04\x05\x12\x0bpoints.read\x1a\tmember_id(\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/members/{member_id}/holdsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,30 +46,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOLDSERVICE'].methods_by_name['GetHold']._serialized_options = b'\312\363\030\024\n\003\003\004\005\022\013points.read(\001\202\323\344\223\002\022\022\020/holds/{hold_id}'
   _globals['_HOLDSERVICE'].methods_by_name['ListHolds']._loaded_options = None
   _globals['_HOLDSERVICE'].methods_by_name['ListHolds']._serialized_options = b'\312\363\030 \n\004\002\003\004\005\022\013points.read\032\tmember_id(\001\202\323\344\223\002\034\022\032/members/{member_id}/holds'
-  _globals['_HOLDSTATUS']._serialized_start=1690
-  _globals['_HOLDSTATUS']._serialized_end=1828
+  _globals['_HOLDSTATUS']._serialized_start=1734
+  _globals['_HOLDSTATUS']._serialized_end=1872
   _globals['_HOLD']._serialized_start=177
-  _globals['_HOLD']._serialized_end=390
-  _globals['_PLACEHOLDREQUEST']._serialized_start=393
-  _globals['_PLACEHOLDREQUEST']._serialized_end=659
-  _globals['_PLACEHOLDRESPONSE']._serialized_start=662
-  _globals['_PLACEHOLDRESPONSE']._serialized_end=816
-  _globals['_CAPTUREHOLDREQUEST']._serialized_start=819
-  _globals['_CAPTUREHOLDREQUEST']._serialized_end=1046
-  _globals['_CAPTUREHOLDRESPONSE']._serialized_start=1049
-  _globals['_CAPTUREHOLDRESPONSE']._serialized_end=1256
-  _globals['_VOIDHOLDREQUEST']._serialized_start=1258
-  _globals['_VOIDHOLDREQUEST']._serialized_end=1360
-  _globals['_VOIDHOLDRESPONSE']._serialized_start=1363
-  _globals['_VOIDHOLDRESPONSE']._serialized_end=1508
-  _globals['_GETHOLDREQUEST']._serialized_start=1510
-  _globals['_GETHOLDREQUEST']._serialized_end=1543
-  _globals['_GETHOLDRESPONSE']._serialized_start=1545
-  _globals['_GETHOLDRESPONSE']._serialized_end=1594
-  _globals['_LISTHOLDSREQUEST']._serialized_start=1596
-  _globals['_LISTHOLDSREQUEST']._serialized_end=1633
-  _globals['_LISTHOLDSRESPONSE']._serialized_start=1635
-  _globals['_LISTHOLDSRESPONSE']._serialized_end=1687
-  _globals['_HOLDSERVICE']._serialized_start=1831
-  _globals['_HOLDSERVICE']._serialized_end=2523
+  _globals['_HOLD']._serialized_end=410
+  _globals['_PLACEHOLDREQUEST']._serialized_start=413
+  _globals['_PLACEHOLDREQUEST']._serialized_end=703
+  _globals['_PLACEHOLDRESPONSE']._serialized_start=706
+  _globals['_PLACEHOLDRESPONSE']._serialized_end=860
+  _globals['_CAPTUREHOLDREQUEST']._serialized_start=863
+  _globals['_CAPTUREHOLDREQUEST']._serialized_end=1090
+  _globals['_CAPTUREHOLDRESPONSE']._serialized_start=1093
+  _globals['_CAPTUREHOLDRESPONSE']._serialized_end=1300
+  _globals['_VOIDHOLDREQUEST']._serialized_start=1302
+  _globals['_VOIDHOLDREQUEST']._serialized_end=1404
+  _globals['_VOIDHOLDRESPONSE']._serialized_start=1407
+  _globals['_VOIDHOLDRESPONSE']._serialized_end=1552
+  _globals['_GETHOLDREQUEST']._serialized_start=1554
+  _globals['_GETHOLDREQUEST']._serialized_end=1587
+  _globals['_GETHOLDRESPONSE']._serialized_start=1589
+  _globals['_GETHOLDRESPONSE']._serialized_end=1638
+  _globals['_LISTHOLDSREQUEST']._serialized_start=1640
+  _globals['_LISTHOLDSREQUEST']._serialized_end=1677
+  _globals['_LISTHOLDSRESPONSE']._serialized_start=1679
+  _globals['_LISTHOLDSRESPONSE']._serialized_end=1731
+  _globals['_HOLDSERVICE']._serialized_start=1875
+  _globals['_HOLDSERVICE']._serialized_end=2567
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,7 @@ class Hold(_message.Message):
     CAPTURED_POINTS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    SPENDER_ID_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """UUID."""
     member_id: _builtins.str
@@ -82,6 +83,10 @@ class Hold(_message.Message):
     """Points captured so far."""
     status: Global___HoldStatus.ValueType
     """Its state."""
+    spender_id: _builtins.str
+    """UUID of the member for whom the pool of a household is to pay; empty if none is. member_id is the
+    household's then.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When what is still reserved is released by itself."""
@@ -97,10 +102,11 @@ class Hold(_message.Message):
         captured_points: _builtins.int = ...,
         status: Global___HoldStatus.ValueType = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        spender_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured_points", b"captured_points", "expire_time", b"expire_time", "hold_id", b"hold_id", "member_id", b"member_id", "open_points", b"open_points", "point_type", b"point_type", "points", b"points", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured_points", b"captured_points", "expire_time", b"expire_time", "hold_id", b"hold_id", "member_id", b"member_id", "open_points", b"open_points", "point_type", b"point_type", "points", b"points", "spender_id", b"spender_id", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,6 +129,7 @@ class PlaceHoldRequest(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FROM_HOUSEHOLD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """1 to 64 visible ASCII characters, unique to this hold. Required."""
     member_id: _builtins.str
@@ -143,6 +150,8 @@ class PlaceHoldRequest(_message.Message):
     """Tells apart several holds for one order. At most 32 characters."""
     reason: _builtins.str
     """What for, in words; no personal data. At most 500 characters."""
+    from_household: _builtins.bool
+    """Whether points of the pool of the member's household are reserved."""
     @_builtins.property
     def identifier(self) -> _member_pb2.Identifier:
         """Any identifier of the member."""
@@ -161,10 +170,11 @@ class PlaceHoldRequest(_message.Message):
         channel: _builtins.str = ...,
         part: _builtins.str = ...,
         reason: _builtins.str = ...,
+        from_household: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identifier", b"identifier", "member", b"member", "member_id", b"member_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "identifier", b"identifier", "member", b"member", "member_id", b"member_id", "order_reference", b"order_reference", "part", b"part", "point_type", b"point_type", "points", b"points", "reason", b"reason", "request_id", b"request_id", "store", b"store", "time_limit_seconds", b"time_limit_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "from_household", b"from_household", "identifier", b"identifier", "member", b"member", "member_id", b"member_id", "order_reference", b"order_reference", "part", b"part", "point_type", b"point_type", "points", b"points", "reason", b"reason", "request_id", b"request_id", "store", b"store", "time_limit_seconds", b"time_limit_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_member: _TypeAlias = _typing.Literal["member_id", "identifier"]  # noqa: Y015
     _WhichOneofArgType_member: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015

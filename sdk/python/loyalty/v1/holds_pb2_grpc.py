@@ -85,7 +85,8 @@ class HoldServiceServicer:
     def PlaceHold(self, request, context):
         """PlaceHold reserves points of certain lots, the soonest to expire first.
 
-        FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing.
+        FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. With from_household
+        as for PointsService.Redeem.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,8 @@ class HoldServiceStub:
     PlaceHold: _grpc.UnaryUnaryMultiCallable[_holds_pb2.PlaceHoldRequest, _holds_pb2.PlaceHoldResponse]
     """PlaceHold reserves points of certain lots, the soonest to expire first.
 
-    FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing.
+    FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. With from_household
+    as for PointsService.Redeem.
     """
     CaptureHold: _grpc.UnaryUnaryMultiCallable[_holds_pb2.CaptureHoldRequest, _holds_pb2.CaptureHoldResponse]
     """CaptureHold spends what a hold reserves, or a part of it; the rest is released
@@ -83,7 +84,8 @@ class HoldServiceAsyncStub(HoldServiceStub):
     PlaceHold: _aio.UnaryUnaryMultiCallable[_holds_pb2.PlaceHoldRequest, _holds_pb2.PlaceHoldResponse]  # type: ignore[assignment]
     """PlaceHold reserves points of certain lots, the soonest to expire first.
 
-    FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing.
+    FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. With from_household
+    as for PointsService.Redeem.
     """
     CaptureHold: _aio.UnaryUnaryMultiCallable[_holds_pb2.CaptureHoldRequest, _holds_pb2.CaptureHoldResponse]  # type: ignore[assignment]
     """CaptureHold spends what a hold reserves, or a part of it; the rest is released
@@ -124,7 +126,8 @@ class HoldServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_holds_pb2.PlaceHoldResponse, _abc.Awaitable[_holds_pb2.PlaceHoldResponse]]:
         """PlaceHold reserves points of certain lots, the soonest to expire first.
 
-        FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing.
+        FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. With from_household
+        as for PointsService.Redeem.
         """
 
     @_abc_1.abstractmethod

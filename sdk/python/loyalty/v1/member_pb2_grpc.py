@@ -194,6 +194,7 @@ class MemberServiceServicer:
     def CloseMember(self, request, context):
         """CloseMember ends a membership for good. The ledger stays, the member can still be
         read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+        FAILED_PRECONDITION (MEMBER_IN_HOUSEHOLD) if the member sits in a household.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +212,8 @@ class MemberServiceServicer:
 
         There is no undoing it. Idempotent by request_id. FAILED_PRECONDITION:
         MEMBER_NOT_ACTIVE unless both are active, MEMBER_MERGED if one was merged before,
-        MEMBER_HAS_HOLDS while holds of the merged member are open.
+        MEMBER_HAS_HOLDS while holds of the merged member are open, MEMBER_IN_HOUSEHOLD while it
+        sits in a household.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -91,6 +91,7 @@ class MemberServiceStub:
     CloseMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.CloseMemberRequest, _member_pb2.CloseMemberResponse]
     """CloseMember ends a membership for good. The ledger stays, the member can still be
     read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+    FAILED_PRECONDITION (MEMBER_IN_HOUSEHOLD) if the member sits in a household.
     """
     MergeMembers: _grpc.UnaryUnaryMultiCallable[_member_pb2.MergeMembersRequest, _member_pb2.MergeMembersResponse]
     """MergeMembers makes one of two memberships of the same person. What the merged member
@@ -104,7 +105,8 @@ class MemberServiceStub:
 
     There is no undoing it. Idempotent by request_id. FAILED_PRECONDITION:
     MEMBER_NOT_ACTIVE unless both are active, MEMBER_MERGED if one was merged before,
-    MEMBER_HAS_HOLDS while holds of the merged member are open.
+    MEMBER_HAS_HOLDS while holds of the merged member are open, MEMBER_IN_HOUSEHOLD while it
+    sits in a household.
     """
     RecordConsent: _grpc.UnaryUnaryMultiCallable[_member_pb2.RecordConsentRequest, _member_pb2.RecordConsentResponse]
     """RecordConsent appends a decision of the member about a purpose. Idempotent by
@@ -176,6 +178,7 @@ class MemberServiceAsyncStub(MemberServiceStub):
     CloseMember: _aio.UnaryUnaryMultiCallable[_member_pb2.CloseMemberRequest, _member_pb2.CloseMemberResponse]  # type: ignore[assignment]
     """CloseMember ends a membership for good. The ledger stays, the member can still be
     read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+    FAILED_PRECONDITION (MEMBER_IN_HOUSEHOLD) if the member sits in a household.
     """
     MergeMembers: _aio.UnaryUnaryMultiCallable[_member_pb2.MergeMembersRequest, _member_pb2.MergeMembersResponse]  # type: ignore[assignment]
     """MergeMembers makes one of two memberships of the same person. What the merged member
@@ -189,7 +192,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
 
     There is no undoing it. Idempotent by request_id. FAILED_PRECONDITION:
     MEMBER_NOT_ACTIVE unless both are active, MEMBER_MERGED if one was merged before,
-    MEMBER_HAS_HOLDS while holds of the merged member are open.
+    MEMBER_HAS_HOLDS while holds of the merged member are open, MEMBER_IN_HOUSEHOLD while it
+    sits in a household.
     """
     RecordConsent: _aio.UnaryUnaryMultiCallable[_member_pb2.RecordConsentRequest, _member_pb2.RecordConsentResponse]  # type: ignore[assignment]
     """RecordConsent appends a decision of the member about a purpose. Idempotent by
@@ -312,6 +316,7 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_member_pb2.CloseMemberResponse, _abc.Awaitable[_member_pb2.CloseMemberResponse]]:
         """CloseMember ends a membership for good. The ledger stays, the member can still be
         read, and its identifiers stay taken until UpdateMember frees them. Idempotent.
+        FAILED_PRECONDITION (MEMBER_IN_HOUSEHOLD) if the member sits in a household.
         """
 
     @_abc_1.abstractmethod
@@ -331,7 +336,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
 
         There is no undoing it. Idempotent by request_id. FAILED_PRECONDITION:
         MEMBER_NOT_ACTIVE unless both are active, MEMBER_MERGED if one was merged before,
-        MEMBER_HAS_HOLDS while holds of the merged member are open.
+        MEMBER_HAS_HOLDS while holds of the merged member are open, MEMBER_IN_HOUSEHOLD while it
+        sits in a household.
         """
 
     @_abc_1.abstractmethod

@@ -304,6 +304,7 @@ class AccrueResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    SHARED_POINTS_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the purchase in the event log, also when it earned nothing."""
     member_id: _builtins.str
@@ -322,6 +323,8 @@ class AccrueResponse(_message.Message):
     """The main wallet's points that can't be spent yet, after this purchase; what was awarded may be among them."""
     consistency_token: _builtins.str
     """Send it back with a read of this member, which then never shows an older state. Opaque."""
+    shared_points: _builtins.int
+    """Of the points, those that went on to the pool of the member's household; pending ones too."""
     @_builtins.property
     def awards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Award]:
         """What was awarded, one entry a wallet; empty if no rule gave anything."""
@@ -339,10 +342,11 @@ class AccrueResponse(_message.Message):
         version: _builtins.int = ...,
         pending: _builtins.int = ...,
         consistency_token: _builtins.str = ...,
+        shared_points: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "shared_points", b"shared_points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -426,6 +430,7 @@ class SubmitEventResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    SHARED_POINTS_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the event in the event log."""
     member_id: _builtins.str
@@ -444,6 +449,8 @@ class SubmitEventResponse(_message.Message):
     """The main wallet's points that can't be spent yet, after this event; what was awarded may be among them."""
     consistency_token: _builtins.str
     """Send it back with a read of this member, which then never shows an older state. Opaque."""
+    shared_points: _builtins.int
+    """Of the points, those that went on to the pool of the member's household; pending ones too."""
     @_builtins.property
     def awards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Award]:
         """What was awarded, one entry a wallet."""
@@ -461,10 +468,11 @@ class SubmitEventResponse(_message.Message):
         version: _builtins.int = ...,
         pending: _builtins.int = ...,
         consistency_token: _builtins.str = ...,
+        shared_points: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "pending", b"pending", "points", b"points", "shared_points", b"shared_points", "tier", b"tier", "tier_raised", b"tier_raised", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,6 +496,7 @@ class RedeemRequest(_message.Message):
     BUSINESS_DATE_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FROM_HOUSEHOLD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """1 to 64 visible ASCII characters, unique to this redemption. Required."""
     member_id: _builtins.str
@@ -506,6 +515,8 @@ class RedeemRequest(_message.Message):
     """Tells apart several redemptions for one order. At most 32 characters."""
     reason: _builtins.str
     """What for, in words; no personal data. At most 500 characters."""
+    from_household: _builtins.bool
+    """Whether the pool of the member's household pays."""
     @_builtins.property
     def identifier(self) -> _member_pb2.Identifier:
         """Any identifier of the member."""
@@ -533,10 +544,11 @@ class RedeemRequest(_message.Message):
         business_date: _date_pb2.Date | None = ...,
         part: _builtins.str = ...,
         reason: _builtins.str = ...,
+        from_household: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "identifier", b"identifier", "member", b"member", "member_id", b"member_id", "occur_time", b"occur_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "channel", b"channel", "identifier", b"identifier", "member", b"member", "member_id", b"member_id", "occur_time", b"occur_time", "order_reference", b"order_reference", "part", b"part", "point_type", b"point_type", "points", b"points", "reason", b"reason", "request_id", b"request_id", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "channel", b"channel", "from_household", b"from_household", "identifier", b"identifier", "member", b"member", "member_id", b"member_id", "occur_time", b"occur_time", "order_reference", b"order_reference", "part", b"part", "point_type", b"point_type", "points", b"points", "reason", b"reason", "request_id", b"request_id", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_member: _TypeAlias = _typing.Literal["member_id", "identifier"]  # noqa: Y015
     _WhichOneofArgType_member: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
@@ -559,10 +571,11 @@ class RedeemResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    SPENDER_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID of the redemption in the event log."""
     member_id: _builtins.str
-    """UUID of the member."""
+    """UUID of the member; of the household, if its pool paid."""
     transaction_id: _builtins.str
     """The ledger row."""
     point_type: _builtins.str
@@ -575,6 +588,8 @@ class RedeemResponse(_message.Message):
     """The member's version afterwards."""
     consistency_token: _builtins.str
     """Send it back with a read of this member, which then never shows an older state. Opaque."""
+    spender_id: _builtins.str
+    """UUID of the member for whom the pool of a household paid; empty if none did."""
     @_builtins.property
     def value(self) -> _money_pb2.Money:
         """What the points are worth, if a rule of type redeem says so."""
@@ -591,10 +606,11 @@ class RedeemResponse(_message.Message):
         balance: _builtins.int = ...,
         version: _builtins.int = ...,
         consistency_token: _builtins.str = ...,
+        spender_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "transaction_id", b"transaction_id", "value", b"value", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "consistency_token", b"consistency_token", "event_id", b"event_id", "member_id", b"member_id", "point_type", b"point_type", "points", b"points", "spender_id", b"spender_id", "transaction_id", b"transaction_id", "value", b"value", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

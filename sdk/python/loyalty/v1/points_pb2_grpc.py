@@ -150,6 +150,10 @@ class PointsServiceServicer:
         Members redeem for themselves, by their member_id, now and in no store: they leave
         store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
         program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
+
+        With from_household the pool of the member's household pays: NOT_FOUND
+        (HOUSEHOLD_NOT_FOUND) if the member sits in none, PERMISSION_DENIED
+        (SPENDING_NOT_ALLOWED) if the seat says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,6 +63,10 @@ class PointsServiceStub:
     Members redeem for themselves, by their member_id, now and in no store: they leave
     store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
     program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
+
+    With from_household the pool of the member's household pays: NOT_FOUND
+    (HOUSEHOLD_NOT_FOUND) if the member sits in none, PERMISSION_DENIED
+    (SPENDING_NOT_ALLOWED) if the seat says so.
     """
     ReturnPurchase: _grpc.UnaryUnaryMultiCallable[_movements_pb2.ReturnPurchaseRequest, _movements_pb2.ReturnPurchaseResponse]
     """ReturnPurchase takes back what returned goods had earned: by lines and quantities,
@@ -162,6 +166,10 @@ class PointsServiceAsyncStub(PointsServiceStub):
     Members redeem for themselves, by their member_id, now and in no store: they leave
     store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
     program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
+
+    With from_household the pool of the member's household pays: NOT_FOUND
+    (HOUSEHOLD_NOT_FOUND) if the member sits in none, PERMISSION_DENIED
+    (SPENDING_NOT_ALLOWED) if the seat says so.
     """
     ReturnPurchase: _aio.UnaryUnaryMultiCallable[_movements_pb2.ReturnPurchaseRequest, _movements_pb2.ReturnPurchaseResponse]  # type: ignore[assignment]
     """ReturnPurchase takes back what returned goods had earned: by lines and quantities,
@@ -276,6 +284,10 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         Members redeem for themselves, by their member_id, now and in no store: they leave
         store, occur_time and business_date empty (PERMISSION_DENIED otherwise). Above the
         program's limit they need a recent, stronger login (STEP_UP_REQUIRED).
+
+        With from_household the pool of the member's household pays: NOT_FOUND
+        (HOUSEHOLD_NOT_FOUND) if the member sits in none, PERMISSION_DENIED
+        (SPENDING_NOT_ALLOWED) if the seat says so.
         """
 
     @_abc_1.abstractmethod

@@ -24,6 +24,8 @@ SCOPES = {
     "points.read",
     "reports.read",
     "templates.read",
+    "households.read",
+    "households.write",
     "x.y",
 }
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -87,7 +89,7 @@ async def test_a_key_can_be_found_by_scanners_and_its_secret_is_not_kept(
 async def test_each_kind_gets_the_scopes_it_works_with(database: Database, program: Program) -> None:
     terminal = await create(database, program, CallerKind.TERMINAL)
     sells = {"points.accrue", "points.redeem", "points.return"}
-    assert terminal == {"members.read", "members.write", "points.read", *sells}
+    assert terminal == {"members.read", "members.write", "points.read", "households.read", *sells}
     assert await create(database, program, CallerKind.SERVICE) == SCOPES
     staff = await create(database, program, CallerKind.STAFF, declared_scopes={*SCOPES, "rules.read"})
     assert staff == {
@@ -98,6 +100,8 @@ async def test_each_kind_gets_the_scopes_it_works_with(database: Database, progr
         "reports.read",
         "rules.read",
         "templates.read",
+        "households.read",
+        "households.write",
     }
 
 

@@ -20,6 +20,7 @@ from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
 
 ACTIVATION, RELEASE, EXPIRY = "ACTIVATION", "HOLD_EXPIRY", "EXPIRY"
+TIER_REVIEW = "TIER_REVIEW"
 NOBODY = UUID(int=0)
 CLOCK = "system:clock"
 
@@ -59,6 +60,23 @@ def caught_up(books: Books, terms: Terms) -> Effects:
     for member_id, member in books.members.items():
         if anything_due(member, terms.now):
             catch_up(draft, draft.of(member_id))
+    return _effects(draft)
+
+
+def reviewed(books: Books, terms: Terms) -> Effects:
+    """Those members in ``books`` whose tier isn't the one that their lifetime reaches, in that one.
+
+    Every movement sees to its members' tiers, so this is for who hasn't moved since the terms changed.
+    """
+    program = terms.program
+    draft = Draft(books, terms, _cause(terms, TIER_REVIEW, terms.now))
+    for member_id, member in books.members.items():
+        if member.facts.tier != program.tier_at(member.facts.lifetime).name:
+            catch_up(draft, draft.of(member_id))
+    return _effects(draft)
+
+
+def _effects(draft: Draft) -> Effects:
     return Effects(
         members=draft.finish(),
         movements=tuple(draft.movements),

@@ -106,6 +106,15 @@ class ConsentRecorded(Event):
         return {"purpose": self.purpose, "granted": self.granted}
 
 
+class MemberBirthday(Event):
+    """It is the member's birthday on the program's calendar: occurred at its midnight.
+
+    Only of members who agreed to be written to, since the day tells when they were born.
+    """
+
+    event_type = "member.birthday"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierChanged(Event):
     """A member reached another tier by lifetime points."""

@@ -16,9 +16,9 @@ from uuid import UUID
 import structlog
 
 from server.domain.books import Books, Effects, Terms
-from server.domain.due import caught_up
+from server.domain.due import caught_up, reviewed
 from server.domain.errors import Unavailable
-from server.domain.events import PointsExpiring
+from server.domain.events import PointsExpiring, TierChanged
 from server.domain.program import Program
 from server.domain.warnings import Window, spans, warnings, windows
 from server.operations.collisions import repeated
@@ -36,7 +36,7 @@ from telemetry.metrics import Metrics
 # decided: 0.4 ms a member. Larger ones are hardly faster.
 BATCH_SIZE = 25
 PAGE_SIZE = 5000
-WARNED = "warned"
+WARNED, TIER = "warned", "tier"
 
 log = structlog.get_logger()
 
@@ -49,6 +49,7 @@ class Busy(Exception):  # noqa: N818 - that is an answer, not a fault
 class Done:
     """What runs did, or would do. By wallet and movement the points and the members that it concerned.
 
+    Members who came into another tier are counted under its name and ``tier``.
     ``seen``: so many members were looked at. ``failed``: those that could not be done.
     """
 
@@ -139,6 +140,24 @@ class Runs:
             async with self._database.connection() as connection:
                 await due.set_warned_on(connection, program_id, today)
 
+    async def review(self, program_id: UUID) -> AsyncGenerator[Done, None]:
+        """Put members into the tier that their lifetime reaches by now; yields what each batch did.
+
+        Raises Busy, and Unavailable if the database goes away.
+        """
+        async with self._database.connection() as connection:
+            program = (await self._programs.current(connection, program_id)).program
+
+        async def work(members: Sequence[UUID]) -> Done:
+            return await self._review(program_id, members)
+
+        place: UUID | None = UUID(int=0)
+        while place is not None:
+            async with self._database.connection() as connection:
+                place, members = await due.misplaced(connection, program, place, PAGE_SIZE)
+            for first in range(0, len(members), self._batch_size):
+                yield await self._surely(members[first : first + self._batch_size], work)
+
     async def _to_warn(self, program: Program, wanted: Sequence[Window]) -> AsyncIterator[list[UUID]]:
         """Batches of members who have something to be told."""
         page: due.Page | None = due.FIRST_PAGE
@@ -175,6 +194,17 @@ class Runs:
             self._watch.committed([(program_id, effects)], self._programs)
             if self._hints is not None:
                 self._hints.committed([(program_id, effects)])
+        return _moved(len(members), effects)
+
+    @repeated
+    async def _review(self, program_id: UUID, members: Sequence[UUID]) -> Done:
+        async with self._holding(program_id, members) as connection:
+            books, terms = await self._load(connection, program_id, members)
+            effects = reviewed(books, terms)
+            if effects.members and not self._dry_run:
+                await write(connection, *ledger.save([(program_id, effects)]), events.append(effects.events))
+        if not self._dry_run:
+            self._watch.committed([(program_id, effects)], self._programs)
         return _moved(len(members), effects)
 
     @repeated
@@ -243,6 +273,9 @@ def _moved(seen: int, effects: Effects) -> Done:
         key = (row.point_type, MOVEMENTS[row.kind])
         points[key] += row.points
         members[key].add(row.member_id)
+    for event in effects.events:
+        if isinstance(event, TierChanged):
+            members[event.after, TIER].add(event.member_id)
     return Done(seen, points, Counter({key: len(found) for key, found in members.items()}))
 
 

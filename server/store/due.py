@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from server.domain.events import PointsExpiring
+from server.domain.program import Program
 from server.domain.warnings import Warned
 from server.store.database import Connection
 from server.store.ledger import EXPIRES, MemberOf
@@ -117,6 +118,38 @@ async def to_warn(
     assert row is not None
     member_id, point_type, members = row
     return (None if member_id is None else Page(member_id, point_type)), members
+
+
+async def misplaced(
+    connection: Connection, program: Program, after: UUID, limit: int
+) -> tuple[UUID | None, list[UUID]]:
+    """Who of the next ``limit`` members isn't in the tier that their lifetime reaches; and where these end.
+
+    None if there are no more.
+    """
+    row = await connection.fetchrow(
+        """WITH page AS MATERIALIZED (
+                SELECT member_id, status, tier, inherited FROM member
+                 WHERE program_id = $1 AND member_id > $2 ORDER BY member_id LIMIT $3)
+            SELECT (SELECT member_id FROM page ORDER BY member_id DESC LIMIT 1),
+                   ARRAY(SELECT member_id FROM page
+                           LEFT JOIN wallet w ON w.program_id = $1 AND w.member_id = page.member_id
+                                             AND w.point_type = $4
+                          WHERE status IN ('active', 'suspended')
+                            AND tier <> (SELECT reached FROM unnest($5::text[], $6::bigint[])
+                                                             AS t(reached, from_points)
+                                          WHERE from_points <= inherited + coalesce(w.lifetime, 0)
+                                             OR from_points = 0
+                                          ORDER BY from_points DESC LIMIT 1))""",
+        program.program_id,
+        after,
+        limit,
+        program.main_point_type,
+        [tier.name for tier in program.tiers],
+        [tier.from_points for tier in program.tiers],
+    )
+    assert row is not None
+    return row[0], row[1]
 
 
 def told(members: Collection[MemberOf], today: date) -> Question[dict[MemberOf, set[Warned]]]:

@@ -12,6 +12,7 @@ COMMANDS = {
     "worker": "laurel.commands.worker:worker",
     "gateway": "laurel.commands.gateway:gateway",
     "migrate": "laurel.commands.migrate:migrate",
+    "schedules": "laurel.commands.schedules:schedules",
     "doctor": "laurel.commands.doctor:doctor",
     "programs": "laurel.commands.programs:programs",
     "keys": "laurel.commands.keys:keys",

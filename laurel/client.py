@@ -24,6 +24,7 @@ from loyalty.v1 import (
     reports_pb2_grpc,
     reviews_pb2_grpc,
     rules_pb2_grpc,
+    schedules_pb2_grpc,
     webhooks_pb2_grpc,
 )
 
@@ -97,6 +98,7 @@ class Client:
         self.reviews = reviews_pb2_grpc.ReviewServiceStub(channel)
         self.notifications = notifications_pb2_grpc.NotificationServiceStub(channel)
         self.households = households_pb2_grpc.HouseholdServiceStub(channel)
+        self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._seconds = seconds
 

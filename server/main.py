@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -26,7 +25,6 @@ from server.issuers import IssuersError
 from server.operations.adjustments import Adjustments
 from server.operations.audit import Audit
 from server.operations.callers import Callers
-from server.operations.checkpoints import keep_taking
 from server.operations.committer import Committer
 from server.operations.credentials import Credentials
 from server.operations.dead_letters import DeadLetters
@@ -42,12 +40,11 @@ from server.operations.programs import Programs
 from server.operations.reports import Reports
 from server.operations.reviews import Reviews
 from server.operations.rules import Rules
-from server.operations.runs import Runs
-from server.operations.schedule import attend
+from server.operations.schedules import Lateness, Schedules
 from server.operations.templates import Templates
 from server.operations.tokens import Tokens
 from server.operations.wakeups import WakeUps
-from server.operations.watch import Commits, Lag
+from server.operations.watch import Commits
 from server.operations.webhooks import Webhooks
 from server.readiness import Readiness
 from server.rpc import reflection
@@ -66,6 +63,7 @@ from server.rpc.points import PointsService
 from server.rpc.reports import ReportService
 from server.rpc.reviews import ReviewService
 from server.rpc.rules import RulesService
+from server.rpc.schedules import ScheduleService
 from server.rpc.streams import Streams
 from server.rpc.updates import Places
 from server.rpc.versions import Versions
@@ -73,7 +71,6 @@ from server.rpc.watch import Calls, EntriesTold
 from server.rpc.webhooks import WebhookService
 from server.secrets import Secrets, SecretsError
 from server.settings import Settings
-from server.store.checkpoint_file import CheckpointWriter
 from server.store.database import Database
 from server.store.limits import LimitStore
 from server.store.sealing import Sealer
@@ -132,6 +129,7 @@ def build_services(
         dead_letter_service,
         notification_service,
         household_service,
+        schedule_service,
     ) = SERVICES
     pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
@@ -153,6 +151,7 @@ def build_services(
             Templates(database, now), Messages(database, sealer, now), pages
         ),
         household_service: HouseholdService(households, points, pages, versions, now),
+        schedule_service: ScheduleService(Schedules(database), now),
     }
 
 
@@ -228,6 +227,7 @@ class Server:
         database = await _open_database(settings)
         opened.push_async_callback(_close_database, database)
         redis = await self._open_redis(opened)
+        opened.push_async_callback(Lateness(self.telemetry, database, now).close)
         opened.push_async_callback(RedisState(self.telemetry, redis).close)
         hints = Hints(redis)
         opened.push_async_callback(hints.close)
@@ -249,16 +249,9 @@ class Server:
             hints=hints,
         )
         opened.push_async_callback(committer.close)
-        if settings.due_seconds:
-            runs = Runs(
-                database, programs, keys.ledger, now, new_id, watch=commits, hints=hints, patient=False
-            )
-            attending = attend(runs, database, Lag(metrics, now), settings.due_seconds)
-            opened.push_async_callback(_cancel, asyncio.create_task(attending))
         opened.push_async_callback(_cancel, asyncio.create_task(follow(redis, database, programs)))
         live = Live(database, programs, redis, now)
         opened.push_async_callback(live.close)
-        self._take_checkpoints(opened, database, keys)
         credentials = Credentials(database, now, settings.credential_cache_seconds)
         opened.push_async_callback(credentials.close)
         limits = Limits(
@@ -311,20 +304,6 @@ class Server:
         database.committed = wake_ups.ring
         opened.push_async_callback(_cancel, asyncio.create_task(wake_ups.run()))
         telemetry.refreshers.append(Behind(telemetry.metrics, database).look)
-
-    def _take_checkpoints(self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets) -> None:
-        """Write down the ends of chains while this runs, if there is a file for it. Raises StartError."""
-        settings = self._settings
-        if not settings.checkpoint_file:
-            return
-        if keys.checkpoint is None:
-            raise StartError(
-                f"LAUREL_CHECKPOINT_FILE is set, and {settings.secrets_file} has no key to sign with; "
-                "`laurel checkpoint key --new` adds one"
-            )
-        file = CheckpointWriter(Path(settings.checkpoint_file), keys.checkpoint)
-        taking = keep_taking(database, file, now, new_id, settings.checkpoint_seconds)
-        opened.push_async_callback(_cancel, asyncio.create_task(taking))
 
     def _open_tokens(
         self, opened: contextlib.AsyncExitStack, database: Database, keys: Secrets

@@ -40,9 +40,6 @@ class Settings(BaseSettings):
         default=128, ge=1, le=1024, description="most commands in one database transaction"
     )
     queue_size: int = Field(default=4096, ge=1, description="most commands waiting; more are refused at once")
-    due_seconds: float = Field(
-        default=60.0, ge=0, description="how often to do what has fallen due, as expiries; 0 for never"
-    )
     default_deadline_seconds: float = Field(default=10.0, gt=0, description="for calls that set no deadline")
     max_deadline_seconds: float = Field(default=60.0, gt=0, description="longer deadlines are cut to this")
     max_message_bytes: int = Field(
@@ -87,12 +84,6 @@ class Settings(BaseSettings):
     tls_key_file: str = Field(default="", description="PEM of the certificate's private key")
     tls_client_ca_file: str = Field(
         default="", description="PEM of the authority whose certificates clients must show; none if empty"
-    )
-    checkpoint_file: str = Field(
-        default="", description="checkpoints of the ledger are appended there; none are taken if empty"
-    )
-    checkpoint_seconds: float = Field(
-        default=60.0, ge=1, description="how often, by one of the processes that share the database"
     )
     webhook_loopback: bool = Field(
         default=False, description="whether webhooks may be on this machine, by http too; for development"

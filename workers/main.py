@@ -14,10 +14,14 @@ from uuid import uuid4
 
 import asyncpg
 import structlog
+from redis.asyncio import Redis
 
 from server import heap, logs, secrets
 from server.ids import new_id
-from server.secrets import SecretsError
+from server.operations.hints import Hints
+from server.operations.schedules import Lateness
+from server.operations.watch import Commits
+from server.secrets import Secrets, SecretsError
 from server.store.database import Database
 from server.store.sealing import Sealer
 from telemetry.listener import Listener
@@ -27,12 +31,17 @@ from workers.deliveries import Deliveries, Pace
 from workers.jobs import Jobs
 from workers.means import Channel, Means
 from workers.relay import Relay
+from workers.scheduler import Scheduler
+from workers.schedules import open_schedules
 from workers.settings import WorkerSettings
 from workers.subscriptions import SUBSCRIPTIONS, Subscription
 from workers.watch import Watch
 
 SERVICE = "laurel-worker"
 CLOSE_SECONDS = 5.0
+REDIS_SECONDS = 0.5
+# What is done by the clock is gone on with by another worker, so a stop needn't wait for its end.
+HAND_OVER_SECONDS = 2.0
 
 log = structlog.get_logger()
 
@@ -91,10 +100,11 @@ class Process:
         opened.push_async_callback(telemetry.close)
         database = await _open_database(settings)
         opened.push_async_callback(_close_database, database)
+        holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         relay = Relay(
             database,
             self._subscriptions,
-            f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+            holder,
             new_id,
             Watch(telemetry.metrics),
             settings.worker_lease_seconds,
@@ -111,6 +121,7 @@ class Process:
         delivering = asyncio.create_task(deliveries.run())
         opened.push_async_callback(_cancel, delivering)
         self._begin(opened, relay.run(), relay.stop(settings.worker_drain_seconds))
+        self._open_schedules(opened, database, keys, telemetry, holder)
         jobs = Jobs(settings.redis_url.get_secret_value(), relay, settings.worker_drain_seconds)
         self._begin(opened, jobs.run(), jobs.stop())
         await self._open_ops(opened, telemetry, database, relay)
@@ -136,6 +147,30 @@ class Process:
         fault = None if task.cancelled() else task.exception()
         log.error("worker_broken", **({} if fault is None else logs.describe(fault)))
         self.broken.set()
+
+    def _open_schedules(
+        self,
+        opened: contextlib.AsyncExitStack,
+        database: Database,
+        keys: Secrets,
+        telemetry: Telemetry,
+        holder: str,
+    ) -> None:
+        """Do what is done by the clock. Raises StartError."""
+        settings = self._settings
+        url = settings.redis_url.get_secret_value()
+        redis = Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
+        opened.push_async_callback(redis.aclose)
+        hints = Hints(redis)
+        opened.push_async_callback(hints.close)
+        try:
+            wanted = open_schedules(settings, keys, database, hints, Commits(telemetry.metrics), now)
+        except SecretsError as error:
+            raise StartError(str(error)) from None
+        scheduler = Scheduler(database, wanted, now, holder, telemetry.metrics, settings.worker_lease_seconds)
+        opened.push_async_callback(Lateness(telemetry, database, now).close)
+        patience = min(HAND_OVER_SECONDS, settings.worker_drain_seconds)
+        self._begin(opened, scheduler.run(), scheduler.stop(patience))
 
     async def _open_ops(
         self, opened: contextlib.AsyncExitStack, telemetry: Telemetry, database: Database, relay: Relay

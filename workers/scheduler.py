@@ -26,6 +26,7 @@ from server.store.checkpoint_file import CheckpointError
 from server.store.database import Database
 from server.store.schedules import Turn, Wanted
 from telemetry.metrics import Metrics
+from workers.faults import told
 
 SWEEP_SECONDS = 1.0
 # How often new programs are looked for.
@@ -202,7 +203,7 @@ class Scheduler:
     async def _failed(self, turn: Turn, fault: Exception) -> None:
         self._tell(turn, "failed", **logs.describe(fault))
         async with self._database.connection() as connection:
-            await store.failed(connection, turn, told(fault), again_at(self._clock(), turn.attempts))
+            await store.failed(connection, turn, why(fault), again_at(self._clock(), turn.attempts))
 
     async def _give_back(self, turn: Turn) -> None:
         self._tell(turn, "given_back")
@@ -216,13 +217,6 @@ class Scheduler:
         tell(f"schedule_{outcome}", schedule=turn.name, program_id=str(turn.program_id), **more)
 
 
-def told(fault: Exception) -> str:
-    """What kind of fault it is, without anything that it may quote."""
-    name = type(fault).__qualname__
-    if isinstance(fault, CheckpointError):
-        return str(fault)
-    if isinstance(fault, Refused):
-        return f"{name} {fault.reason}"
-    if isinstance(fault, asyncpg.PostgresError) and fault.sqlstate:
-        return f"{name} {fault.sqlstate}"
-    return name
+def why(fault: Exception) -> str:
+    """Why a run failed, without anything personal; what is wrong with the file of checkpoints in words."""
+    return str(fault) if isinstance(fault, CheckpointError) else told(fault)

@@ -5,22 +5,29 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
+from pathlib import Path
 
 from server.domain.schedules import DAY
+from server.ids import new_id
 from server.operations.birthdays import Birthdays
 from server.operations.checkpoints import take
+from server.operations.hints import Hints
+from server.operations.programs import Programs
 from server.operations.runs import Done, Runs
+from server.operations.watch import Commits
+from server.secrets import Secrets, SecretsError
 from server.store.checkpoint_file import CheckpointWriter
 from server.store.database import Database
 from server.store.schedules import Turn
+from server.store.sealing import Sealer
 from workers.scheduler import OFF, Schedule
+from workers.settings import WorkerSettings
 
 NOTHING = "nothing to do"
 
 
 @dataclass(frozen=True, slots=True)
-class Jobs:
+class Chores:
     """What is done, with what it takes. ``checkpoints`` is None where nobody wants them."""
 
     database: Database
@@ -28,7 +35,6 @@ class Jobs:
     birthdays: Birthdays
     checkpoints: CheckpointWriter | None
     clock: Callable[[], datetime]
-    new_id: Callable[[], UUID]
 
     async def due(self, turn: Turn) -> str:
         """Activate, release and expire what has fallen due, in the order of its moments."""
@@ -53,7 +59,7 @@ class Jobs:
     async def checkpoint(self, turn: Turn) -> str:
         """Write down where the chains end. Raises CheckpointError, and OSError if it can't be written."""
         assert self.checkpoints is not None
-        taken = await take(self.database, self.checkpoints, self.clock, self.new_id)
+        taken = await take(self.database, self.checkpoints, self.clock, new_id)
         if taken.busy:
             return "somebody took one by hand"
         if taken.last is None or not taken.heads:
@@ -61,17 +67,44 @@ class Jobs:
         return f"number {taken.last.checkpoint.number}, {taken.heads:,} wallets"
 
 
-def schedules(jobs: Jobs, due_seconds: float, checkpoint_seconds: float) -> Mapping[str, Schedule]:
+def open_schedules(
+    settings: WorkerSettings,
+    keys: Secrets,
+    database: Database,
+    hints: Hints,
+    commits: Commits,
+    clock: Callable[[], datetime],
+) -> Mapping[str, Schedule]:
+    """What a worker with these settings does by the clock. Raises SecretsError."""
+    programs, file = Programs(), None
+    if settings.checkpoint_file:
+        if keys.checkpoint is None:
+            raise SecretsError(
+                f"LAUREL_CHECKPOINT_FILE is set, and {settings.secrets_file} has no key to sign with; "
+                "`laurel checkpoint key --new` adds one"
+            )
+        file = CheckpointWriter(Path(settings.checkpoint_file), keys.checkpoint)
+    chores = Chores(
+        database,
+        Runs(database, programs, keys.ledger, clock, new_id, watch=commits, hints=hints),
+        Birthdays(database, Sealer(keys), programs, clock, new_id),
+        file,
+        clock,
+    )
+    return schedules(chores, settings.due_seconds, settings.checkpoint_seconds)
+
+
+def schedules(chores: Chores, due_seconds: float, checkpoint_seconds: float) -> Mapping[str, Schedule]:
     """Everything that is done by the clock, by the name that it is shown and remembered by."""
     due = timedelta(seconds=due_seconds)
     return {
-        "due": Schedule(due, jobs.due),
-        "warnings": Schedule(DAY if due else OFF, jobs.warnings),
-        "birthday": Schedule(DAY, jobs.birthday),
-        "tiers": Schedule(DAY, jobs.tiers),
+        "due": Schedule(due, chores.due),
+        "warnings": Schedule(DAY if due else OFF, chores.warnings),
+        "birthday": Schedule(DAY, chores.birthday),
+        "tiers": Schedule(DAY, chores.tiers),
         "checkpoint": Schedule(
-            timedelta(seconds=checkpoint_seconds) if jobs.checkpoints else OFF,
-            jobs.checkpoint,
+            timedelta(seconds=checkpoint_seconds) if chores.checkpoints else OFF,
+            chores.checkpoint,
             of_program=False,
         ),
     }

@@ -16,6 +16,15 @@ class WorkerSettings(BaseSettings):
     )
     redis_url: SecretStr = Field(description="Redis 6.2 or newer, as redis://host:port/0 or unix:///path")
     secrets_file: Path = Field(description="JSON with the ledger, master, blind-index and page-token keys")
+    due_seconds: float = Field(
+        default=60.0, ge=0, description="how often to do what has fallen due, as expiries; 0 for never"
+    )
+    checkpoint_file: str = Field(
+        default="", description="checkpoints of the ledger are appended there; none are taken if empty"
+    )
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=1, description="how often, by one of the workers that share the database"
+    )
     worker_database_connections: int = Field(
         default=6, ge=2, le=100, description="connections per worker process"
     )

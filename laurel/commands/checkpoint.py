@@ -23,7 +23,7 @@ from server.store.database import Database
 def checkpoint() -> None:
     """Checkpoints: the ends of all chains, signed, in a file outside the database.
 
-    A server takes one every LAUREL_CHECKPOINT_SECONDS if LAUREL_CHECKPOINT_FILE names a file,
+    A worker takes one every LAUREL_CHECKPOINT_SECONDS if LAUREL_CHECKPOINT_FILE names a file,
     and `laurel verify` compares the ledger with it. Keep the file, or a copy, where the
     database's owner can't change it.
     """

@@ -4,7 +4,7 @@ import asyncio
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,14 +20,18 @@ import migrations
 from laurel import channels, probes
 from laurel.client import address, data_folder, stack
 from laurel.issuer.stack import TRUST
-from laurel.output import show_json, show_table
+from laurel.output import moment, show_json, show_table
 from laurel.stack.servers import is_serving
 from server import issuers, secrets
 from server.domain.errors import Refused
+from server.domain.schedules import PATIENCE, Outcome
+from server.domain.schedules import Standing as ScheduleStanding
+from server.operations.schedules import CHECKPOINT
 from server.operations.signing_keys import SigningKeys, Unusable
 from server.rpc.access import declared_scopes
 from server.settings import Settings
 from server.store import dead_letters, subscriptions
+from server.store import schedules as schedule_store
 from server.store.database import Database
 from server.store.subscriptions import Standing
 from server.tls import TlsError
@@ -190,6 +194,58 @@ def _database() -> Iterator[Finding]:
         yield Finding("clock", OK, skew)
 
 
+def _schedules() -> Iterator[Finding]:
+    """Whether what is done by the clock is done: that takes a worker."""
+    url = _setting("LAUREL_DATABASE_URL", "database_url")
+    try:
+        found = asyncio.run(_scheduled(url)) if url else []
+    except (Refused, OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return  # of the database another check tells
+    if not found:
+        yield Finding("schedules", WARN, "no worker has ever run", "start `laurel up`, or `laurel worker`")
+        return
+    now = datetime.now(UTC)
+    late = {_named(standing): standing.late(now) for standing in found if standing.late(now)}
+    failed = [standing for standing in found if standing.outcome is Outcome.FAILED]
+    for standing in failed:
+        told = f"{_named(standing)} failed, attempt {standing.attempts}: {standing.error}"
+        yield Finding("schedules", WARN, told, f"it is tried again at {moment(standing.next_at)}")
+    if late:
+        most = max(late, key=lambda name: late[name])
+        told = f"{len(late)} of {len(found)} late, {most} by {late[most].total_seconds():,.0f} s"
+        yield Finding("schedules", WARN, told, "does a worker run? `laurel worker`, or see its log")
+    elif not failed:
+        yield Finding("schedules", OK, f"{len(found)} on time")
+    yield from _checkpoint(found, now)
+
+
+async def _scheduled(url: str) -> list[ScheduleStanding]:
+    database = await Database.open(url, connections=1)
+    try:
+        async with database.connection() as connection:
+            return await schedule_store.standings(connection)
+    finally:
+        await database.close()
+
+
+def _checkpoint(found: Sequence[ScheduleStanding], now: datetime) -> Iterator[Finding]:
+    standing = next((standing for standing in found if standing.name == CHECKPOINT), None)
+    if standing is None:
+        remedy = "name a file with LAUREL_CHECKPOINT_FILE where workers run"
+        yield Finding("checkpoints", WARN, "none are taken: a cut-off end would not be noticed", remedy)
+    elif standing.done_period is None:
+        yield Finding("checkpoints", WARN, "none was taken yet", "see the worker's log if that stays so")
+    else:
+        age = now - standing.done_period
+        state = OK if age <= PATIENCE + standing.every else WARN
+        remedy = "" if state == OK else "what is newer could vanish unseen; see the worker's log"
+        yield Finding("checkpoints", state, f"the last one {age.total_seconds():,.0f} s ago", remedy)
+
+
+def _named(standing: ScheduleStanding) -> str:
+    return f"{standing.name} of {standing.program}" if standing.program else standing.name
+
+
 def _redis() -> Iterator[Finding]:
     url = _setting("LAUREL_REDIS_URL", "redis_url")
     if not url:
@@ -306,6 +362,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _local_stack,
     _files,
     _database,
+    _schedules,
     _redis,
     _server,
     _readiness,

@@ -1,4 +1,4 @@
-"""`laurel run`: what servers do by the clock, done now."""
+"""`laurel run`: what workers do by the clock, done now."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -27,7 +27,7 @@ BATCH_SIZE = 100
 
 @click.group()
 def run() -> None:
-    """Runs: what servers do by the clock, done now."""
+    """Runs: what workers do by the clock, done now."""
 
 
 @run.command()
@@ -43,7 +43,7 @@ def run() -> None:
 def due(program: str | None, dry_run: bool, batch_size: int) -> None:
     """Activate, release and expire what has fallen due, and warn of points that will expire.
 
-    Servers do so by themselves every LAUREL_DUE_SECONDS; where that is 0, call this from cron. What
+    Workers do so by themselves every LAUREL_DUE_SECONDS; where that is 0, call this from cron. What
     members may spend doesn't depend on it. It may be ended at any time, and run beside servers and
     beside itself: the next run does what is left, and nothing happens twice. Exit code 1 if it
     failed with some member; the log names these.

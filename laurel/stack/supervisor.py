@@ -238,7 +238,7 @@ class Stack:
             step.note = f"{len(applied)} applied" if applied else "nothing to do"
 
     def _start_workers(self) -> None:
-        environment = {**os.environ, **self._places()}
+        environment = {**os.environ, **self._places(), "LAUREL_CHECKPOINT_FILE": self.checkpoint_file}
         self._undo.callback(self._stopping("workers", lambda: _stop(self._workers)))
         self._undo.callback(self.folder.runtime.unlink, missing_ok=True)
         for number in range(1, self._options.workers + 1):
@@ -281,7 +281,6 @@ class Stack:
             "LAUREL_HTTP_HOST": self._options.http_host,
             "LAUREL_HTTP_PORT": str(http_port),
             "LAUREL_DRAIN_SECONDS": str(self._options.drain_seconds),
-            "LAUREL_CHECKPOINT_FILE": self.checkpoint_file,
             **self._prepare_issuer(http_port),
         }
         count = self._options.servers

@@ -6,28 +6,21 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-import asyncpg
-import structlog
-
 from server.domain.checkpoints import Head, Line, Position
-from server.domain.errors import Refused
 from server.store import checkpoints as store
 from server.store.checkpoint_file import AWAY, CheckpointError, CheckpointWriter
 from server.store.database import UNHURRIED, Connection, Database
-
-log = structlog.get_logger()
 
 
 class Taken(NamedTuple):
     """What came of it. ``last`` is the file's last line, None of an empty one; ``heads`` were written.
 
-    ``busy``: somebody else is taking one. ``due_in``: seconds until the next one.
+    ``busy``: somebody else is taking one.
     """
 
     last: Line | None = None
     heads: int = 0
     busy: bool = False
-    due_in: float = 0.0
 
 
 async def take(
@@ -35,24 +28,19 @@ async def take(
     file: CheckpointWriter,
     clock: Callable[[], datetime],
     new_id: Callable[[], UUID],
-    spacing: float = 0.0,
 ) -> Taken:
     """Write down the end of every chain that changed since the last time; nothing if none did.
 
-    Not sooner than ``spacing`` seconds after the file's last line, so that processes which
-    share a file write no more than one. Raises CheckpointError if the file isn't the one
-    that was written, OSError if it can't be, Unavailable without the database.
+    Raises CheckpointError if the file isn't the one that was written, OSError if it can't be,
+    Unavailable without the database.
     """
     async with database.transaction(UNHURRIED) as connection:
         if not await store.hold(connection):
-            return Taken(busy=True, due_in=spacing)
+            return Taken(busy=True)
         last = await asyncio.to_thread(file.last)
         now = clock()
         if last is not None:
             await _check_end(connection, file, last)
-            wait = spacing - (now - last.checkpoint.taken_at).total_seconds()
-            if 0 < wait <= spacing:
-                return Taken(last, due_in=wait)
         # Asked before the heads: what commits in between is looked at again next time.
         position = await store.position(connection)
         said = None if last is None else last.checkpoint.position
@@ -60,7 +48,7 @@ async def take(
         written, heads = await _append(connection, file, last, new_id(), now, since, position)
         if written is not None and heads:
             await store.remember(connection, written)
-        return Taken(written, heads, due_in=spacing)
+        return Taken(written, heads)
 
 
 async def _check_end(connection: Connection, file: CheckpointWriter, last: Line) -> None:
@@ -94,22 +82,3 @@ async def _append(
     if waiting:
         last = await asyncio.to_thread(file.append, last, chain, now, position, waiting)
     return last, heads
-
-
-async def keep_taking(
-    database: Database,
-    file: CheckpointWriter,
-    clock: Callable[[], datetime],
-    new_id: Callable[[], UUID],
-    seconds: float,
-) -> None:
-    """Take one every so many seconds, until cancelled. What goes wrong is logged, and tried again."""
-    while True:
-        wait = seconds
-        try:
-            wait = (await take(database, file, clock, new_id, seconds)).due_in
-        except CheckpointError as error:
-            log.error("checkpoint_refused", problem=str(error))
-        except (Refused, OSError, asyncpg.PostgresError) as error:
-            log.error("checkpoint_failed", error=type(error).__name__)
-        await asyncio.sleep(wait)

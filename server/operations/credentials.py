@@ -51,6 +51,7 @@ DEFAULT_SCOPES: Mapping[CallerKind, tuple[str, ...]] = MappingProxyType(
             "points.read",
             "reports.read",
             "rules.*",
+            "schedules.*",
             "templates.*",
             "households.*",
         ),

@@ -41,10 +41,6 @@ WARNED, TIER = "warned", "tier"
 log = structlog.get_logger()
 
 
-class Busy(Exception):  # noqa: N818 - that is an answer, not a fault
-    """Another run has a batch of this program under way."""
-
-
 @dataclass(slots=True)
 class Done:
     """What runs did, or would do. By wallet and movement the points and the members that it concerned.
@@ -72,8 +68,7 @@ Work = Callable[[Sequence[UUID]], Awaitable[Done]]
 class Runs:
     """Runs over the members of one program.
 
-    ``patient``: wait for another run's batch, rather than raise Busy. With ``dry_run`` the same is found
-    and decided, and nothing is locked or written.
+    With ``dry_run`` the same is found and decided, and nothing is locked or written.
     """
 
     def __init__(
@@ -87,7 +82,6 @@ class Runs:
         watch: Commits | None = None,
         hints: Hints | None = None,
         batch_size: int = BATCH_SIZE,
-        patient: bool = True,
         dry_run: bool = False,
     ) -> None:
         self._database = database
@@ -98,13 +92,12 @@ class Runs:
         self._watch = watch or Commits(Metrics())
         self._hints = hints
         self._batch_size = batch_size
-        self._patient = patient
         self._dry_run = dry_run
 
     async def catch_up(self, program_id: UUID) -> AsyncGenerator[Done, None]:
         """Activate, release and expire what is due by now; yields what each batch did.
 
-        Raises Busy, and Unavailable if the database goes away.
+        Raises Unavailable if the database goes away.
         """
         until, place = self._clock(), due.BEGINNING
 
@@ -122,7 +115,7 @@ class Runs:
     async def warn(self, program_id: UUID) -> AsyncGenerator[Done, None]:
         """Tell members of points that will expire, once a day; yields what each batch did.
 
-        Raises Busy, and Unavailable if the database goes away; the next pass then tells the rest.
+        Raises Unavailable if the database goes away; the next pass then tells the rest.
         """
         async with self._database.connection() as connection:
             program = (await self._programs.current(connection, program_id)).program
@@ -143,7 +136,7 @@ class Runs:
     async def review(self, program_id: UUID) -> AsyncGenerator[Done, None]:
         """Put members into the tier that their lifetime reaches by now; yields what each batch did.
 
-        Raises Busy, and Unavailable if the database goes away.
+        Raises Unavailable if the database goes away.
         """
         async with self._database.connection() as connection:
             program = (await self._programs.current(connection, program_id)).program
@@ -172,7 +165,7 @@ class Runs:
         """Do the work for all of them but those with whom it fails."""
         try:
             return await work(members)
-        except (Unavailable, Busy):
+        except Unavailable:
             raise
         except Exception as fault:  # noqa: BLE001 - whatever it is, it must not keep the others waiting
             if len(members) == 1:
@@ -190,10 +183,7 @@ class Runs:
             effects = caught_up(books, terms)
             if effects.members and not self._dry_run:
                 await write(connection, *ledger.save([(program_id, effects)]), events.append(effects.events))
-        if not self._dry_run:
-            self._watch.committed([(program_id, effects)], self._programs)
-            if self._hints is not None:
-                self._hints.committed([(program_id, effects)])
+        self._told(program_id, effects)
         return _moved(len(members), effects)
 
     @repeated
@@ -203,9 +193,16 @@ class Runs:
             effects = reviewed(books, terms)
             if effects.members and not self._dry_run:
                 await write(connection, *ledger.save([(program_id, effects)]), events.append(effects.events))
-        if not self._dry_run:
-            self._watch.committed([(program_id, effects)], self._programs)
+        self._told(program_id, effects)
         return _moved(len(members), effects)
+
+    def _told(self, program_id: UUID, effects: Effects) -> None:
+        """Tell who listens what is in the books by now."""
+        if self._dry_run:
+            return
+        self._watch.committed([(program_id, effects)], self._programs)
+        if self._hints is not None:
+            self._hints.committed([(program_id, effects)])
 
     @repeated
     async def _warn(self, program_id: UUID, members: Sequence[UUID], wanted: Sequence[Window]) -> Done:
@@ -237,10 +234,7 @@ class Runs:
             return
         async with self._database.transaction() as connection:
             await connection.execute(locks.taking([], shared=[locks.program_lock(program_id)]))
-            if self._patient:
-                await locks.take(connection, [locks.run_lock(program_id)])
-            elif not await locks.take_if_free(connection, locks.run_lock(program_id)):
-                raise Busy
+            await locks.take(connection, [locks.run_lock(program_id)])
             await locks.take(connection, sorted(locks.member_lock(member_id) for member_id in members))
             yield connection
 

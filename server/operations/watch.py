@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from types import MappingProxyType
 from uuid import UUID
 
@@ -97,28 +96,6 @@ class Commits:
         for (program_id, movement), points in sums.items():
             snapshot = programs.known(program_id)
             self._points.add("" if snapshot is None else snapshot.program.name, movement, amount=points)
-
-
-class Lag:
-    """How long what is due has waited for a run, as of the last look at each program."""
-
-    def __init__(self, metrics: Metrics, clock: Callable[[], datetime]) -> None:
-        self._clock = clock
-        # When the clock next changes something, by program.
-        self.first_due: Mapping[str, datetime] = {}
-        metrics.gauge(
-            "laurel.due.lag",
-            "s",
-            "How long what has fallen due has waited to be done, by program.",
-            self._read,
-            ("program",),
-        )
-
-    def _read(self) -> Mapping[tuple[str, ...], float]:
-        now = self._clock()
-        return {
-            (program,): max(0.0, (now - moment).total_seconds()) for program, moment in self.first_due.items()
-        }
 
 
 def begun(reply: "asyncio.Future[Outcome]") -> Commit | None:

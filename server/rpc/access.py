@@ -23,6 +23,7 @@ from loyalty.v1 import (
     reports_pb2,
     reviews_pb2,
     rules_pb2,
+    schedules_pb2,
     webhooks_pb2,
 )
 
@@ -43,6 +44,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     dead_letters_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
     notifications_pb2.DESCRIPTOR.services_by_name["NotificationService"],
     households_pb2.DESCRIPTOR.services_by_name["HouseholdService"],
+    schedules_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
 )
 
 KINDS = {

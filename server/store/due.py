@@ -132,7 +132,7 @@ async def misplaced(
                 SELECT member_id, status, tier, inherited FROM member
                  WHERE program_id = $1 AND member_id > $2 ORDER BY member_id LIMIT $3)
             SELECT (SELECT member_id FROM page ORDER BY member_id DESC LIMIT 1),
-                   ARRAY(SELECT member_id FROM page
+                   ARRAY(SELECT page.member_id FROM page
                            LEFT JOIN wallet w ON w.program_id = $1 AND w.member_id = page.member_id
                                              AND w.point_type = $4
                           WHERE status IN ('active', 'suspended')

@@ -114,11 +114,6 @@ async def take(connection: Connection, locks: Sequence[int]) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock(unnest($1::bigint[]))", locks)
 
 
-async def take_if_free(connection: Connection, lock: int) -> bool:
-    """Take a lock unless somebody has it; held until the transaction ends."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock))
-
-
 def _array(locks: Iterable[int]) -> str:
     return f"'{{{','.join(map(str, locks))}}}'::bigint[]"
 

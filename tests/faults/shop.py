@@ -23,6 +23,7 @@ from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2, rules_pb2, rules
 from laurel.stack.postgres import EmbeddedPostgres
 from laurel.stack.redis import EmbeddedRedis
 from laurel.stack.servers import ServerProcess, reserve
+from laurel.stack.workers import WorkerProcess
 from migrations import migrate
 from server import secrets
 from server.domain.actor import CallerKind
@@ -54,6 +55,7 @@ class Shop:
     postgres: EmbeddedPostgres
     redis: EmbeddedRedis
     servers: list[ServerProcess] = field(default_factory=list)
+    workers: list[WorkerProcess] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     key: str = ""
     members: list[str] = field(default_factory=list)
@@ -70,6 +72,25 @@ class Shop:
         self.servers[number].stop()
         self.servers[number].start()
         self.servers[number].wait_until_serving(self.addresses[number])
+
+    def add_workers(self, count: int, running: contextlib.ExitStack) -> None:
+        """Start so many workers, which end with ``running``."""
+        for number in range(count):
+            worker = WorkerProcess(
+                environment(**self.settings, LAUREL_WORKER_OPS_PORT=""),
+                self.folder / f"worker-{number}.log",
+                10.0,
+                "",
+            )
+            self.workers.append(worker)
+            running.callback(worker.stop)
+            worker.start()
+
+    def restart_worker(self, number: int) -> None:
+        """End a worker as a crash would, and start another in its place."""
+        os.kill(self.workers[number].pid, signal.SIGKILL)
+        self.workers[number].stop()
+        self.workers[number].start()
 
     def replace_server(self, number: int) -> None:
         """Ask a server to stop as its operator would, wait for it, and start another in its place."""
@@ -99,7 +120,9 @@ class Shop:
 
     def incidents(self) -> list[str]:
         """What the servers logged that is nobody's refusal but a fault of theirs."""
-        logs = [path.read_text() for path in self.folder.glob("server-*.log")]
+        logs = [
+            path.read_text() for kind in ("server", "worker") for path in self.folder.glob(f"{kind}-*.log")
+        ]
         return [
             line for log in logs for line in log.splitlines() if "incident" in line or "Traceback" in line
         ]

@@ -1,4 +1,4 @@
-"""Servers, runs by hand and PostgreSQL die while points expire and members buy: each lot expires once."""
+"""Workers, servers, runs by hand and PostgreSQL die while points expire: each lot expires once."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -27,6 +28,7 @@ from tests.support.programs import new_key
 pytestmark = pytest.mark.faults
 
 MEMBERS = 3000
+WORKERS = 2
 POINTS = 100
 SALES_PER_KILL = 60
 FEWEST_KILLS = 4
@@ -37,7 +39,9 @@ DUE = "SELECT count(*) FROM wallet WHERE program_id = $1 AND next_due <= now()"
 
 @pytest.fixture
 def shop(folder: Path) -> Iterator[Shop]:
-    with shop_opened(folder / f"shop-{uuid4().hex[:8]}", LAUREL_DUE_SECONDS="0.2") as shop:
+    settings = {"LAUREL_DUE_SECONDS": "1", "LAUREL_WORKER_LEASE_SECONDS": "3"}
+    with shop_opened(folder / f"shop-{uuid4().hex[:8]}", **settings) as shop, ExitStack() as running:
+        shop.add_workers(WORKERS, running)
         yield shop
 
 
@@ -76,12 +80,14 @@ def test_no_kill_loses_or_repeats_what_the_clock_does(shop: Shop, capsys: pytest
                 stderr=subprocess.DEVNULL,
             )
             time.sleep(source.uniform(0.3, 1.0))
-            victim = source.choice(("PostgreSQL", "server", "run"))
+            victim = source.choice(("PostgreSQL", "server", "worker", "run"))
             victims[victim] += 1
             if victim == "PostgreSQL":
                 shop.restart_postgres()
             elif victim == "server":
                 shop.restart_server(source.randrange(SERVERS))
+            elif victim == "worker":
+                shop.restart_worker(source.randrange(WORKERS))
             by_hand.kill()
             by_hand.wait()
             amid += asyncio.run(waiting(shop, program_id)) > 0

@@ -211,8 +211,9 @@ async def test_doctor_finds_a_healthy_installation_and_says_what_ails_another(
         return found
 
     well = await states()
-    # The tests' PostgreSQL doesn't wait for the disk, which doctor must notice.
-    assert {check for check, state in well.items() if state != "ok"} <= {"durability"}
+    # The tests' PostgreSQL doesn't wait for the disk, and no worker runs, which doctor must notice.
+    assert {check for check, state in well.items() if state != "ok"} <= {"durability", "schedules"}
+    assert well["schedules"] == "warn"
     ill = await states(LAUREL_ADDRESS="127.0.0.1:1", LAUREL_REDIS_URL="redis://127.0.0.1:1/0")
     assert (ill["server"], ill["redis"]) == ("fail", "fail")
 

@@ -52,6 +52,7 @@ OF_STAFF = (
     "ReviewService_ApproveReviewEntry",
     "ReviewService_RejectReviewEntry",
     "DeadLetterService_",
+    "ScheduleService_",
     "WebhookService_",
 )
 # Ids that later calls use.
@@ -96,7 +97,7 @@ async def program(database: Database) -> Program:
 @pytest.fixture(scope="module")
 async def staff_key(database: Database, program: Program) -> str:
     """Of somebody who may agree to what a service asks for."""
-    scopes = ["points.*", "webhooks.*", "deadletters.*"]
+    scopes = ["points.*", "webhooks.*", "deadletters.*", "schedules.*"]
     return await new_key(database, program, CallerKind.STAFF, scopes=scopes)
 
 
@@ -246,6 +247,7 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "HoldService_CaptureHold", hold, {"points": "2", "keepRest": True}
     yield "HoldService_VoidHold", hold, {}
     endpoint = {"url": "https://partner.example/hooks", "eventTypes": ["points.*"]}
+    yield "ScheduleService_ListSchedules", {}, None
     yield "WebhookService_RegisterWebhook", {}, endpoint
     named = {"endpoint_id": names["endpointId"]}
     yield "WebhookService_ListWebhooks", {"pageSize": "1"}, None

@@ -72,6 +72,10 @@ class Clockwork:
         """One pass of warnings, whole."""
         return await followed(self.runs(**terms).warn(self.program.program_id))
 
+    async def review(self, **terms: Any) -> Done:
+        """One review of tiers, whole."""
+        return await followed(self.runs(**terms).review(self.program.program_id))
+
     async def members(self, count: int) -> list[UUID]:
         """So many new members."""
         ids = [uuid7() for _ in range(count)]

@@ -19,6 +19,7 @@ from loyalty.v1 import (
     reports_pb2_grpc,
     reviews_pb2_grpc,
     rules_pb2_grpc,
+    schedules_pb2_grpc,
     webhooks_pb2_grpc,
 )
 
@@ -46,6 +47,7 @@ class Caller:
     dead_letters: "dead_letters_pb2_grpc.DeadLetterServiceAsyncStub"
     notifications: "notifications_pb2_grpc.NotificationServiceAsyncStub"
     households: "households_pb2_grpc.HouseholdServiceAsyncStub"
+    schedules: "schedules_pb2_grpc.ScheduleServiceAsyncStub"
 
 
 class WithKey(grpc.aio.UnaryUnaryClientInterceptor):
@@ -95,6 +97,7 @@ class Laurel:
             dead_letters_pb2_grpc.DeadLetterServiceStub(channel),
             notifications_pb2_grpc.NotificationServiceStub(channel),
             households_pb2_grpc.HouseholdServiceStub(channel),
+            schedules_pb2_grpc.ScheduleServiceStub(channel),
         )
 
     async def new_key(self, kind: CallerKind, **wishes: Any) -> str:

@@ -34,7 +34,6 @@ from tests.support.tampering import (
     tampered,
     verified,
 )
-from tests.support.waiting import eventually
 
 # The whole of a purchase undone, wallet and all, by somebody who thinks of everything but the file.
 CUT_OFF = """
@@ -84,13 +83,13 @@ def signing(shop: Laurel) -> Keyring:
     return keys
 
 
-async def taken(shop: Laurel, path: Path, spacing: float = 0.0, later: float = 0.0) -> Taken:
+async def taken(shop: Laurel, path: Path, later: float = 0.0) -> Taken:
     """A checkpoint, so many seconds after now."""
 
     def clock() -> datetime:
         return datetime.now(UTC) + timedelta(seconds=later)
 
-    return await take(shop.database, CheckpointWriter(path, signing(shop)), clock, uuid7, spacing)
+    return await take(shop.database, CheckpointWriter(path, signing(shop)), clock, uuid7)
 
 
 def checkpoints(shop: Laurel, path: Path) -> list[Checkpoint]:
@@ -132,20 +131,10 @@ async def test_where_nothing_changed_nothing_is_written(shop: Laurel, customer: 
     assert (again.heads, text(path)) == (0, before)
 
 
-async def test_processes_that_share_a_file_write_one_in_a_while(
-    shop: Laurel, customer: Customer, path: Path
-) -> None:
-    async def several(later: float) -> list[Taken]:
-        return await asyncio.gather(*(taken(shop, path, 60, later) for _ in range(4)))
-
-    assert sum(t.heads > 0 for t in await several(0)) == 1
+async def test_of_those_who_come_at_once_one_writes(shop: Laurel, customer: Customer, path: Path) -> None:
+    results = await asyncio.gather(*(taken(shop, path) for _ in range(4)))
+    assert sum(t.heads > 0 for t in results) == 1
     assert len(checkpoints(shop, path)) == 1
-    await earn(shop, str(customer.member_id), 1)
-    soon = await several(59)
-    assert [t.heads for t in soon] == [0, 0, 0, 0]
-    assert all(0 < t.due_in <= 2 for t in soon if not t.busy)
-    assert sum(t.heads > 0 for t in await several(61)) == 1
-    assert len(checkpoints(shop, path)) == 2
 
 
 async def test_who_commits_late_is_not_missed(shop: Laurel, path: Path) -> None:
@@ -446,11 +435,10 @@ async def test_an_old_backup_put_back_is_missed(
 ) -> None:
     live, backup = f"live_{uuid7().hex}", f"backup_{uuid7().hex}"
     await copies(live, template)
-    changes = {"checkpoint_file": str(path), "checkpoint_seconds": 3600}
 
     async def day(name: str, work: Callable[[Laurel], Awaitable[None]]) -> None:
         database = await Database.open(postgres(name), connections=4)
-        settings = settings_for(postgres(name), redis_url, secrets_file, **changes)
+        settings = settings_for(postgres(name), redis_url, secrets_file)
         try:
             async with started(settings, database) as shop:
                 await work(shop)
@@ -487,21 +475,6 @@ async def test_an_old_backup_put_back_is_missed(
     assert [str(f.member_id) for f in found] == [member[1]]
     assert found[0].problem.startswith("checkpoint 2 of ")
     assert found[0].problem.endswith("it has sequence 2, the wallet has no rows")
-
-
-async def test_a_server_takes_them_by_itself(shop: Laurel, customer: Customer, path: Path) -> None:
-    async def written() -> bool:
-        return bool(text(path))
-
-    async def seen() -> bool:
-        return heads(shop, path)[customer.member_id].sequence == 5
-
-    put(path, b"")
-    settings = shop.settings.model_copy(update={"checkpoint_file": str(path), "checkpoint_seconds": 1.0})
-    async with started(settings, shop.database, shop.program):
-        await eventually(written)
-        await earn(shop, str(customer.member_id), 1)
-        await eventually(seen)
 
 
 async def test_commands_take_check_and_name_what_is_missed(

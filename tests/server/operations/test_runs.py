@@ -12,15 +12,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from structlog.testing import capture_logs
-from uuid_utils.compat import uuid7
 
 from server.domain.errors import FailedPrecondition
 from server.domain.program import LedgerTerms
-from server.operations.programs import Programs
-from server.operations.runs import Busy, Runs
-from server.operations.schedule import attend, once
-from server.operations.watch import Commits, Lag
+from server.operations.watch import Commits
 from server.store import due, locks, programs
 from server.store.database import Database
 from telemetry.metrics import Metrics
@@ -196,32 +191,63 @@ async def test_only_one_batch_of_a_program_is_under_way(shop: Clockwork) -> None
     shop.now += timedelta(days=11)
     async with shop.database.transaction() as connection:
         await locks.take(connection, [locks.run_lock(shop.program.program_id)])
-        with pytest.raises(Busy):
-            await shop.catch_up(patient=False)
-        patient = asyncio.create_task(shop.catch_up())
+        run = asyncio.create_task(shop.catch_up())
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
         async def waits() -> bool:
             return bool(await connection.fetchval(waiting))
 
         await eventually(waits)
-    assert (await patient).points["points", "expired"] == 300
+    assert (await run).points["points", "expired"] == 300
 
 
-async def test_the_schedule_runs_every_program_and_tells_how_late_it_is(shop: Clockwork) -> None:
+async def test_what_was_moved_is_counted(shop: Clockwork) -> None:
     await shop.customers(4)
     shop.now += timedelta(days=11)
     metrics = Metrics()
-    commits, lag = Commits(metrics), Lag(metrics, shop.clock)
+    await shop.catch_up(watch=Commits(metrics))
     read = {instrument.about.name: instrument for instrument in metrics}
-    lag.first_due = {shop.program.name: shop.now - timedelta(hours=5)}
-    assert read["laurel.due.lag"].read() == {(shop.program.name,): 5 * 3600}
-    runs = Runs(shop.database, Programs(), shop.keys, shop.clock, uuid7, watch=commits, patient=False)
-    await once(runs, shop.database, lag)
-    assert read["laurel.due.lag"].read()[shop.program.name,] == 0
     points: Any = read["laurel.points"].read()
     assert points[shop.program.name, "expired"] == 400
     assert points[shop.program.name, "activated"] == 400
+
+
+async def test_after_a_change_of_terms_members_come_into_the_tier_that_they_have_reached(
+    shop: Clockwork,
+) -> None:
+    ann, ben, cem = await shop.customers(3)
+    await shop.submit(shop.purchase(ann, 900))  # 1,000 in all: silver
+    gone = (await shop.members(1))[0]
+    async with shop.database.connection() as connection:
+        await connection.execute("UPDATE member SET status = 'closed' WHERE member_id = $1", cem)
+        await connection.execute("UPDATE member SET inherited = 5000 WHERE member_id = $1", gone)
+    done = await shop.review()
+    assert done.members == {("gold", "tier"): 1}
+    tiers = [{"name": "bronze", "from_points": 0}, {"name": "copper", "from_points": 50}]
+    async with shop.database.connection() as connection:
+        await connection.execute(
+            "UPDATE program SET tiers = $2, rules_revision = rules_revision + 1 WHERE program_id = $1",
+            shop.program.program_id,
+            json.dumps(tiers),
+        )
+    before = await shop.states([ann, ben, cem])
+    assert (await shop.review(batch_size=1, dry_run=True)).members == {("copper", "tier"): 3}
+    assert await shop.states([ann, ben, cem]) == before
+    results = await asyncio.gather(*(shop.review(batch_size=size) for size in (1, 2, 3)))
+    assert sum(done.members["copper", "tier"] for done in results) == 3
+    assert (await shop.review()).members == {}
+    after = await shop.states([ann, ben, cem, gone])
+    assert [after[m].facts.tier for m in (ann, ben, cem, gone)] == ["copper", "copper", "bronze", "copper"]
+    assert [after[m].version - before[m].version for m in (ann, ben, cem)] == [1, 1, 0]
+    changes = [json.loads(row["payload"]) for row in await shop.events("member.tier_changed")]
+    assert sorted((change["before"], change["after"]) for change in changes) == [
+        ("bronze", "copper"),
+        ("bronze", "gold"),
+        ("bronze", "silver"),
+        ("gold", "copper"),
+        ("silver", "copper"),
+    ]
+    await agrees(shop)
 
 
 async def told(shop: Clockwork) -> Counter[tuple[UUID, str, int, int]]:
@@ -333,24 +359,3 @@ async def test_the_index_finds_what_is_due_also_where_much_falls_due_at_once(sho
     text = "\n".join(row[0] for row in plan)
     assert "Index Scan using wallet_due" in text or "Index Only Scan using wallet_due" in text, text
     assert "Sort" not in text, text
-
-
-async def test_the_schedule_outlives_an_outage_and_ends_when_it_is_told_to(
-    shop: Clockwork, database_url: str
-) -> None:
-    closed = await Database.open(database_url, 1)
-    await closed.close()
-    metrics = Metrics()
-    lag = Lag(metrics, shop.clock)
-    runs = Runs(closed, Programs(), shop.keys, shop.clock, uuid7)
-    with capture_logs() as logged:
-        task = asyncio.create_task(attend(runs, closed, lag, 0.01))
-
-        async def tried_again() -> bool:
-            return len(logged) >= 2
-
-        await eventually(tried_again)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    assert {entry["event"] for entry in logged} == {"runs_interrupted"}

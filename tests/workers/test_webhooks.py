@@ -1,15 +1,12 @@
 """Partners hear of what happens: signed, once, and in spite of outages on either side."""
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -22,11 +19,11 @@ from server.domain.actor import CallerKind
 from server.domain.webhooks import FAILING_LIMIT
 from server.settings import Settings
 from server.store.database import Database
-from tests.support.processes import environment
 from tests.support.programs import worker_settings_for
 from tests.support.receivers import Received, listening
 from tests.support.servers import Caller, Laurel, started
 from tests.support.waiting import eventually
+from tests.support.workers import ended, hasty_worker
 from workers.deliveries import Pace
 from workers.main import running
 
@@ -296,38 +293,6 @@ async def test_a_worker_killed_before_it_wrote_it_down_repeats_it_under_the_same
         assert first.body == second.body
         first.verified(hook.secret)
         second.verified(hook.secret)
-
-
-HASTY = """
-import asyncio
-from workers.deliveries import Pace
-from workers.main import work
-from workers.settings import WorkerSettings
-asyncio.run(work(WorkerSettings(), pace=Pace(poll_seconds=0.1, lease_seconds=3.0, send_seconds=1.5)))
-"""
-
-
-async def hasty_worker(settings: Settings, folder: Path) -> asyncio.subprocess.Process:
-    """A worker in a process of its own, whose leases are short."""
-    said = worker_settings_for(settings, worker_lease_seconds=2.0)
-    values: dict[str, Any] = {
-        "LAUREL_DATABASE_URL": said.database_url.get_secret_value(),
-        "LAUREL_REDIS_URL": said.redis_url.get_secret_value(),
-        "LAUREL_SECRETS_FILE": str(said.secrets_file),
-        "LAUREL_WEBHOOK_LOOPBACK": "true",
-        "LAUREL_WORKER_LEASE_SECONDS": "2",
-        "LAUREL_WORKER_OPS_PORT": "",
-    }
-    with (folder / "worker.log").open("ab") as log:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-c", HASTY, env=environment(**values), stdout=log, stderr=log, cwd=os.getcwd()
-        )
-
-
-async def ended(worker: asyncio.subprocess.Process) -> None:
-    if worker.returncode is None:
-        worker.kill()
-        await worker.wait()
 
 
 async def changes(partners: Partners, endpoint_id: str) -> list[tuple[str, str]]:

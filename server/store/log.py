@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from server.store.database import Connection
+from server.store.together import Question
 
 # What may be read: what is older than every transaction that is still under way anywhere in the
 # cluster, and all of former epochs. In one statement, so that both are of the same moment.
@@ -92,6 +93,17 @@ async def at(connection: Connection, place: Position) -> LoggedEvent | None:
         *place,
     )
     return None if row is None else _event(row)
+
+
+def standing(place: Position) -> Question[LoggedEvent | None]:
+    """The same, to be asked along with others."""
+    return Question(
+        """SELECT ROW(epoch, xid, position, event_id, event_type, program_id, member_id,
+                      occurred_at, recorded_at, payload)
+             FROM event_log WHERE (epoch, xid, position) = ($1, $2, $3)""",
+        tuple(place),
+        lambda rows: _event(rows[0]) if rows else None,
+    )
 
 
 def _event(row: Any) -> LoggedEvent:

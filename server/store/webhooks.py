@@ -9,9 +9,11 @@ from uuid import UUID
 from server.domain.webhooks import CHANNEL, Endpoint, EndpointStatus
 from server.store.database import Connection
 from server.store.sealing import WrappedKey
+from server.store.together import Question
 
 COLUMNS = """program_id, endpoint_id, url, description, event_types, status, disabled_reason, failing_since,
              created_at, created_by"""
+NAMES = COLUMNS.replace(",", "").split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,25 @@ async def secrets(connection: Connection, program_id: UUID, endpoint_id: UUID) -
         endpoint_id,
     )
     return [Secret(row[0], WrappedKey(row[1], row[2]), row[3], row[4]) for row in rows]
+
+
+def to_call(program_id: UUID, endpoint_id: UUID) -> tuple[Question[Endpoint | None], Question[list[Secret]]]:
+    """The endpoint as ``get`` gives it, and its secrets as ``secrets`` does."""
+    names = (program_id, endpoint_id)
+    return (
+        Question(
+            f"""SELECT ROW({COLUMNS}) FROM webhook_endpoint
+                 WHERE program_id = $1 AND endpoint_id = $2 AND status <> 'removed'""",
+            names,
+            lambda rows: _endpoint(dict(zip(NAMES, rows[0], strict=True))) if rows else None,
+        ),
+        Question(
+            """SELECT ROW(secret_id, master_key_id, sealed, created_at, expires_at) FROM webhook_secret
+                WHERE program_id = $1 AND endpoint_id = $2 ORDER BY secret_id DESC""",
+            names,
+            lambda rows: [Secret(row[0], WrappedKey(row[1], row[2]), row[3], row[4]) for row in rows],
+        ),
+    )
 
 
 async def add_secret(connection: Connection, program_id: UUID, endpoint_id: UUID, secret: Secret) -> None:

@@ -1,4 +1,4 @@
-"""Workers die and freeze while partners hear of what happens: nothing is lost, repeats are told by their id."""
+"""Workers die and freeze while partners are told what happens: nothing is lost, repeats show by their id."""
 
 import asyncio
 import json

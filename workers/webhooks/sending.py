@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 import httpcore
@@ -27,10 +28,10 @@ from server.domain.webhooks import (
 from server.ids import new_id
 from server.store import events, webhooks
 from server.store import log as event_log
-from server.store.database import Connection, Database
-from server.store.log import Position
+from server.store.database import Database
+from server.store.log import LoggedEvent, Position
 from server.store.sealing import Sealer
-from server.store.together import write
+from server.store.together import Question, ask, write
 from workers.means import Means, Send
 from workers.webhooks.connections import Forbidden, Resolver, pool
 
@@ -40,6 +41,7 @@ ANSWER_SECONDS = 10.0
 MOST_ANSWER_BYTES = 4096
 REST_SECONDS = 1.0
 GONE = 410
+NO_CONTENT = 204
 # Their Retry-After counts.
 BUSY = (429, 503)
 ACTOR = "laurel"
@@ -113,32 +115,22 @@ class Sender:
         program_id, endpoint_id = delivery.program_id, UUID(delivery.content["endpoint_id"])
         test = delivery.content["event_type"] == TEST_TYPE
         now = self._clock()
+        wanted: list[Question[Any]] = [*webhooks.to_call(program_id, endpoint_id)]
+        if not test:
+            wanted.append(event_log.standing(Position(*delivery.content["place"])))
         async with self._database.connection() as connection:
-            endpoint = await webhooks.get(connection, program_id, endpoint_id)
-            if endpoint is None:
-                raise Unwanted("the endpoint was removed")
-            if endpoint.status is not EndpointStatus.ENABLED and not test:
-                raise Permanent("the endpoint is disabled")
-            sealed = await webhooks.secrets(connection, program_id, endpoint_id)
-            body = await (self._test(delivery) if test else self._body(connection, delivery))
+            endpoint, sealed, *found = await ask(connection, *wanted)
+        if endpoint is None:
+            raise Unwanted("the endpoint was removed")
+        if endpoint.status is not EndpointStatus.ENABLED and not test:
+            raise Permanent("the endpoint is disabled")
+        body = _test(delivery) if test else _body(found[0])
         secrets = [
             self._sealer.open_secret(secret.key, program_id, endpoint_id)
             for secret in sealed
             if secret.expires_at is None or secret.expires_at > now
         ]
         return endpoint, secrets, body
-
-    async def _body(self, connection: Connection, delivery: Delivery) -> bytes:
-        event = await event_log.at(connection, Position(*delivery.content["place"]))
-        if event is None:
-            raise Permanent("its event is no more")
-        times = event.occurred_at, event.recorded_at
-        return body_of(event.event_type, event.event_id, event.member_id, times, event.payload)
-
-    async def _test(self, delivery: Delivery) -> bytes:
-        # The moment is in the id, so that the body is the same at every attempt.
-        made = datetime.fromtimestamp((delivery.delivery_id.int >> 80) / 1000, UTC)
-        return body_of(TEST_TYPE, delivery.delivery_id, NOBODY, (made, made), {})
 
     async def _call(self, delivery: Delivery, endpoint: Endpoint, secrets: list[bytes], body: bytes) -> str:
         try:
@@ -180,7 +172,7 @@ class Sender:
         ) as response:
             said = {name.lower(): value for name, value in response.headers}
             length = said.get(b"content-length", b"").decode("latin-1")
-            if length.isdecimal() and int(length) <= MOST_ANSWER_BYTES:
+            if response.status == NO_CONTENT or (length.isdecimal() and int(length) <= MOST_ANSWER_BYTES):
                 # The status is what counts; the rest only spares the next call a connection.
                 with suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError):
                     async with asyncio.timeout(REST_SECONDS):
@@ -229,3 +221,16 @@ class Sender:
             )
             await write(connection, events.append([event]))
         log.warning("webhook_disabled", endpoint_id=str(endpoint_id), reason=reason)
+
+
+def _body(event: LoggedEvent | None) -> bytes:
+    if event is None:
+        raise Permanent("its event is no more")
+    times = event.occurred_at, event.recorded_at
+    return body_of(event.event_type, event.event_id, event.member_id, times, event.payload)
+
+
+def _test(delivery: Delivery) -> bytes:
+    # The moment is in the id, so that the body is the same at every attempt.
+    made = datetime.fromtimestamp((delivery.delivery_id.int >> 80) / 1000, UTC)
+    return body_of(TEST_TYPE, delivery.delivery_id, NOBODY, (made, made), {})

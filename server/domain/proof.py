@@ -26,6 +26,7 @@ class Check(StrEnum):
     WALLET_LOTS = "lots hold what their wallets say"
     DEBTS = "no wallet has points to spend beside a debt"
     HOLDS = "open holds reserve what their wallets say is held"
+    HELD = "each hold is what its rows have made of it"
     EARNED_LOTS = "what brings points in created lots of them, and nothing else did"
     DRAWN_LOTS = "what each lot lacks and holds was allocated"
     ALLOCATIONS = "what moves points of lots says of which lots"

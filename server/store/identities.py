@@ -110,6 +110,59 @@ IDENTITIES: Mapping[Check, str] = {
           FULL JOIN (SELECT program_id, member_id, point_type, sum(open_points) AS points
                        FROM reserved GROUP BY 1, 2, 3) h USING (program_id, member_id, point_type)
          WHERE coalesce(p.held, 0) <> coalesce(h.points, 0)""",
+    # The rows of a hold name it in their traces. How it ended is told by the last of them, and until when it
+    # lasts by the event of the first.
+    Check.HELD: """
+        SELECT program_id, member_id, coalesce(r.point_type, h.point_type), r.sequence, r.transaction_id,
+               'hold ' || hold || CASE
+                    WHEN h.points IS NULL THEN ' of ' || r.placed || ' points is gone'
+                    WHEN r.placed IS NULL THEN ' of ' || h.points || ' points was never placed'
+                    ELSE ' is ' || h.said || '; its rows say ' || r.said END
+          FROM (SELECT program_id, member_id, hold_id::text AS hold, point_type, points,
+                       concat_ws(', ', points || ' ' || point_type, open_points || ' open',
+                                 captured || ' captured', status,
+                                 'until ' || replace(to_char(expires_at AT TIME ZONE 'UTC',
+                                             'YYYY-MM-DD"T"HH24:MI:SS.US'), '.000000', '') || '+00:00',
+                                 'of lots ' || (
+                                     SELECT jsonb_object_agg(x ->> 0, x -> 1)::text FROM jsonb_array_elements(
+                                         CASE WHEN jsonb_typeof(shares) = 'array' THEN shares END) AS x)
+                                ) AS said
+                  FROM reserved) h
+          FULL JOIN (SELECT program_id, member_id, hold, point_type, sequence, transaction_id, placed,
+                            concat_ws(', ', placed || ' ' || point_type, placed - gone || ' open',
+                                      captured || ' captured',
+                                      CASE WHEN placed > gone THEN 'open'
+                                           WHEN last = 'CAPTURE' THEN 'captured'
+                                           WHEN last = 'VOID' THEN 'voided' ELSE 'expired' END,
+                                      'until ' || (SELECT payload ->> 'until' FROM logged l
+                                                    WHERE l.program_id = moved.program_id
+                                                      AND l.member_id = moved.member_id
+                                                      AND l.event_id = moved.event_id),
+                                      'of lots ' || (
+                                          SELECT jsonb_object_agg(lot, left_there)::text
+                                            FROM (SELECT replace(lot_id::text, '-', '') AS lot,
+                                                         sum(CASE e.kind WHEN 'HOLD' THEN s.points
+                                                             ELSE -s.points END) AS left_there
+                                                    FROM unnest(rows) AS own(transaction_id)
+                                                    JOIN entry e USING (transaction_id)
+                                                    JOIN share s USING (program_id, member_id, transaction_id)
+                                                   WHERE e.program_id = moved.program_id
+                                                     AND e.member_id = moved.member_id
+                                                   GROUP BY 1) AS lots
+                                           WHERE left_there <> 0)) AS said
+                       FROM (SELECT program_id, member_id, trace ->> 'hold' AS hold,
+                                    (array_agg(point_type ORDER BY sequence))[1] AS point_type,
+                                    min(sequence) AS sequence,
+                                    (array_agg(transaction_id ORDER BY sequence))[1] AS transaction_id,
+                                    (array_agg(event_id ORDER BY sequence))[1] AS event_id,
+                                    (array_agg(event_type ORDER BY sequence DESC))[1] AS last,
+                                    array_agg(transaction_id) AS rows,
+                                    coalesce(sum(points) FILTER (WHERE kind = 'HOLD'), 0) AS placed,
+                                    coalesce(sum(points) FILTER (WHERE kind = 'CAPTURE'), 0) AS captured,
+                                    coalesce(sum(points) FILTER (WHERE kind <> 'HOLD'), 0) AS gone
+                               FROM entry WHERE kind IN ('HOLD', 'CAPTURE', 'RELEASE')
+                              GROUP BY 1, 2, 3) AS moved) r USING (program_id, member_id, hold)
+         WHERE h.said IS DISTINCT FROM r.said""",
     Check.EARNED_LOTS: f"""
         SELECT program_id, member_id, point_type, e.sequence, transaction_id,
                CASE WHEN e.points IS NULL

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 from google.type.money_pb2 import Money
-from loyalty.v1 import points_pb2, rules_pb2
+from loyalty.v1 import holds_pb2, points_pb2, rules_pb2
 
 from server import secrets
 from server.domain.proof import Check, Finding
@@ -18,7 +18,7 @@ from server.store.database import Connection
 from tests.support.servers import Laurel
 
 IMMUTABLE = ("ledger_transaction", "allocation", "event_log", "business_key")
-MUTABLE = ("wallet", "lot", "cap_usage", "member")
+MUTABLE = ("wallet", "lot", "hold", "cap_usage", "member")
 
 
 @dataclass
@@ -77,6 +77,39 @@ async def spend(shop: Laurel, member_id: str, points: int) -> UUID:
     return UUID((await shop.terminal.points.Redeem(request)).transaction_id)
 
 
+@dataclass
+class Reserved(Customer):
+    """A member whose rows are: earned 100, earned 40, reserved 110, spent 30 of it, reserved 5, gave that up.
+
+    ``holds``: the first is open, of 80 points in both lots, the second is over.
+    """
+
+    holds: list[UUID]
+
+
+async def new_reserved(shop: Laurel) -> Reserved:
+    """Somebody with a payment under way."""
+    member_id = await shop.register()
+    rows = [await earn(shop, member_id, 100), await earn(shop, member_id, 40)]
+    holds = []
+    for points in (110, 5):
+        placed = await shop.terminal.holds.PlaceHold(
+            holds_pb2.PlaceHoldRequest(request_id=uuid4().hex, member_id=member_id, points=points)
+        )
+        holds.append(UUID(placed.hold.hold_id))
+        rows.append(UUID(placed.transaction_id))
+    captured = await shop.terminal.holds.CaptureHold(
+        holds_pb2.CaptureHoldRequest(request_id=uuid4().hex, hold_id=str(holds[0]), points=30, keep_rest=True)
+    )
+    await shop.terminal.holds.VoidHold(
+        holds_pb2.VoidHoldRequest(request_id=uuid4().hex, hold_id=str(holds[1]))
+    )
+    rows.append(UUID(captured.transaction_id))
+    page = await shop.terminal.points.ListHistory(points_pb2.ListHistoryRequest(member_id=member_id))
+    rows.append(UUID(page.transactions[0].transaction_id))
+    return Reserved(shop.program.program_id, UUID(member_id), rows, holds)
+
+
 async def verified(shop: Laurel, **wishes: Any) -> dict[Check, Result]:
     """How each check ends; ``wishes`` as `verify` takes them."""
     keys = secrets.load(shop.settings.secrets_file).ledger.keys
@@ -97,8 +130,10 @@ async def found_after(
 async def tampered(shop: Laurel, customer: Customer, tampering: str) -> AsyncIterator[None]:
     """The block sees what the owner of the database did; it is undone afterwards.
 
-    In ``tampering`` $m is the member and $1 to $4 are the rows.
+    In ``tampering`` $m is the member, $1 and so on are the rows, and $a and $b the holds if there are any.
     """
+    for letter, hold in zip("ab", getattr(customer, "holds", ()), strict=False):
+        tampering = tampering.replace(f"${letter}", f"'{hold}'")
     for number, row in enumerate(customer.rows, 1):
         tampering = tampering.replace(f"${number}", f"'{row}'")
     tampering = tampering.replace("$m", f"'{customer.member_id}'")

@@ -13,9 +13,11 @@ from tests.support import processes
 from tests.support.servers import Laurel
 from tests.support.tampering import (
     Customer,
+    Reserved,
     as_owner,
     found_after,
     new_customer,
+    new_reserved,
     open_shop,
     verified,
 )
@@ -26,6 +28,11 @@ OF_FILES = {Check.CHECKPOINT_FILE, Check.CHECKPOINTS}
 @pytest.fixture(scope="module")
 async def shop(laurel: Laurel) -> Laurel:
     return await open_shop(laurel)
+
+
+@pytest.fixture
+async def reserved(shop: Laurel) -> Reserved:
+    return await new_reserved(shop)
 
 
 @pytest.fixture
@@ -121,6 +128,86 @@ async def test_tampering_is_found_and_the_first_bad_row_named(
     places = [customer.row(f) for f in findings if f.member_id is not None]
     assert places[:1] == ([row] if findings[0].member_id is not None else [])
     assert words in findings[0].problem
+    assert [r for r in (await verified(shop)).values() if r.faults] == []
+
+
+HOLD = "UPDATE hold SET"
+
+
+@pytest.mark.parametrize(
+    ("tampering", "check", "row", "words"),
+    [
+        (f"{HOLD} points = 120 WHERE hold_id = $a", Check.HELD, 3, "is 120 points, 80 open"),
+        (f"{HOLD} points = 120 WHERE hold_id = $a", Check.HELD, 3, "say 110 points, 80 open"),
+        (f"{HOLD} open_points = 70 WHERE hold_id = $a", Check.HELD, 3, "70 open"),
+        (
+            f"{HOLD} open_points = 70 WHERE hold_id = $a",
+            Check.HOLDS,
+            None,
+            "80 are held, open holds reserve 70",
+        ),
+        (f"{HOLD} captured = 29 WHERE hold_id = $a", Check.HELD, 3, "29 captured"),
+        (
+            f"{HOLD} status = 'voided', open_points = 0 WHERE hold_id = $a",
+            Check.HOLDS,
+            None,
+            "80 are held, open holds reserve 0",
+        ),
+        (f"{HOLD} status = 'captured' WHERE hold_id = $b", Check.HELD, 4, "0 captured, captured, until"),
+        (f"{HOLD} expires_at = expires_at + interval '1 y' WHERE hold_id = $a", Check.HELD, 3, "open, until"),
+        (f"{HOLD} shares = '[]' WHERE hold_id = $a", Check.HELD, 3, "of lots"),
+        (f"{HOLD} shares = '{{}}' WHERE hold_id = $a", Check.HELD, 3, "of lots"),
+        (
+            # Between the two lots of a hold: every sum stays as it was.
+            f"""{HOLD} shares = jsonb_build_array(
+                    jsonb_build_array(shares -> 0 -> 0, (shares -> 0 -> 1)::int - 1),
+                    jsonb_build_array(shares -> 1 -> 0, (shares -> 1 -> 1)::int + 1)) WHERE hold_id = $a""",
+            Check.HELD,
+            3,
+            "of lots",
+        ),
+        (f"{HOLD} member_id = gen_random_uuid() WHERE hold_id = $b", Check.HELD, 4, "of 5 points is gone"),
+        ("DELETE FROM hold WHERE hold_id = $a", Check.HELD, 3, "of 110 points is gone"),
+        ("DELETE FROM hold WHERE hold_id = $a", Check.HOLDS, None, "80 are held, open holds reserve 0"),
+        ("DELETE FROM hold WHERE hold_id = $b", Check.HELD, 4, "of 5 points is gone"),
+        (
+            """INSERT INTO hold
+               SELECT program_id, member_id, gen_random_uuid(), point_type, 9, 0, 0, 'voided',
+                      expires_at, '[]'
+                 FROM hold WHERE hold_id = $b""",
+            Check.HELD,
+            None,
+            "of 9 points was never placed",
+        ),
+        (
+            "UPDATE lot SET held = held - 1 WHERE transaction_id = $1 AND held > 0",
+            Check.DRAWN_LOTS,
+            1,
+            "holds 69, 30 and 70 were allocated",
+        ),
+        (
+            "UPDATE lot SET held = held - 1 WHERE transaction_id = $1 AND held > 0",
+            Check.WALLET_LOTS,
+            6,
+            "80 of them held",
+        ),
+        (
+            # From one lot to the other: the wallet's sum stays as it was.
+            """UPDATE lot SET held = held - 1 WHERE transaction_id = $1;
+               UPDATE lot SET held = held + 1 WHERE transaction_id = $2""",
+            Check.DRAWN_LOTS,
+            1,
+            "holds 69",
+        ),
+    ],
+)
+async def test_tampering_with_holds_is_found_and_named(
+    shop: Laurel, reserved: Reserved, tampering: str, check: Check, row: int | None, words: str
+) -> None:
+    findings = (await found_after(shop, reserved, tampering))[check]
+    mine = [f for f in findings if f.member_id == reserved.member_id]
+    assert [reserved.row(f) for f in mine[:1]] == [row]
+    assert words in mine[0].problem, mine
     assert [r for r in (await verified(shop)).values() if r.faults] == []
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "members": "laurel.commands.members:members",
     "points": "laurel.commands.points:points",
     "holds": "laurel.commands.holds:holds",
+    "households": "laurel.commands.households:households",
     "reviews": "laurel.commands.reviews:reviews",
     "rules": "laurel.commands.rules:rules",
     "webhooks": "laurel.commands.webhooks:webhooks",

@@ -7,7 +7,13 @@ from loyalty.v1 import holds_pb2
 
 from laurel.client import connect, program_option
 from laurel.commands.identifiers import MEMBER_HELP, member_id_of, request_id, whose
-from laurel.commands.options import channel_option, json_option, request_option, store_option
+from laurel.commands.options import (
+    channel_option,
+    household_option,
+    json_option,
+    request_option,
+    store_option,
+)
 from laurel.output import amount_of, as_dict, moment, show_fields, show_json, show_table
 
 order_option = click.option("--order", default="", help="Receipt or invoice number.")
@@ -27,6 +33,7 @@ def holds() -> None:
 @click.option(
     "--seconds", type=click.IntRange(1), help="When it ends by itself; as the program says, if left out."
 )
+@household_option
 @order_option
 @part_option
 @reason_option
@@ -41,6 +48,7 @@ def place(
     amount: int,
     point_type: str,
     seconds: int | None,
+    from_household: bool,
     order: str,
     part: str,
     reason: str,
@@ -61,6 +69,7 @@ def place(
         points=amount,
         point_type=point_type,
         time_limit_seconds=seconds or 0,
+        from_household=from_household,
         order_reference=order,
         part=part,
         reason=reason,

@@ -13,6 +13,9 @@ request_option = click.option(
     "--request-id", "given_request_id", help="Repeat a request by its id; a fresh one, if left out."
 )
 store_option = click.option("--store", default="", help="The store.")
+household_option = click.option(
+    "--household", "from_household", is_flag=True, help="Of the pool of the member's household."
+)
 channel_option = click.option("--channel", default="", help="Where, such as pos or web.")
 
 

@@ -11,7 +11,13 @@ from laurel.client import connect, program_option
 from laurel.commands.adjustments import adjust, adjustments, approve, reject
 from laurel.commands.identifiers import MEMBER_HELP, instant, member_id_of, money, pairs, request_id, whose
 from laurel.commands.movements import refund, take_back, transfer
-from laurel.commands.options import channel_option, json_option, request_option, store_option
+from laurel.commands.options import (
+    channel_option,
+    household_option,
+    json_option,
+    request_option,
+    store_option,
+)
 from laurel.commands.receipts import find
 from laurel.commands.statements import statement
 from laurel.commands.uploads import upload
@@ -131,6 +137,7 @@ def event(
 @click.argument("amount", metavar="POINTS", type=click.IntRange(1))
 @click.option("--point-type", default="", help="The wallet; the program's main one, if left out.")
 @click.option("--order", default="", help="The order that the points pay for.")
+@household_option
 @click.option("--reason", default="", help="What for; no personal data.")
 @store_option
 @channel_option
@@ -143,6 +150,7 @@ def redeem(
     amount: int,
     point_type: str,
     order: str,
+    from_household: bool,
     reason: str,
     store: str,
     channel: str,
@@ -154,12 +162,14 @@ def redeem(
 
     \b
     laurel points redeem asha@example.com 80 --reason "coffee"
+    laurel points redeem asha@example.com 80 --household
     """
     request = points_pb2.RedeemRequest(
         request_id=request_id(given_request_id),
         points=amount,
         point_type=point_type,
         order_reference=order,
+        from_household=from_household,
         reason=reason,
         store=store,
         channel=channel,

@@ -78,7 +78,7 @@ def taking(locks: Sequence[int], shared: Iterable[int] = ()) -> str:
     )
 
 
-# Below are members, and from here on pools; of members not one in a billion.
+# Below are members, and from here on pools; of members one in a billion.
 POOLS_FROM = int.from_bytes(LAST + bytes(4), signed=True)
 # The members are locked by now, so nobody changes where they sit.
 _POOLS_OF = """

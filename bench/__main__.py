@@ -87,6 +87,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each run (6; quick: 1.5)")
     parser.add_argument("--rounds", type=int, help="of runs in turns (3; quick: 1)")
     parser.add_argument("--calls", type=int, default=64, help="in flight (64)")
+    parser.add_argument(
+        "--rate", type=int, help="purchases per second of others in `live` and `event` (500; quick: 100)"
+    )
     parser.add_argument("--members", type=int, help="who buy (4000; quick: 1000)")
     parser.add_argument(
         "--ledger-rows", type=int, help="of the large ledger (200000; quick: 20000); 10000000 take 35 GB"
@@ -97,6 +100,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.seconds = options.seconds or (1.5 if options.quick else 6.0)
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.members = options.members or (1000 if options.quick else 4000)
+    options.rate = options.rate or (100 if options.quick else 500)
     options.warm_up = 0.5 if options.quick else 2.0
     options.ledger_rows = options.ledger_rows or (20_000 if options.quick else 200_000)
     options.ledger_members = options.ledger_members or max(1, options.ledger_rows // 10)
@@ -113,7 +117,14 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Measured], dict[str
     with stack.running(options.members, shown.say) as running:
         large = Size(options.ledger_rows, options.ledger_members)
         bench = Bench(
-            running, options.seconds, options.warm_up, options.rounds, options.calls, shown.run, large
+            running,
+            options.seconds,
+            options.warm_up,
+            options.rounds,
+            options.calls,
+            shown.run,
+            large,
+            options.rate,
         )
         for name in options.only or ROWS:
             shown.row(f"{name}: {ROWS[name].what}")
@@ -173,7 +184,7 @@ def _document(
             "figures": figures,
         }
 
-    given = ("seconds", "warm_up", "rounds", "calls", "members", "ledger_rows", "ledger_members")
+    given = ("seconds", "warm_up", "rounds", "calls", "rate", "members", "ledger_rows", "ledger_members")
     asked = {name: getattr(options, name) for name in given}
     return {
         "machine": dict(here),

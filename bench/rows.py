@@ -3,16 +3,20 @@
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import batches, evaluation, footprint, load, tools
+from bench import batches, evaluation, footprint, live, load, tools
 from bench.figures import Figures, middle
 from bench.ledgers import Ledger, Size
+from bench.live import Delays
 from bench.load import Pace, Target
 from bench.stack import Stack
 
+SHOWN_MILLISECONDS = 300.0
+REWARDED_MILLISECONDS = 100.0
 ACCRUE_PATH = "/transactions/accrue"
 WITHOUT_TELEMETRY: Mapping[str, str | None] = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": None,
@@ -46,7 +50,7 @@ class Measured:
 class Bench:
     """What rows measure with. ``seconds`` of each run, ``rounds`` of runs in turns, ``calls`` in flight.
 
-    ``large``: what a large ledger holds.
+    ``large``: what a large ledger holds. ``steady_rate``: purchases per second beside what is looked at.
     """
 
     stack: Stack
@@ -56,6 +60,7 @@ class Bench:
     calls: int
     show: Callable[[str, Figures], None]
     large: Size
+    steady_rate: int
     half_rate: int = 0
     _footprint: tuple[float, float] | None = None
     _data: dict[str, Path] = field(default_factory=dict)
@@ -219,6 +224,40 @@ def _rest(bench: Bench) -> Measured:
     return Measured(_rates(theirs, ours), {"grpc-gateway": middle(theirs), "Laurel": middle(ours)})
 
 
+def _while_others_buy(
+    bench: Bench, server: Target, look: Callable[[Target, Sequence[str], float, float], Delays], most: float
+) -> Measured:
+    """How long it takes while purchases begin at a steady rate: its 95th percentile by ``most`` ms."""
+    pace = Pace(bench.seconds, bench.warm_up, bench.calls, bench.steady_rate)
+    looked: list[Delays] = []
+    loads: list[Figures] = []
+    with ThreadPoolExecutor(1) as beside:
+        for _ in range(bench.rounds):
+            buying = beside.submit(bench.calling, server, "accrue", pace)
+            looked.append(look(server, bench.stack.members, bench.warm_up, bench.seconds))
+            loads.append(buying.result())
+    p95 = statistics.median(delays.p95 for delays in looked)
+    return Measured(
+        p95 / most,
+        {
+            "others buy": middle(loads),
+            "p50 ms": statistics.median(delays.p50 for delays in looked),
+            "p95 ms": p95,
+            "looks": float(sum(delays.looks for delays in looked)),
+        },
+    )
+
+
+def _live(bench: Bench) -> Measured:
+    with bench.stack.server() as server:
+        return _while_others_buy(bench, server, live.shown, SHOWN_MILLISECONDS)
+
+
+def _event(bench: Bench) -> Measured:
+    with bench.stack.server() as server, live.reward_in_force(server):
+        return _while_others_buy(bench, server, live.rewarded, REWARDED_MILLISECONDS)
+
+
 def _start(bench: Bench) -> Measured:
     seconds, _ = bench.footprint()
     return Measured(seconds / 2.0, {"seconds from start to serving": seconds})
@@ -241,6 +280,10 @@ ROWS: Mapping[str, Row] = {
     "rest": Row("REST accrue / Go grpc-gateway before the same server", 1.0, _rest),
     "telemetry": Row("Accrue with telemetry / without", None, _without("telemetry", WITHOUT_TELEMETRY)),
     "limits": Row("Accrue with rate limits / without", None, _without("limits", WITHOUT_LIMITS)),
+    "live": Row(
+        "a purchase shows on an open WebSocket, p95 / 300 ms, while others buy", 1.0, _live, at_most=True
+    ),
+    "event": Row("an event is rewarded, p95 / 100 ms, while others buy", 1.0, _event, at_most=True),
     "start": Row("start of a server process / 2 s", 1.0, _start, at_most=True),
     "memory": Row("idle server process / 120 MB", 1.0, _memory, at_most=True),
 }

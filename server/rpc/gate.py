@@ -259,6 +259,8 @@ class Gate:
             async with limit:
                 actor = await self._admit(declaration, incoming)
                 raw = await anext(raws, b"")
+                if isinstance(raws, AsyncGenerator):
+                    await raws.aclose()
                 self._check_size(raw)
                 request = _decode(decode, raw)
                 call = self._call(declaration, actor, math.inf, incoming)

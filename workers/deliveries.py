@@ -63,7 +63,7 @@ class Pace:
 
 
 class Deliveries:
-    """One worker's part in the sending: ``run`` it until cancelled, ``wake`` it if there is something new."""
+    """One worker's part in the sending: ``run`` it, and ``wake`` it if there is something new."""
 
     def __init__(
         self,
@@ -83,7 +83,8 @@ class Deliveries:
         self._recorder = _Recorder(database)
         # Targets that asked to be left alone, and until when on the loop's clock.
         self._resting: dict[str, float] = {}
-        self._draining = False
+        self._taking = self._stopping = False
+        self._at_rest, self._over = asyncio.Event(), asyncio.Event()
         self._attempts = (metrics or Metrics()).counter(
             "laurel.deliveries.attempts",
             "{attempt}",
@@ -96,9 +97,10 @@ class Deliveries:
         self._awake.set()
 
     async def run(self) -> None:
-        """Send what is due, until cancelled; then what is under way is cut off."""
+        """Send what is due, until ``stop`` or until cancelled; what is under way then is cut off."""
+        self._taking = True
         try:
-            while True:
+            while not self._stopping:
                 if await self._take():
                     await asyncio.sleep(GATHER_SECONDS)
                     continue
@@ -106,23 +108,30 @@ class Deliveries:
                     async with asyncio.timeout(self._pace.poll_seconds):
                         await self._awake.wait()
                 self._awake.clear()
+            self._at_rest.set()
+            await self._over.wait()
         finally:
+            self._at_rest.set()
             under_way = list(self._under_way)
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def drain(self, seconds: float) -> None:
-        """Take no more, and wait so long for what is under way; to be called before ``run`` is cancelled."""
-        self._draining = True
+    async def stop(self, seconds: float) -> None:
+        """Take no more, and let what is under way finish for so long; ``run`` returns then."""
+        self._stopping = True
+        self.wake()
+        if self._taking:
+            await self._at_rest.wait()
         if self._under_way:
             await asyncio.wait(list(self._under_way), timeout=seconds)
+        self._over.set()
 
     async def _take(self) -> bool:
         """Begin with what is due and has a place; whether there was something."""
         pace = self._pace
         free = pace.at_once - len(self._under_way)
-        if free <= 0 or self._draining:
+        if free <= 0:
             return False
         until = asyncio.get_running_loop().time() + pace.lease_seconds
         try:

@@ -118,9 +118,9 @@ class Process:
             deliveries.wake()
 
         database.committed = committed
-        delivering = asyncio.create_task(deliveries.run())
-        opened.push_async_callback(_cancel, delivering)
-        self._begin(opened, relay.run(), relay.stop(settings.worker_drain_seconds))
+        drain = settings.worker_drain_seconds
+        self._begin(opened, deliveries.run(), deliveries.stop(0))
+        self._begin(opened, relay.run(), _both(relay.stop(drain), deliveries.stop(drain)))
         self._open_schedules(opened, database, keys, telemetry, holder)
         jobs = Jobs(settings.redis_url.get_secret_value(), relay, settings.worker_drain_seconds)
         self._begin(opened, jobs.run(), jobs.stop())
@@ -229,13 +229,8 @@ async def _close_database(database: Database) -> None:
         database.terminate()
 
 
-async def _drain(relay: Relay, deliveries: Deliveries, seconds: float) -> None:
-    await asyncio.gather(relay.stop(seconds), deliveries.drain(seconds))
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
+    await asyncio.gather(one, other)
 
 
 @contextlib.asynccontextmanager
@@ -254,7 +249,12 @@ async def running(
         await process.stop()
 
 
-async def work(settings: WorkerSettings, subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS) -> None:
+async def work(
+    settings: WorkerSettings,
+    subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS,
+    channels: Mapping[str, Channel] = CHANNELS,
+    pace: Pace | None = None,
+) -> None:
     """Work until SIGTERM or SIGINT. One JSON line on standard output tells that it has begun.
 
     Raises Broken if a part of it ends by itself.
@@ -263,7 +263,7 @@ async def work(settings: WorkerSettings, subscriptions: Mapping[str, Subscriptio
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    async with running(settings, subscriptions) as process:
+    async with running(settings, subscriptions, channels, pace) as process:
         heap.settle()
         print(json.dumps({"event": "ready", "ops_port": process.ops_port}), file=sys.stdout, flush=True)
         ends = [asyncio.create_task(event.wait()) for event in (asked, process.broken)]

@@ -295,10 +295,29 @@ async def test_a_worker_that_was_frozen_past_its_lease_changes_nothing(post: Pos
     async with post.worker(send):
         await eventually(post.ended("sent"), 60)
     frozen.set()
-    await old.drain(60)
-    running.cancel()
+    await old.stop(60)
+    await running
     assert (await post.rows())[letter]["status"] == "sent"
     assert [outcome for outcome, *_ in await post.attempts(letter)] == ["permanent", "sent"]
+
+
+async def test_who_stops_lets_what_is_under_way_finish(post: Post) -> None:
+    began, free = asyncio.Event(), asyncio.Event()
+
+    async def send(_: Delivery) -> None:
+        began.set()
+        await free.wait()
+
+    (letter,) = await post.want("letter")
+    deliveries = Deliveries(post.database, {post.channel: send}, pace=QUICK)
+    running = asyncio.create_task(deliveries.run())
+    await began.wait()
+    stopping = asyncio.create_task(deliveries.stop(60))
+    await asyncio.sleep(0)
+    free.set()
+    await stopping
+    await running
+    assert (await post.rows())[letter]["status"] == "sent"
 
 
 async def test_a_delivery_over_which_workers_die_is_given_up(post: Post) -> None:

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from google.protobuf import json_format
-from loyalty.v1 import rules_pb2
+from google.type.money_pb2 import Money
+from loyalty.v1 import points_pb2, rules_pb2
 
 from laurel import clients
 from tests.support.processes import ROOT, environment
@@ -139,6 +141,41 @@ async def test_a_sale_that_can_not_be_is_set_aside_for_a_person(till: Till, card
     assert "MEMBER_NOT_FOUND" in await till("sell", "99990000", "500.00", "R-1" + card, code=1)
     assert till.outbox("sale") == []
     assert len(till.outbox("refused")) == 1
+
+
+async def test_an_outbox_goes_out_in_order_and_what_cannot_be_blocks_nothing(
+    till: Till, card: str, earning: None
+) -> None:
+    online, till.address = till.address, NOWHERE
+    for number, buyer in enumerate((card, "99990000", card, card), 1):
+        await till("sell", buyer, f"{number}00.00", f"R-{number}{card}")
+    till.address = online
+    said = (await till("deliver", code=1)).splitlines()
+    assert said[0] == f"receipt R-1{card}: 20 points, balance 20"
+    assert "MEMBER_NOT_FOUND" in said[1]
+    assert said[2:] == [
+        f"receipt R-3{card}: 60 points, balance 80",
+        f"receipt R-4{card}: 80 points, balance 160",
+    ]
+    assert till.outbox("sale") == []
+    assert len(till.outbox("refused")) == 1
+
+
+async def test_a_sale_that_is_too_old_is_told_where_it_waits(
+    laurel: Laurel, tmp_path: Path, earning: None
+) -> None:
+    till = Till(in_python(), laurel, tmp_path)
+    sale = points_pb2.AccrueRequest(
+        request_id=uuid4().hex,
+        member_id=await laurel.register(),
+        order_reference="R-1",
+        amount=Money(currency_code="INR", units=500),
+    )
+    sale.occur_time.FromDatetime(datetime.now(UTC) - timedelta(days=400))
+    (tmp_path / "outbox").mkdir()
+    (tmp_path / "outbox" / "1.sale").write_bytes(sale.SerializeToString())
+    assert re.fullmatch(r"receipt R-1: too old, waits for review [0-9a-f-]{36}\n", await till("deliver"))
+    assert till.outbox("sale") == []
 
 
 async def test_a_wrong_key_costs_no_sale(till: Till, card: str) -> None:

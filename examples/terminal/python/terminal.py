@@ -9,7 +9,8 @@
 
 A sale is written to the outbox before it is sent and leaves it once the server has
 answered. So it survives a dead connection and a dead till, and since it keeps its
-request_id it counts once however often it is sent. Nothing is redeemed without an answer:
+request_id it counts once however often it is sent. The outbox goes out as one journal, in
+order: each sale is crossed off as its answer comes. Nothing is redeemed without an answer:
 only the server knows what a member may spend.
 
 Exit codes: 0 done, or kept for later; 1 refused; 3 the server can't be reached.
@@ -21,7 +22,7 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -31,9 +32,18 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from google.type.money_pb2 import Money
-from loyalty.v1 import member_pb2, member_pb2_grpc, points_pb2, points_pb2_grpc
+from loyalty.v1 import (
+    journal_pb2,
+    journal_pb2_grpc,
+    member_pb2,
+    member_pb2_grpc,
+    points_pb2,
+    points_pb2_grpc,
+)
 
 CALL_SECONDS = 5.0
+# What is not answered by then goes out with the next journal.
+JOURNAL_SECONDS = 60.0
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 0.1
 # The call may have happened or not: sending it again, with the same request_id, is safe.
@@ -72,6 +82,7 @@ class Till:
     def __init__(self, channel: grpc.Channel, key: str, outbox: Path) -> None:
         self._members: Any = member_pb2_grpc.MemberServiceStub(channel)
         self._points: Any = points_pb2_grpc.PointsServiceStub(channel)
+        self._journals: Any = journal_pb2_grpc.JournalServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._outbox = outbox
         self.set_aside = 0
@@ -120,21 +131,40 @@ class Till:
 
     def deliver(self) -> Iterator[str]:
         """Send what is in the outbox, oldest first. Raises UnreachableError where there is no answer."""
-        for path in sorted(self._outbox.glob("*.sale")):
-            request = points_pb2.AccrueRequest.FromString(path.read_bytes())
-            receipt = request.order_reference
+        pauses = Pauses()
+        while sales := sorted(self._outbox.glob("*.sale")):
             try:
-                reply = self._call(self._points.Accrue, request)
-            except RefusedError as refusal:
-                if refusal.code not in OF_THE_SALE:
-                    raise
-                # It must not block those behind it.
-                path.rename(path.with_suffix(".refused"))
-                self.set_aside += 1
-                yield f"receipt {receipt}: refused, {refusal}"
-            else:
-                path.unlink()
-                yield f"receipt {receipt}: {reply.points} points, balance {reply.balance}"
+                for path, reply in zip(sales, self._exchange(sales), strict=True):
+                    yield self._cross_off(path, reply.result)
+                    pauses = Pauses()
+            except grpc.RpcError as error:
+                # What was answered is crossed off; the rest goes out again.
+                pauses.after(error)
+
+    def _exchange(self, sales: Sequence[Path]) -> Iterator[journal_pb2.ExchangeResponse]:
+        """An answer for each, in order, as soon as it and those before it are recorded."""
+        entries = (journal_pb2.JournalEntry(accrue=_sale(path)) for path in sales)
+        requests = (journal_pb2.ExchangeRequest(entry=entry) for entry in entries)
+        replies: Iterator[journal_pb2.ExchangeResponse] = self._journals.Exchange(
+            requests, timeout=JOURNAL_SECONDS, metadata=self._metadata
+        )
+        return replies
+
+    def _cross_off(self, path: Path, result: journal_pb2.JournalResult) -> str:
+        """What is said of a sale that was answered. Raises RefusedError if that is no fault of the sale."""
+        receipt = _sale(path).order_reference
+        if result.HasField("error"):
+            refusal = _refusal(result.error)
+            if refusal.code not in OF_THE_SALE:
+                raise refusal
+            # It must not block those behind it.
+            path.rename(path.with_suffix(".refused"))
+            self.set_aside += 1
+            return f"receipt {receipt}: refused, {refusal}"
+        path.unlink()
+        if result.HasField("review"):
+            return f"receipt {receipt}: too old, waits for review {result.review.review_id}"
+        return f"receipt {receipt}: {result.accrue.points} points, balance {result.accrue.balance}"
 
     def _keep(self, request: points_pb2.AccrueRequest) -> None:
         """Durably, or not at all: a till may lose power at any moment."""
@@ -149,35 +179,60 @@ class Till:
 
     def _call(self, method: Any, request: Message) -> Any:
         """The reply; the same request again where that may help. Raises RefusedError, UnreachableError."""
-        wait = FIRST_WAIT_SECONDS
-        for attempt in range(1, ATTEMPTS + 1):
+        pauses = Pauses()
+        while True:
             try:
                 return method(request, timeout=CALL_SECONDS, metadata=self._metadata)
             except grpc.RpcError as error:
-                details = _details(error)
-                if error.code() not in PASSING:
-                    raise RefusedError(error.code(), details["reason"], error.details() or "") from None
-                if attempt == ATTEMPTS:
-                    raise UnreachableError(f"{error.code().name}: {error.details()}") from None
-            # Tills that lost the server together should not come back together.
-            time.sleep(max(wait, details["retry_seconds"]) * random.uniform(0.5, 1.0))
-            wait *= 2
-        raise AssertionError("a loop that returns or raises")
+                pauses.after(error)
 
 
-def _details(error: Any) -> dict[str, Any]:
-    """The reason, from ErrorInfo, and for how long to wait, from RetryInfo."""
-    found = {"reason": error.code().name, "retry_seconds": 0.0}
+class Pauses:
+    """The pauses between attempts, longer each time."""
+
+    def __init__(self) -> None:
+        self._left = ATTEMPTS
+        self._wait = FIRST_WAIT_SECONDS
+
+    def after(self, error: Any) -> None:
+        """Wait until trying again makes sense. Raises RefusedError, or UnreachableError in the end."""
+        status = _status(error)
+        if error.code() not in PASSING:
+            raise _refusal(status) from None
+        self._left -= 1
+        if not self._left:
+            raise UnreachableError(f"{error.code().name}: {error.details()}") from None
+        retry = error_details_pb2.RetryInfo()
+        _unpack(status, retry)
+        asked = retry.retry_delay.ToMilliseconds() / 1000
+        # Tills that lost the server together should not come back together.
+        time.sleep(max(self._wait, asked) * random.uniform(0.5, 1.0))
+        self._wait *= 2
+
+
+def _sale(path: Path) -> points_pb2.AccrueRequest:
+    return points_pb2.AccrueRequest.FromString(path.read_bytes())
+
+
+def _status(error: Any) -> status_pb2.Status:
+    """The status of a call that failed, with its details if the server sent any."""
     for name, value in error.trailing_metadata() or ():
-        if name != "grpc-status-details-bin":
-            continue
-        for detail in status_pb2.Status.FromString(value).details:
-            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-            if detail.Unpack(info):
-                found["reason"] = info.reason
-            elif detail.Unpack(retry):
-                found["retry_seconds"] = retry.retry_delay.ToMilliseconds() / 1000
-    return found
+        if name == "grpc-status-details-bin":
+            return status_pb2.Status.FromString(value)
+    return status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+
+
+def _refusal(status: status_pb2.Status) -> RefusedError:
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    info = error_details_pb2.ErrorInfo(reason=code.name)
+    _unpack(status, info)
+    return RefusedError(code, info.reason, status.message)
+
+
+def _unpack(status: status_pb2.Status, into: Message) -> None:
+    for detail in status.details:
+        if detail.Unpack(into):
+            return
 
 
 def main() -> int:

@@ -324,7 +324,7 @@ class InDatabase:
                     row[0]
                     for row in await connection.fetch(
                         """SELECT ROW(program_id, member_id, hold_id, point_type, points, open_points,
-                                      captured, status, expires_at, shares)
+                                      captured, status, expires_at, shares, spender_id)
                              FROM hold WHERE program_id = $1""",
                         program_id,
                     )

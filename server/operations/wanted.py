@@ -26,7 +26,7 @@ from server.domain.commands import (
     Transfer,
     VoidHold,
 )
-from server.domain.household_commands import Contribute, Dissolve, EndSeat, OfHousehold
+from server.domain.household_commands import Contribute, Dissolve, EndSeat, Join, OfHousehold
 from server.domain.households import Seat
 from server.domain.reviews import ApproveReview, PutAside, RejectReview
 from server.domain.rules.compile import RuleSet
@@ -204,7 +204,8 @@ class Wanted:
                 self.reviews.append((owner[0], command.review_id))
             case PutAside():
                 self.late[request_key(command)] = (owner[0], command.actor.credential_id)
-            case EndSeat() | Dissolve():
+            case EndSeat() | Dissolve() | Join():
+                # Whoever joins may spend within the batch, before anybody could know whose pool that is.
                 self._add_gifts((owner[0], command.household_id))
 
     def _add_gifts(self, owner: MemberOf) -> None:

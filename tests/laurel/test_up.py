@@ -138,28 +138,36 @@ def test_whoever_dies_is_started_again(home: Path) -> None:
         first = runtime(home)["servers"]
         assert isinstance(first, list)
         postmaster = int((home / ".laurel/postgres/data/postmaster.pid").read_text().splitlines()[0])
-        for pid in (first[0], postmaster):
+        [worker] = runtime(home)["workers"]  # type: ignore[misc]
+        for pid in (first[0], worker, postmaster):
             subprocess.run(["kill", "-9", str(pid)], check=True)
         stack.wait_for("server 1 was started again")
+        stack.wait_for("the worker was started again")
         stack.wait_for("PostgreSQL was started again")
         assert wait_until(lambda: run("members", "list", cwd=home).returncode == 0)
         assert runtime(home)["servers"] != first
+        assert runtime(home)["workers"] != [worker]
         places = runtime(home)["ops"]
         assert isinstance(places, list)
         assert len(set(places)) == 2
         for place in places:
             assert f"http://{place}/readyz" in stack.text
             assert wait_until(lambda place=place: _is_ready(place))
+        [place] = runtime(home)["worker_ops"]  # type: ignore[misc]
+        assert wait_until(lambda: _is_ready(place), 30.0)
         found = json.loads(run("doctor", "--json", cwd=home).stdout)
+        assert [f["state"] for f in found if f["check"] == "worker"] == ["ok"]
         assert [f["state"] for f in found if f["check"] == "readiness"] == ["ok", "ok"]
 
 
 def test_after_kill_9_of_the_whole_the_next_start_takes_over(home: Path) -> None:
     with up(home) as stack:
-        left = [int(pid) for pid in runtime(home)["servers"]]  # type: ignore[attr-defined]
+        servers = [int(pid) for pid in runtime(home)["servers"]]  # type: ignore[attr-defined]
+        workers = [int(pid) for pid in runtime(home)["workers"]]  # type: ignore[attr-defined]
         stack.end(signal.SIGKILL)
     with up(home):
-        assert all("-m laurel.process" not in command_of(pid) for pid in left)
+        assert all("-m laurel.process" not in command_of(pid) for pid in servers)
+        assert all("-m workers" not in command_of(pid) for pid in workers)
         assert run("doctor", cwd=home).returncode == 0
 
 

@@ -84,7 +84,7 @@ def up(folder: Path, *arguments: str, **settings: str) -> Iterator[Foreground]:
     command = [LAUREL, "up", "--port", "0", "--http-port", "0", "--ops-port", "0", *arguments]
     stack = Foreground(command, folder, settings)
     try:
-        stack.wait_for("Ctrl-C stops the stack")
+        stack.wait_for("Ctrl-C stops the stack", 120.0)
         yield stack
     finally:
         if stack.process.poll() is None:

@@ -365,6 +365,43 @@ def test_a_refund_pays_a_debt_first() -> None:
     assert (told.points, told.balance, told.debt) == (15, 0, 0)
 
 
+@given(
+    some.sampled_from(Clawback),
+    some.integers(1, 60),
+    some.integers(1, 60),
+    some.integers(1, 60),
+    some.integers(0, 40),
+)
+def test_a_return_before_the_refund_of_what_was_spent_costs_its_shortfall_and_no_more(
+    clawback: Clawback, earned: int, spent: int, refunded: int, other: int
+) -> None:
+    spent = min(spent, earned + other)
+    refunded = min(refunded, spent)
+
+    def ends(*, refund_first: bool) -> tuple[int, int]:
+        """What the member has net, and what the return could not take."""
+        desk = Desk(clawback=clawback)
+        if other:
+            desk.buys(("tea", 1, other))
+        bought = desk.buys(("book", 1, earned))
+        redeemed = desk.spends(spent)
+        if refund_first:
+            desk.refunds(redeemed, refunded)
+        short = desk.returns(bought).shortfall
+        if not refund_first:
+            desk.refunds(redeemed, refunded)
+        return desk.wallet().balance - desk.wallet().debt, short
+
+    if clawback is Clawback.REFUSE and earned + other - spent < earned:
+        return  # the goods come back once the redemption is undone
+    (before, unpaid), (after, written_off) = ends(refund_first=True), ends(refund_first=False)
+    # A debt is paid by whatever comes in. What the program bears is borne for good.
+    assert after - before == written_off - unpaid
+    assert 0 <= written_off - unpaid <= refunded
+    if clawback is Clawback.ALLOW_DEBT:
+        assert written_off == 0
+
+
 def test_a_capture_can_be_refunded() -> None:
     desk = Desk()
     desk.buys(("book", 1, 10))

@@ -63,6 +63,14 @@ def database_url() -> str:
     return str(url)
 
 
+def redis_url() -> str:
+    """Of the Redis that LAUREL_REDIS_URL or the running stack names. Raises Failure."""
+    url = os.environ.get("LAUREL_REDIS_URL") or stack().get("redis_url")
+    if not url:
+        raise Failure("no Redis: start the local stack with `laurel up`, or set LAUREL_REDIS_URL")
+    return str(url)
+
+
 def secrets_file() -> Path:
     """Where the keys of the ledger are: LAUREL_SECRETS_FILE, or the running stack's."""
     given = os.environ.get("LAUREL_SECRETS_FILE") or stack().get("secrets_file")

@@ -41,6 +41,7 @@ from server.operations.reports import Reports
 from server.operations.reviews import Reviews
 from server.operations.rules import Rules
 from server.operations.schedules import Lateness, Schedules
+from server.operations.summaries import Summaries
 from server.operations.templates import Templates
 from server.operations.tokens import Tokens
 from server.operations.wakeups import WakeUps
@@ -74,6 +75,7 @@ from server.settings import Settings
 from server.store.database import Database
 from server.store.limits import LimitStore
 from server.store.sealing import Sealer
+from server.store.summaries import SummaryStore
 from server.tls import Certificates, Files, TlsError
 from server.watch import RedisState, describe
 from telemetry.listener import Listener
@@ -133,7 +135,8 @@ def build_services(
     ) = SERVICES
     pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
     members = Members(database, sealer, programs, now, hints)
-    points = Points(database, sealer, programs, committer, now)
+    summaries = Summaries(database, SummaryStore(redis), now)
+    points = Points(database, sealer, programs, committer, summaries, now)
     households = Households(database, sealer, programs, committer, now)
     points_calls = PointsService(points, pages, versions, now)
     return {

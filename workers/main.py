@@ -30,16 +30,17 @@ from workers.channels import CHANNELS, open_channels
 from workers.deliveries import Deliveries, Pace
 from workers.jobs import Jobs
 from workers.means import Channel, Means
+from workers.projections.member_summary import MemberSummaries
 from workers.relay import Relay
 from workers.scheduler import Scheduler
 from workers.schedules import open_schedules
 from workers.settings import WorkerSettings
-from workers.subscriptions import SUBSCRIPTIONS, Subscription
+from workers.subscriptions import SUBSCRIPTIONS, Subscription, in_redis
 from workers.watch import Watch
 
 SERVICE = "laurel-worker"
 CLOSE_SECONDS = 5.0
-REDIS_SECONDS = 0.5
+REDIS_SECONDS = 2.0
 # What is done by the clock is gone on with by another worker, so a stop needn't wait for its end.
 HAND_OVER_SECONDS = 2.0
 
@@ -100,10 +101,13 @@ class Process:
         opened.push_async_callback(telemetry.close)
         database = await _open_database(settings)
         opened.push_async_callback(_close_database, database)
+        redis = _open_redis(settings)
+        opened.push_async_callback(redis.aclose)
+        summaries = MemberSummaries(redis, now)
         holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         relay = Relay(
             database,
-            self._subscriptions,
+            {**self._subscriptions, **in_redis(summaries)},
             holder,
             new_id,
             Watch(telemetry.metrics),
@@ -118,10 +122,11 @@ class Process:
             deliveries.wake()
 
         database.committed = committed
+        opened.push_async_callback(_cancel, asyncio.create_task(summaries.keep(database)))
         drain = settings.worker_drain_seconds
         self._begin(opened, deliveries.run(), deliveries.stop(0))
         self._begin(opened, relay.run(), _both(relay.stop(drain), deliveries.stop(drain)))
-        self._open_schedules(opened, database, keys, telemetry, holder)
+        self._open_schedules(opened, database, redis, keys, telemetry, holder)
         jobs = Jobs(settings.redis_url.get_secret_value(), relay, settings.worker_drain_seconds)
         self._begin(opened, jobs.run(), jobs.stop())
         await self._open_ops(opened, telemetry, database, relay)
@@ -152,15 +157,13 @@ class Process:
         self,
         opened: contextlib.AsyncExitStack,
         database: Database,
+        redis: Redis,
         keys: Secrets,
         telemetry: Telemetry,
         holder: str,
     ) -> None:
         """Do what is done by the clock. Raises StartError."""
         settings = self._settings
-        url = settings.redis_url.get_secret_value()
-        redis = Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
-        opened.push_async_callback(redis.aclose)
         hints = Hints(redis)
         opened.push_async_callback(hints.close)
         try:
@@ -221,6 +224,19 @@ async def _open_database(settings: WorkerSettings) -> Database:
         ) from None
 
 
+def _open_redis(settings: WorkerSettings) -> Redis:
+    """A client of Redis, which may be away. Raises StartError."""
+    try:
+        client: Redis = Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=REDIS_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS,
+        )
+    except ValueError:
+        raise StartError("LAUREL_REDIS_URL is no URL such as redis://host:6379/0") from None
+    return client
+
+
 async def _close_database(database: Database) -> None:
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
@@ -231,6 +247,11 @@ async def _close_database(database: Database) -> None:
 
 async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
     await asyncio.gather(one, other)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

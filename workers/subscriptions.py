@@ -8,6 +8,7 @@ from server.domain import figures
 from server.store.database import Connection
 from server.store.log import LoggedEvent
 from workers.projections import daily_figures
+from workers.projections.member_summary import MemberSummaries
 from workers.webhooks import wanting as webhooks
 
 # Called with events in the order of the log, those of one member in the order in which they happened, in a
@@ -38,3 +39,8 @@ SUBSCRIPTIONS: Mapping[str, Subscription] = MappingProxyType(
         "daily_figures": Subscription(daily_figures.handle, figures.EVENT_TYPES),
     }
 )
+
+
+def in_redis(summaries: MemberSummaries) -> Mapping[str, Subscription]:
+    """The same for read models in Redis. They are built from what is there, and follow from then on."""
+    return MappingProxyType({"member_summary": Subscription(summaries.handle, from_beginning=False)})

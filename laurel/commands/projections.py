@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 import click
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from laurel.client import redis_url
 from laurel.commands.options import json_option
 from laurel.commands.programs import on_database
 from laurel.failures import Failure
@@ -16,10 +19,16 @@ from server.store import projections as store
 from server.store import subscriptions
 from server.store.database import Database
 from server.store.projections import Standing, Superseded
-from workers.projections import daily_figures
+from workers.projections import daily_figures, member_summary
+from workers.projections.member_summary import Lost, MemberSummaries
 from workers.projections.rebuild import Build, UnderWay, rebuild
 
-BUILDS: Mapping[str, Callable[[], Build]] = MappingProxyType({"daily_figures": daily_figures.Build})
+BUILDS: Mapping[str, Callable[[Redis], Build]] = MappingProxyType(
+    {
+        "daily_figures": lambda _: daily_figures.Build(),
+        "member_summary": lambda redis: member_summary.Build(MemberSummaries(redis, now)),
+    }
+)
 
 
 @click.group()
@@ -65,7 +74,10 @@ def rebuild_command(*, name: str) -> None:
         done = 0
         with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
             task = bar.add_task(name, total=None)
-            async with aclosing(rebuild(database, BUILDS[name]())) as steps:
+            async with (
+                Redis.from_url(redis_url()) as redis,
+                aclosing(rebuild(database, BUILDS[name](redis))) as steps,
+            ):
                 async for progress in steps:
                     done = progress.done
                     bar.update(task, completed=done, total=progress.total)
@@ -77,7 +89,14 @@ def rebuild_command(*, name: str) -> None:
         raise Failure(f"{name} is being rebuilt at the moment; see `laurel projections status`") from None
     except Superseded:
         raise Failure(f"somebody else began to rebuild {name} meanwhile") from None
-    click.echo(f"{name}: rebuilt from {done:,} events")
+    except (Lost, RedisError) as error:
+        raise Failure(f"Redis lost it or can't be reached ({type(error).__name__}); try again") from None
+    click.echo(f"{name}: rebuilt, {done:,} looked at")
+
+
+def now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
 
 
 Found = tuple[Standing, subscriptions.Standing | None]

@@ -32,16 +32,11 @@ class _Waiting(NamedTuple, Generic[Key, Value]):
     trace: Trace | None
 
 
-class Coalesced(Generic[Key, Value]):
-    """Looks things up by key; ``read`` gets several keys and finds those that exist."""
+class Gathered(Generic[Key, Value]):
+    """Looks things up by key; ``find`` gets several keys and finds those that exist."""
 
-    def __init__(
-        self,
-        database: Database,
-        read: Callable[[Connection, Collection[Key]], Awaitable[Mapping[Key, Value]]],
-    ) -> None:
-        self._database = database
-        self._read = read
+    def __init__(self, find: Callable[[Collection[Key]], Awaitable[Mapping[Key, Value]]]) -> None:
+        self._find = find
         self._waiting: list[_Waiting[Key, Value]] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._patience: asyncio.TimerHandle | None = None
@@ -90,8 +85,7 @@ class Coalesced(Generic[Key, Value]):
         # The query belongs to the first of its traces that is sampled.
         current.set(next((w.trace for w in batch if w.trace is not None and w.trace.span is not None), None))
         try:
-            async with self._database.connection() as connection:
-                found = await self._read(connection, {w.key for w in batch})
+            found = await self._find({w.key for w in batch})
         except Exception as fault:  # noqa: BLE001 - it is the answer to each of them
             for waiting in batch:
                 if not waiting.answer.done():
@@ -100,3 +94,20 @@ class Coalesced(Generic[Key, Value]):
         for waiting in batch:
             if not waiting.answer.done():
                 waiting.answer.set_result(found.get(waiting.key))
+
+
+class Coalesced(Gathered[Key, Value]):
+    """The same in PostgreSQL: ``read`` gets a connection too."""
+
+    def __init__(
+        self,
+        database: Database,
+        read: Callable[[Connection, Collection[Key]], Awaitable[Mapping[Key, Value]]],
+    ) -> None:
+        self._database = database
+        self._read = read
+        super().__init__(self._connected)
+
+    async def _connected(self, keys: Collection[Key]) -> Mapping[Key, Value]:
+        async with self._database.connection() as connection:
+            return await self._read(connection, keys)

@@ -12,10 +12,12 @@ from server.domain.errors import FailedPrecondition, NotFound
 from server.domain.ledger import Hold, Lot, Transaction, Wallet
 from server.domain.members import Identifier, Status
 from server.domain.program import Program
+from server.domain.summary import Summary, summary_of
 from server.operations.coalesced import Coalesced
 from server.operations.committer import Committer
 from server.operations.lines import Turn
 from server.operations.programs import Programs
+from server.operations.summaries import Summaries
 from server.operations.wallets import members_as_due
 from server.store import as_of, keys, merges, receipts, statements
 from server.store import ledger as store
@@ -82,12 +84,14 @@ class Points:
         sealer: Sealer,
         programs: Programs,
         committer: Committer,
+        summaries: Summaries,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._sealer = sealer
         self._programs = programs
         self._committer = committer
+        self._summaries = summaries
         self._clock = clock
         self._owners = Coalesced(database, member_store.owners)
         self._members = Coalesced(database, self._read_members)
@@ -145,12 +149,18 @@ class Points:
                 raise _no_member()
         return found
 
-    async def balance(self, program_id: UUID, member_id: UUID) -> tuple[UUID, Program, MemberState]:
-        """The member, its wallets as they are now and tier, and the program whose terms they follow.
+    async def balance(
+        self, program_id: UUID, member_id: UUID, seen: Seen | None = None
+    ) -> tuple[UUID, Program, Summary]:
+        """The member, what it holds now, and the program whose terms that follows.
 
-        What has fallen due is done in them, and all open lots of wallets that change by the clock are there.
-        For a member who was merged into another one, all this is of the one that lives on. Raises NotFound.
+        For a member who was merged into another one, all this is of the one that lives on. The latest state;
+        with ``seen`` one that is not older than that is enough. Raises NotFound.
         """
+        if seen is not None and seen.member_id == member_id:
+            summary = await self._summaries.get(program_id, *seen)
+            if summary is not None:
+                return member_id, await self._program(program_id), summary
         member = await self._members.get((program_id, member_id))
         while member is not None and member.status == Status.MERGED:
             async with self._database.connection() as connection:
@@ -158,9 +168,7 @@ class Points:
             member = await self._members.get((program_id, member_id))
         if member is None:
             raise _no_member()
-        # Wallets and tiers don't change with the rules, so a stale snapshot will do.
-        program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
-        return member_id, program, member
+        return member_id, await self._program(program_id), summary_of(member)
 
     async def balance_as_of(
         self, program_id: UUID, member_id: UUID, moment: datetime
@@ -235,6 +243,10 @@ class Points:
         async with self._database.connection() as connection:
             row = await _transaction(connection, program_id, transaction_id)
             return Explained(row, await store.lots_of(connection, row))
+
+    async def _program(self, program_id: UUID) -> Program:
+        # Wallets and tiers don't change with the rules, so a stale snapshot will do.
+        return (await self._programs.at_hand(self._database, [program_id]))[program_id].program
 
     async def _read_members(
         self, connection: Connection, wanted: Collection[MemberOf]

@@ -187,6 +187,7 @@ class HouseholdService:
             balance=outcome.balance,
             debt=outcome.debt,
             version=outcome.version,
+            consistency_token=self._versions.token(call.actor.program_id, outcome.member_id, outcome.version),
         )
 
     async def DissolveHousehold(

@@ -16,7 +16,6 @@ from server.domain.commands import Outcome, Redeem
 from server.domain.errors import FailedPrecondition, PermissionDenied, invalid
 from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction, Wallet
 from server.domain.members import Identifier
-from server.domain.outlook import outlook
 from server.domain.points_in_words import told
 from server.domain.rules import trace
 from server.operations.points import Points, Seen
@@ -129,22 +128,19 @@ class PointsService(Movements):
                 raise not_of_this_member()
             return await self._balance_as_of(member_id, moment, call)
         asked = member_id
-        member_id, program, member = await self._points.balance(program_id, asked)
+        member_id, program, held = await self._points.balance(program_id, asked, seen)
         if seen is not None:
-            _check_seen(seen, asked, member_id, member.version)
+            _check_seen(seen, asked, member_id, held.version)
         call.touched.append(member_id)
-        following = program.tier_after(member.facts.lifetime)
+        following = program.tier_after(held.lifetime)
         return pb.GetBalanceResponse(
             member_id=str(member_id),
-            wallets=[
-                profiles.wallet_with_outlook(member.wallet(t), outlook(member, t))
-                for t in program.point_types
-            ],
-            tier=member.facts.tier,
+            wallets=[profiles.wallet_with_outlook(*held.wallet(t)) for t in program.point_types],
+            tier=held.tier,
             next_tier="" if following is None else following.name,
-            points_to_next_tier=0 if following is None else following.from_points - member.facts.lifetime,
-            version=member.version,
-            consistency_token=self._versions.token(program_id, member_id, member.version),
+            points_to_next_tier=0 if following is None else following.from_points - held.lifetime,
+            version=held.version,
+            consistency_token=self._versions.token(program_id, member_id, held.version),
         )
 
     async def _balance_as_of(self, member_id: UUID, moment: datetime, call: Call) -> pb.GetBalanceResponse:

@@ -114,6 +114,23 @@ async def page(
     return found
 
 
+async def keys_after(connection: Connection, after: MemberOf, size: int) -> list[MemberOf]:
+    """The next members of all programs, in whatever status, by program and id."""
+    found = await connection.fetch(
+        """SELECT program_id, member_id FROM member WHERE (program_id, member_id) > ($1, $2)
+            ORDER BY program_id, member_id LIMIT $3""",
+        *after,
+        size,
+    )
+    return [(r[0], r[1]) for r in found]
+
+
+async def count(connection: Connection) -> int:
+    """How many members there are, in all programs."""
+    found: int = await connection.fetchval("SELECT count(*) FROM member")
+    return found
+
+
 async def update_profile(
     connection: Connection, sealer: Sealer, member: Member, updated_at: datetime
 ) -> None:

@@ -91,7 +91,7 @@ async def test_a_projection_is_rebuilt_and_says_so(shop: Laurel) -> None:
     first = await standing()
     assert (first["behind"], first["rebuiltTime"], first["rebuilding"]) == (0, None, None)
     done = await cli(shop, "projections", "rebuild", "daily_figures")
-    assert done.stdout.startswith("daily_figures: rebuilt from ")
+    assert done.stdout.startswith("daily_figures: rebuilt, ")
     assert (await standing())["rebuiltTime"] is not None
     after = await told(shop, "report", "days", *RANGE)
     assert after["figures"] == before["figures"]

@@ -287,7 +287,7 @@ async def test_members_change_their_name_but_not_what_earns_points(laurel: Laure
     committer = Committer(laurel.database, programs, keys.ledger, now, uuid7)
     service = MemberService(
         Members(laurel.database, sealer, programs, now),
-        Points(laurel.database, sealer, programs, committer, now),
+        Points(laurel.database, sealer, programs, committer, None, now),  # type: ignore[arg-type]
         None,  # type: ignore[arg-type] - nobody watches here
         Pages(keys.page_token),
         None,  # type: ignore[arg-type]

@@ -637,12 +637,15 @@ class EndSeatResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     DEBT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     balance: _builtins.int
     """The main wallet's balance of the member who left."""
     debt: _builtins.int
     """What the member who left still owes."""
     version: _builtins.int
     """The version of the member who left."""
+    consistency_token: _builtins.str
+    """Send it back with a read of the member who left, which then never shows an older state. Opaque."""
     @_builtins.property
     def awards(self) -> _containers.RepeatedCompositeFieldContainer[_points_pb2.Award]:
         """The rows of the member who left, one a wallet for what can be spent and one for what can't yet."""
@@ -654,10 +657,11 @@ class EndSeatResponse(_message.Message):
         balance: _builtins.int = ...,
         debt: _builtins.int = ...,
         version: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "debt", b"debt", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awards", b"awards", "balance", b"balance", "consistency_token", b"consistency_token", "debt", b"debt", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

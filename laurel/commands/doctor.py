@@ -30,9 +30,10 @@ from server.operations.schedules import CHECKPOINT
 from server.operations.signing_keys import SigningKeys, Unusable
 from server.rpc.access import declared_scopes
 from server.settings import Settings
-from server.store import dead_letters, subscriptions
+from server.store import dead_letters, deliveries, subscriptions
 from server.store import schedules as schedule_store
 from server.store.database import Database
+from server.store.deliveries import Backlog
 from server.store.subscriptions import Standing
 from server.tls import TlsError
 
@@ -296,7 +297,7 @@ def _workers() -> Iterator[Finding]:
     if not (url := _setting("LAUREL_DATABASE_URL", "database_url")):
         return
     try:
-        found, dead, held_back = asyncio.run(_consumers(url))
+        found, dead, held_back, waiting = asyncio.run(_consumers(url))
     except (Refused, OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return  # said by the check of the database
     for standing in found:
@@ -316,8 +317,22 @@ def _workers() -> Iterator[Finding]:
         told = f"{number:,} events of {consumer} wait for somebody to decide"
         yield Finding("dead letters", WARN, told, "see `laurel dead-letters list`")
 
+    for channel, backlog in waiting.items():
+        yield from _channel(channel, backlog)
 
-async def _consumers(url: str) -> tuple[list[Standing], dict[str, int], float]:
+
+def _channel(channel: str, backlog: Backlog) -> Iterator[Finding]:
+    detail = f"{channel}: {backlog.due:,} due, the first for {backlog.seconds:.1f} s"
+    if backlog.seconds > LONG_BEHIND_SECONDS:
+        yield Finding("deliveries", FAIL, detail, "do workers run, and does whom they send to answer?")
+    else:
+        yield Finding("deliveries", OK, detail)
+    if backlog.dead:
+        told = f"{channel}: {backlog.dead:,} were given up"
+        yield Finding("deliveries", WARN, told, "see `laurel dead-letters list`")
+
+
+async def _consumers(url: str) -> tuple[list[Standing], dict[str, int], float, dict[str, Backlog]]:
     database = await Database.open(url, connections=1)
     try:
         async with database.connection() as connection:
@@ -325,6 +340,7 @@ async def _consumers(url: str) -> tuple[list[Standing], dict[str, int], float]:
                 await subscriptions.standings(connection),
                 await dead_letters.count_dead(connection),
                 await subscriptions.held_back_seconds(connection),
+                await deliveries.backlog(connection),
             )
     finally:
         await database.close()

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 import asyncpg
 
 from server.domain.errors import Refused
-from server.store import dead_letters, subscriptions
+from server.store import dead_letters, deliveries, subscriptions
 from server.store.database import Database
+from server.store.deliveries import Backlog
 from server.store.subscriptions import Standing
 from telemetry.metrics import Labels, Metrics
 
@@ -28,6 +29,7 @@ class Behind:
         self._standings: list[Standing] = []
         self._dead: Mapping[str, int] = {}
         self._held_back: float | None = None
+        self._backlog: Mapping[str, Backlog] = {}
         by_consumer = ("consumer",)
         metrics.gauge(
             "laurel.subscription.behind",
@@ -64,6 +66,29 @@ class Behind:
             lambda: {} if self._held_back is None else {(): self._held_back},
         )
 
+        by_channel = ("channel",)
+        metrics.gauge(
+            "laurel.deliveries.due",
+            "{delivery}",
+            "Deliveries that are due and that nobody is at; of one target 10,000 are counted at most.",
+            lambda: {(channel,): found.due for channel, found in self._backlog.items()},
+            by_channel,
+        )
+        metrics.gauge(
+            "laurel.deliveries.lag",
+            "s",
+            "How long the first of these has been due.",
+            lambda: {(channel,): found.seconds for channel, found in self._backlog.items()},
+            by_channel,
+        )
+        metrics.gauge(
+            "laurel.deliveries.dead",
+            "{delivery}",
+            "Deliveries that were given up and wait for somebody to decide.",
+            lambda: {(channel,): found.dead for channel, found in self._backlog.items()},
+            by_channel,
+        )
+
     async def look(self) -> None:
         """Bring the figures up to date."""
         if time.monotonic() - self._looked < FRESH_SECONDS:
@@ -74,8 +99,9 @@ class Behind:
                 self._standings = await subscriptions.standings(connection)
                 self._dead = await dead_letters.count_dead(connection)
                 self._held_back = await subscriptions.held_back_seconds(connection)
+                self._backlog = await deliveries.backlog(connection)
         except (Refused, OSError, asyncpg.PostgresError):
-            self._standings, self._dead, self._held_back = [], {}, None
+            self._standings, self._dead, self._held_back, self._backlog = [], {}, None, {}
 
     def _each(self, figure: Callable[[Standing], float]) -> Callable[[], Mapping[Labels, float]]:
         return lambda: {(standing.consumer,): figure(standing) for standing in self._standings}

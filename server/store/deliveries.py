@@ -43,16 +43,18 @@ async def add(connection: Connection, wanted: Sequence[Wanted]) -> None:
 
 
 # A walk from target to target in the index of what is pending, so that one with a million rows costs
-# as much as one with a single row; then a few of each. Whoever is at a row has put it off until their
-# lease ends, and raised its token: who comes back later than that finds it changed.
-CLAIM = """
-WITH RECURSIVE targets AS (
+# as much as one with a single row.
+TARGETS = """targets AS (
     (SELECT target FROM delivery WHERE status = 'pending' ORDER BY target LIMIT 1)
     UNION ALL
     SELECT (SELECT d.target FROM delivery d
              WHERE d.status = 'pending' AND d.target > t.target ORDER BY d.target LIMIT 1)
       FROM targets t WHERE t.target IS NOT NULL
-), due AS (
+)"""
+# A few of each. Whoever is at a row has put it off until their lease ends, and raised its token: who
+# comes back later than that finds it changed.
+CLAIM = f"""
+WITH RECURSIVE {TARGETS}, due AS (
     SELECT found.program_id, found.delivery_id,
            row_number() OVER (PARTITION BY targets.target ORDER BY found.next_attempt_at) AS turn,
            found.next_attempt_at
@@ -283,17 +285,34 @@ async def _stored(connection: Connection, program_id: UUID, rows: Sequence[Any])
 
 
 class Backlog(NamedTuple):
-    """What waits in one channel: how many are due, and for how many seconds the first of them has been."""
+    """What waits in one channel: how many are due, and for how many seconds the first of them has been.
+
+    Of one target 10,000 are counted at most. ``dead`` were given up and wait for somebody to decide.
+    """
 
     due: int
     seconds: float
+    dead: int
+
+
+COUNTED = 10_000
+BACKLOG = f"""
+WITH RECURSIVE {TARGETS}
+SELECT channel, sum(due)::bigint, coalesce(extract(epoch FROM now() - min(since)), 0)::float8,
+       sum(dead)::bigint
+  FROM (SELECT waiting.channel, waiting.due, waiting.since, 0 AS dead
+          FROM targets CROSS JOIN LATERAL (
+               SELECT channel, count(*) AS due, min(next_attempt_at) AS since
+                 FROM (SELECT channel, next_attempt_at FROM delivery
+                        WHERE status = 'pending' AND target = targets.target AND next_attempt_at <= now()
+                        ORDER BY next_attempt_at LIMIT {COUNTED}) AS first
+                GROUP BY channel) AS waiting
+         UNION ALL
+        SELECT channel, 0, NULL, count(*) FROM delivery WHERE status = 'dead' GROUP BY channel) AS found
+ GROUP BY channel
+"""
 
 
 async def backlog(connection: Connection) -> dict[str, Backlog]:
-    """What is due by now and not sent, by channel. What somebody is at is not counted."""
-    rows = await connection.fetch(
-        """SELECT channel, count(*) AS due,
-                  extract(epoch FROM now() - min(next_attempt_at))::float8 AS seconds
-             FROM delivery WHERE status = 'pending' AND next_attempt_at <= now() GROUP BY channel"""
-    )
-    return {row["channel"]: Backlog(row["due"], row["seconds"]) for row in rows}
+    """What is due by now and not sent, and what is dead, by channel. What somebody is at is not counted."""
+    return {row[0]: Backlog(*row[1:]) for row in await connection.fetch(BACKLOG)}

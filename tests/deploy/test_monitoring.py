@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.watch import Watched
 from telemetry.metrics import Histogram, Metrics
 from tests.support.servers import Laurel
+from workers.deliveries import Deliveries
 from workers.watch import Watch
 
 FOLDER = Path(__file__).parents[2] / "deploy"
@@ -71,6 +72,7 @@ async def exposed(laurel: Laurel) -> dict[str, frozenset[str]]:
     if not any(instrument.about.name.startswith("http.") for instrument in telemetry.metrics):
         Watched(nothing, telemetry.metrics, telemetry.tracing)
     Watch(telemetry.metrics)  # what workers tell
+    Deliveries(laurel.database, {}, metrics=telemetry.metrics)
     async with httpx.AsyncClient() as http:
         page = (await http.get(f"http://127.0.0.1:{laurel.server.ops_port}/metrics")).text
     names = {family.name for family in text_string_to_metric_families(page)}

@@ -334,11 +334,18 @@ async def test_a_delivery_over_which_workers_die_is_given_up(post: Post) -> None
     assert (await post.rows())[letter]["last_error"] == "its workers died while they sent it"
 
 
-async def test_what_is_due_is_counted_by_channel(post: Post) -> None:
+async def test_what_is_due_and_what_is_dead_is_counted_by_channel(post: Post) -> None:
+    async def send(_: Delivery) -> None:
+        raise Permanent("gone")
+
+    await post.want("bad")
+    async with post.worker(send):
+        await eventually(post.ended("dead"), 60)
     await post.want("one", "two")
+    await post.want("three", target="elsewhere")
     async with post.database.connection() as connection:
         waiting = (await store.backlog(connection))[post.channel]
-        assert (waiting.due, waiting.seconds >= 0) == (2, True)
+    assert (waiting.due, waiting.seconds >= 0, waiting.dead) == (3, True, 1)
 
 
 async def _true(condition: bool) -> bool:

@@ -42,6 +42,8 @@ AGAIN_SECONDS = 0.5
 AWAY_SECONDS = 2.0
 # Between two looks at a busy queue: so that places which become free are filled several at a time.
 GATHER_SECONDS = 0.02
+# A target counts as slow for so long.
+SLOW_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -50,12 +52,14 @@ log = structlog.get_logger()
 class Pace:
     """How deliveries are sent by one worker. A lease must outlast the sending and the writing down.
 
-    ``at_once`` are under way at most, ``per_target`` of them to one target. ``poll_seconds``: how often
-    to look for what nobody gave a hint of. ``waits``: see ``judge``.
+    ``at_once`` are under way at most, ``per_target`` of them to one target, and one to a target that took
+    longer than ``slow_seconds`` of late. ``poll_seconds``: how often to look for what nobody gave a hint
+    of. ``waits``: see ``judge``.
     """
 
-    at_once: int = 64
+    at_once: int = 128
     per_target: int = 4
+    slow_seconds: float = 2.0
     send_seconds: float = 12.0
     lease_seconds: float = 20.0
     poll_seconds: float = 1.0
@@ -83,6 +87,8 @@ class Deliveries:
         self._recorder = _Recorder(database)
         # Targets that asked to be left alone, and until when on the loop's clock.
         self._resting: dict[str, float] = {}
+        # Those that took long, and until when they count as slow.
+        self._slow: dict[str, float] = {}
         self._taking = self._stopping = False
         self._at_rest, self._over = asyncio.Event(), asyncio.Event()
         self._attempts = (metrics or Metrics()).counter(
@@ -154,11 +160,13 @@ class Deliveries:
         return bool(taken)
 
     def _busy(self) -> Counter[str]:
-        """The places of each target that are taken; of one that rests, all."""
+        """The places of each target that are taken; of one that rests all, of a slow one all but one."""
         now = asyncio.get_running_loop().time()
         self._resting = {target: until for target, until in self._resting.items() if until > now}
+        self._slow = {target: until for target, until in self._slow.items() if until > now}
         busy = Counter(delivery.target for delivery in self._under_way.values())
         busy.update(dict.fromkeys(self._resting, self._pace.per_target))
+        busy.update(dict.fromkeys(self._slow, self._pace.per_target - 1))
         return busy
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
@@ -174,8 +182,13 @@ class Deliveries:
         if began > until - self._pace.send_seconds:
             return
         answered, failure = await self._send(delivery)
+        ended = loop.time()
         if isinstance(failure, Temporary) and failure.retry_after:
-            self._resting[delivery.target] = loop.time() + failure.retry_after
+            self._resting[delivery.target] = ended + failure.retry_after
+        if ended - began > self._pace.slow_seconds:
+            self._slow[delivery.target] = ended + SLOW_SECONDS
+        else:
+            self._slow.pop(delivery.target, None)
         outcome = failure.outcome if failure else SENT
         self._attempts.add(delivery.channel, outcome)
         verdict = judge(delivery.attempts, failure, self._chance(), self._pace.waits)
@@ -184,7 +197,7 @@ class Deliveries:
         attempt = Attempt(
             delivery=delivery,
             attempted_at=at,
-            milliseconds=round((loop.time() - began) * 1000),
+            milliseconds=round((ended - began) * 1000),
             outcome=outcome,
             response=failure.response if failure else answered,
             error=failure.error if failure else "",

@@ -161,6 +161,31 @@ async def test_one_target_that_hangs_holds_up_nobody_else(post: Post) -> None:
         await eventually(post.ended("sent"), 60)
 
 
+async def test_a_target_that_was_slow_gets_one_place_until_it_is_quick_again(post: Post) -> None:
+    under_way: Counter[str] = Counter()
+    most: dict[str, int] = {}
+
+    async def send(delivery: Delivery) -> None:
+        kind = delivery.content["letter"]
+        under_way[kind] += 1
+        most[kind] = max(most.get(kind, 0), under_way[kind])
+        await asyncio.sleep(0.02)
+        under_way[kind] -= 1
+
+    # Everything counts as slow, once the first has shown it.
+    async with post.worker(send, Pace(per_target=4, slow_seconds=0.0, poll_seconds=0.05)):
+        await post.want("first")
+        await eventually(post.ended("sent"), 60)
+        await post.want(*["slow"] * 8)
+        await eventually(post.ended("sent"), 60)
+    async with post.worker(send, Pace(per_target=4, slow_seconds=600, poll_seconds=0.05)):
+        await post.want("first")
+        await eventually(post.ended("sent"), 60)
+        await post.want(*["quick"] * 8)
+        await eventually(post.ended("sent"), 60)
+    assert (most["slow"], most["quick"]) == (1, 4)
+
+
 async def test_attempts_end_in_a_dead_delivery_that_can_be_replayed(post: Post) -> None:
     dead_receiver = True
     tried: list[UUID] = []

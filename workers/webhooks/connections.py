@@ -19,7 +19,6 @@ from server.domain.webhooks import may_connect
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 RESOLVERS = 16
-MOST_CONNECTIONS = 100
 KEPT_OPEN = 50
 KEEP_OPEN_SECONDS = 20.0
 # Of a host's addresses, so many are tried.
@@ -109,7 +108,7 @@ def pool(
     """Guarded connections, kept open for a while. ``trust``: whose certificates are good."""
     return httpcore.AsyncConnectionPool(
         ssl_context=trust or httpx.create_ssl_context(),
-        max_connections=MOST_CONNECTIONS,
+        max_connections=None,  # whoever sends has a bound
         max_keepalive_connections=KEPT_OPEN,
         keepalive_expiry=KEEP_OPEN_SECONDS,
         network_backend=Guarded(resolve, loopback=loopback, network=network),

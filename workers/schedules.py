@@ -15,6 +15,7 @@ from server.operations.hints import Hints
 from server.operations.programs import Programs
 from server.operations.runs import Done, Runs
 from server.operations.watch import Commits
+from server.operations.webhooks import Webhooks
 from server.secrets import Secrets, SecretsError
 from server.store.checkpoint_file import CheckpointWriter
 from server.store.database import Database
@@ -33,6 +34,7 @@ class Chores:
     database: Database
     runs: Runs
     birthdays: Birthdays
+    webhooks: Webhooks
     checkpoints: CheckpointWriter | None
     clock: Callable[[], datetime]
 
@@ -55,6 +57,11 @@ class Chores:
             async for step in steps:
                 told += len(step.told)
         return f"{told:,} members" if told else NOTHING
+
+    async def webhook_log(self, turn: Turn) -> str:
+        """Forget what endpoints took long ago."""
+        dropped = await self.webhooks.forget(turn.program_id)
+        return f"{dropped:,} deliveries forgotten" if dropped else NOTHING
 
     async def checkpoint(self, turn: Turn) -> str:
         """Write down where the chains end. Raises CheckpointError, and OSError if it can't be written."""
@@ -88,6 +95,7 @@ def open_schedules(
         database,
         Runs(database, programs, keys.ledger, clock, new_id, watch=commits, hints=hints),
         Birthdays(database, Sealer(keys), programs, clock, new_id),
+        Webhooks(database, Sealer(keys), clock),
         file,
         clock,
     )
@@ -102,6 +110,7 @@ def schedules(chores: Chores, due_seconds: float, checkpoint_seconds: float) -> 
         "warnings": Schedule(DAY if due else OFF, chores.warnings),
         "birthday": Schedule(DAY, chores.birthday),
         "tiers": Schedule(DAY, chores.tiers),
+        "webhook_log": Schedule(DAY, chores.webhook_log),
         "checkpoint": Schedule(
             timedelta(seconds=checkpoint_seconds) if chores.checkpoints else OFF,
             chores.checkpoint,

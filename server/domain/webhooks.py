@@ -33,6 +33,9 @@ MAX_OVERLAP = timedelta(days=30)
 # An endpoint that took nothing for so long is asked no more.
 FAILING_LIMIT = timedelta(days=5)
 
+# For so long it is remembered what an endpoint took.
+KEPT = timedelta(days=30)
+
 MAX_URL = 1000
 MAX_PATTERNS = 50
 MAX_ENDPOINTS = 100

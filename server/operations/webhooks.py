@@ -18,6 +18,7 @@ from server.domain.errors import FailedPrecondition, InvalidArgument, NotFound, 
 from server.domain.events import WebhookChanged
 from server.domain.webhooks import (
     CHANNEL,
+    KEPT,
     MAX_ENDPOINTS,
     MAX_SECRETS,
     SECRET_BYTES,
@@ -39,6 +40,8 @@ from server.store.keys import Remembered, RequestKey
 from server.store.sealing import Sealer
 from server.store.together import ask, write
 from server.store.webhooks import Secret
+
+FORGOTTEN_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,18 @@ class Webhooks:
                 )
             await deliveries.replay(connection, program_id, delivery_id)
             return await self._delivery(connection, program_id, delivery_id)
+
+    async def forget(self, program_id: UUID) -> int:
+        """Drop what endpoints took, and what nobody wanted, a month ago; how many that were."""
+        before, after, dropped = self._clock() - KEPT, UUID(int=0), 0
+        while True:
+            async with self._database.transaction() as connection:
+                found, last = await deliveries.forget(
+                    connection, program_id, CHANNEL, before, after, FORGOTTEN_AT_ONCE
+                )
+            if last is None:
+                return dropped
+            dropped, after = dropped + found, last
 
     def _check(self, url: str, event_types: tuple[str, ...]) -> None:
         wrong = []

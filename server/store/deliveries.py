@@ -191,6 +191,41 @@ async def discard(connection: Connection, program_id: UUID, delivery_id: UUID) -
     return done != "UPDATE 0"
 
 
+async def forget(
+    connection: Connection, program_id: UUID, channel: str, before: datetime, after: UUID, most: int
+) -> tuple[int, UUID | None]:
+    """Drop at most ``most`` that went through the channel and were made before then, with their attempts.
+
+    Looks at those beyond the id ``after``, in their order; how many it dropped, and the last, None if it
+    found none. What is pending or dead stays.
+    """
+    row = await connection.fetchrow(
+        """WITH old AS (
+               SELECT program_id, delivery_id FROM delivery
+                WHERE program_id = $1 AND delivery_id > $2 AND delivery_id < $3
+                  AND channel = $4 AND status IN ('sent', 'discarded') AND finished_at < $5
+                ORDER BY delivery_id LIMIT $6 FOR UPDATE
+           ), attempts AS (
+               DELETE FROM delivery_attempt AS a USING old
+                WHERE a.program_id = old.program_id AND a.delivery_id = old.delivery_id
+           ), gone AS (
+               DELETE FROM delivery AS d USING old
+                WHERE d.program_id = old.program_id AND d.delivery_id = old.delivery_id
+               RETURNING d.delivery_id
+           )
+           SELECT count(*), (array_agg(delivery_id ORDER BY delivery_id DESC))[1] FROM gone""",
+        program_id,
+        after,
+        # Ids begin with the milliseconds of their making.
+        UUID(int=int(before.timestamp() * 1000) << 80),
+        channel,
+        before,
+        most,
+    )
+    assert row is not None
+    return row[0], row[1]
+
+
 class Tried(NamedTuple):
     """How one attempt went, as it was written down."""
 

@@ -94,7 +94,7 @@ async def test_a_worker_does_what_the_clock_brings(laurel: Laurel, tmp_path: Pat
 
     async def all_done() -> bool:
         found = await outcomes(laurel)
-        return set(found) == {"due", "warnings", "birthday", "tiers", "checkpoint"} and set(
+        return set(found) == {"due", "warnings", "birthday", "tiers", "webhook_log", "checkpoint"} and set(
             found.values()
         ) == {"done"}
 
@@ -133,7 +133,7 @@ async def test_a_worker_does_what_the_clock_brings(laurel: Laurel, tmp_path: Pat
     shown = await run("schedules")
     assert shown.returncode == 0, shown.stderr
     names = [line.split()[0] for line in shown.stdout.splitlines()]
-    assert names == ["SCHEDULE", "checkpoint", "birthday", "due", "tiers", "warnings"]
+    assert names == ["SCHEDULE", "checkpoint", "birthday", "due", "tiers", "warnings", "webhook_log"]
     found = json.loads((await run("schedules", "--json")).stdout)
     assert {one["outcome"] for one in found} == {"SCHEDULE_OUTCOME_DONE"}
 
@@ -150,12 +150,12 @@ async def test_a_worker_does_what_the_clock_brings(laurel: Laurel, tmp_path: Pat
         )
     ill = await diagnosed()
     assert ill["schedules"][0] == ill["checkpoints"][0] == "warn"
-    assert "5 of 5 late" in ill["schedules"][1]
+    assert "6 of 6 late" in ill["schedules"][1]
 
 
 async def test_where_nobody_wants_checkpoints_or_runs_there_are_none(laurel: Laurel) -> None:
     async def settled() -> bool:
-        return set(await outcomes(laurel)) == {"birthday", "tiers"}
+        return set(await outcomes(laurel)) == {"birthday", "tiers", "webhook_log"}
 
     async with at_work(laurel, due_seconds=0):
         await eventually(settled, PATIENCE)

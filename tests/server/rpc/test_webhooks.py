@@ -3,20 +3,23 @@
 import base64
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
 from loyalty.v1 import webhooks_pb2 as pb
 
+from server import secrets
 from server.domain.actor import CallerKind
 from server.domain.deliveries import NOBODY, Permanent, Wanted, judge
 from server.domain.webhooks import CHANNEL, MAX_ENDPOINTS, MAX_SECRETS
 from server.ids import new_id, parsed
+from server.operations.webhooks import Webhooks
 from server.store import deliveries
 from server.store.deliveries import Attempt
+from server.store.sealing import Sealer
 from server.store.webhooks import target_of
 from tests.support.programs import new_key, new_program
 from tests.support.refusals import refusal
@@ -89,8 +92,8 @@ async def test_a_request_id_belongs_to_one_request(desk: Desk) -> None:
 
 async def test_a_rotation_keeps_the_secrets_before_for_a_while_but_not_without_end(desk: Desk) -> None:
     endpoint_id = (await desk.register()).webhook.endpoint_id
-    secrets = {(await desk.rotate(endpoint_id)).secret for _ in range(MAX_SECRETS + 2)}
-    assert len(secrets) == MAX_SECRETS + 2
+    made_secrets = {(await desk.rotate(endpoint_id)).secret for _ in range(MAX_SECRETS + 2)}
+    assert len(made_secrets) == MAX_SECRETS + 2
     left = (await desk.show(endpoint_id)).secrets
     assert [secret.HasField("expire_time") for secret in left] == [False] + [True] * (MAX_SECRETS - 1)
     made, ends = left[1].create_time.ToDatetime(), left[1].expire_time.ToDatetime()
@@ -265,6 +268,42 @@ async def test_deliveries_show_their_attempts_and_are_sent_again(desk: Desk) -> 
 
     nothing = pb.GetWebhookDeliveryRequest(delivery_id=str(uuid4()))
     assert (await refusal(desk.staff.webhooks.GetWebhookDelivery(nothing))).reason == "DELIVERY_NOT_FOUND"
+
+
+async def test_what_an_endpoint_took_is_forgotten_after_a_month(desk: Desk) -> None:
+    database, program_id = desk.laurel.database, desk.laurel.program.program_id
+    now = datetime.now(UTC)
+    endpoint_id = (await desk.register()).webhook.endpoint_id
+    ages = {"sent": 31, "discarded": 31, "dead": 31, "pending": 31, "kept": 29}
+    ids = {}
+    for status, days in ages.items():
+        made = now - timedelta(days=days)
+        ids[status] = UUID(int=(int(made.timestamp() * 1000) << 80) | uuid4().int >> 48)
+        wanted = Wanted(
+            program_id=program_id,
+            delivery_id=ids[status],
+            channel=CHANNEL,
+            target=target_of(parsed(endpoint_id)),
+            dedup_key=uuid4().hex,
+            content={"endpoint_id": endpoint_id, "event_type": "points.earned", "place": [1, 2, 3]},
+        )
+        async with database.connection() as connection:
+            await deliveries.add(connection, [wanted])
+            await connection.execute(
+                """UPDATE delivery
+                      SET status = $2, finished_at = CASE WHEN $2 <> 'pending' THEN $3::timestamptz END
+                    WHERE delivery_id = $1""",
+                ids[status],
+                "sent" if status == "kept" else status,
+                made,
+            )
+    sealer = Sealer(secrets.load(desk.laurel.settings.secrets_file))
+    webhooks = Webhooks(database, sealer, lambda: now)
+    assert await webhooks.forget(program_id) == 2
+    assert await webhooks.forget(program_id) == 0
+    listing = pb.ListWebhookDeliveriesRequest(endpoint_id=endpoint_id)
+    left = (await desk.staff.webhooks.ListWebhookDeliveries(listing)).deliveries
+    assert {d.delivery_id for d in left} == {str(ids[status]) for status in ("dead", "pending", "kept")}
 
 
 async def test_looking_at_deliveries_about_members_leaves_a_trace(desk: Desk) -> None:

@@ -79,7 +79,7 @@ class WebhookServiceStub:
     """
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhookDeliveriesRequest, _webhooks_pb2.ListWebhookDeliveriesResponse]
     """ListWebhookDeliveries pages through what was and is to be sent to an endpoint, newest
-    first; also after its removal.
+    first; also after its removal. What the endpoint took is kept for 30 days.
     """
     GetWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.GetWebhookDeliveryRequest, _webhooks_pb2.GetWebhookDeliveryResponse]
     """GetWebhookDelivery shows one. NOT_FOUND (DELIVERY_NOT_FOUND)."""
@@ -141,7 +141,7 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     """
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhookDeliveriesRequest, _webhooks_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
     """ListWebhookDeliveries pages through what was and is to be sent to an endpoint, newest
-    first; also after its removal.
+    first; also after its removal. What the endpoint took is kept for 30 days.
     """
     GetWebhookDelivery: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.GetWebhookDeliveryRequest, _webhooks_pb2.GetWebhookDeliveryResponse]  # type: ignore[assignment]
     """GetWebhookDelivery shows one. NOT_FOUND (DELIVERY_NOT_FOUND)."""
@@ -254,7 +254,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.ListWebhookDeliveriesResponse, _abc.Awaitable[_webhooks_pb2.ListWebhookDeliveriesResponse]]:
         """ListWebhookDeliveries pages through what was and is to be sent to an endpoint, newest
-        first; also after its removal.
+        first; also after its removal. What the endpoint took is kept for 30 days.
         """
 
     @_abc_1.abstractmethod

@@ -133,6 +133,26 @@ def test_workers_that_are_killed_lose_and_repeat_nothing(
     assert recovery < RECOVERY_SECONDS
 
 
+def test_workers_and_servers_replaced_one_by_one_lose_nothing(
+    shop: Shop, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = random.Random(seed)
+    with following(shop, 2) as workers, Tills(shop.addresses, shop.key, TILLS, seed) as tills:
+        for number in range(4):
+            tills.sell(shop.sales(source, 100, f"sale-{number}"))
+            assert wait_until(lambda: bool(at_work(shop, workers)), 60.0)
+            for worker in at_work(shop, workers) or workers[:1]:
+                worker.stop()
+                assert worker.ending == "ended with code 0"
+                worker.start()
+            shop.replace_server(number % 2)
+        tills.settled(90.0)
+        assert wait_until(lambda: caught_up(shop), 60.0), ask(shop, "SELECT * FROM subscription")
+        count = each_took_effect_once_in_order(shop)
+    _tell(capsys, f"seed {seed}: {count} events once each")
+    assert "\n".join(shop.incidents()) == ""
+
+
 def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_goes_on(
     shop: Shop, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

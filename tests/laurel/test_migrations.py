@@ -87,6 +87,18 @@ async def test_a_migration_that_fails_leaves_nothing_behind(url: str) -> None:
     assert (await state(url)).applied == ()
 
 
+async def test_sessions_of_our_role_may_not_hold_the_event_log_back_for_ever(url: str) -> None:
+    await migrate(url)
+    connection = await asyncpg.connect(url)
+    try:
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "1min"
+        version = connection.get_server_version().major
+        if version >= 17:
+            assert await connection.fetchval("SHOW transaction_timeout") == "10min"
+    finally:
+        await connection.close()
+
+
 def test_every_sql_file_is_run_by_exactly_one_step() -> None:
     files = sorted(path.name for path in (FOLDER / "sql").glob("*.sql"))
     steps = "".join(path.read_text() for path in (FOLDER / "steps").glob("laurel_*.py"))

@@ -207,15 +207,11 @@ class Process:
 
 
 async def _open_database(settings: WorkerSettings) -> Database:
-    # Whatever waits longer than a lease lasts is of no use.
-    patience = f"{settings.worker_lease_seconds * 400:.0f}ms"
     try:
         return await Database.open(
             settings.database_url.get_secret_value(),
             settings.worker_database_connections,
             application_name="laurel-worker",
-            lock_timeout=patience,
-            statement_timeout=patience,
         )
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StartError(

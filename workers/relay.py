@@ -66,6 +66,9 @@ class Relay:
         self._watch = watch
         self._lease_seconds = lease_seconds
         self._patience = lease_seconds * 0.6
+        # What waits longer than that for a lock or an answer is of no use to us, and begins again.
+        bound = f"{lease_seconds * 400:.0f}ms"
+        self._bounded = f"SET LOCAL statement_timeout = '{bound}'; SET LOCAL lock_timeout = '{bound}'"
         self._woken = asyncio.Event()
         self._stopping = False
         # Why it could not look the last time, "" if it could.
@@ -114,7 +117,7 @@ class Relay:
         chosen: dict[bool, list[str]] = {True: [], False: []}
         for name, subscription in self._consumers.items():
             chosen[subscription.from_beginning].append(name)
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(self._bounded) as connection:
             await subscriptions.enrol(connection, chosen[True], chosen[False])
 
     async def _look(self) -> None:
@@ -166,7 +169,7 @@ class Relay:
         pause *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._watch.failed(lease.consumer, "passing")
         log.warning("relay_postponed", consumer=lease.consumer, pause=round(pause, 3), **logs.describe(fault))
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(self._bounded) as connection:
             await subscriptions.failed(connection, lease, told(fault), pause)
 
     async def _step(self, lease: Lease) -> Lease | None:
@@ -178,7 +181,7 @@ class Relay:
         began = time.perf_counter()
         stretch = Stretch([], lease.place, False)
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.transaction(self._bounded) as connection:
                 stretch = await self._next(connection, lease, most)
                 await self._handle(connection, lease.consumer, stretch.events)
                 seconds = self._lease_seconds if stretch.more else 0
@@ -224,7 +227,7 @@ class Relay:
     async def _bury(self, lease: Lease, event: LoggedEvent, fault: Exception) -> Lease:
         self._watch.failed(lease.consumer, "dead")
         log.error("event_dead", consumer=lease.consumer, event_id=str(event.event_id), **logs.describe(fault))
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(self._bounded) as connection:
             await dead_letters.bury(connection, self._new_id(), lease.consumer, event, told(fault))
             return await subscriptions.move(connection, lease, event.place, self._lease_seconds)
 
@@ -235,7 +238,7 @@ class Relay:
         """
         dead_letter_id = None
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.transaction(self._bounded) as connection:
                 found = await dead_letters.next_replay(connection, lease.consumer)
                 if found is None:
                     return lease._replace(replays=False)
@@ -253,7 +256,7 @@ class Relay:
                 raise failed from fault
             self._watch.failed(lease.consumer, "dead")
             log.error("replay_failed", consumer=lease.consumer, **logs.describe(failed.fault))
-            async with self._database.transaction() as connection:
+            async with self._database.transaction(self._bounded) as connection:
                 await dead_letters.died_again(connection, dead_letter_id, told(failed.fault))
                 return await subscriptions.move(connection, lease, lease.place, self._lease_seconds)
 

@@ -51,10 +51,12 @@ def subscriptions(context: click.Context, *, as_json: bool) -> None:
 @subscriptions.command()
 @click.argument("consumer")
 def forget(consumer: str) -> None:
-    """Drop the position of a consumer that is no more, or that is to begin anew.
+    """Drop the position of a consumer that is no more, so that nobody waits for it to come on."""
+    # Here, so that looking doesn't wait for all that workers need.
+    from workers.subscriptions import SUBSCRIPTIONS
 
-    One that workers still know is enrolled again when the next of them starts.
-    """
+    if consumer in SUBSCRIPTIONS:
+        raise Failure(f"{consumer} is one of this Laurel's consumers, and would begin anew")
 
     async def work(database: Database) -> bool:
         async with database.transaction() as connection:

@@ -17,6 +17,7 @@ from server.store import subscriptions
 from tests.support import processes
 from tests.support.log import buried
 from tests.support.servers import Laurel
+from workers.subscriptions import SUBSCRIPTIONS
 
 
 async def cli(laurel: Laurel, *arguments: str, key: str = "", **settings: str) -> CompletedProcess[str]:
@@ -142,17 +143,21 @@ async def test_dead_letters_are_listed_shown_replayed_and_discarded(laurel: Laur
 
 async def test_subscriptions_show_how_far_each_has_come(laurel: Laurel) -> None:
     await laurel.register()
+    known = next(iter(SUBSCRIPTIONS))
     async with laurel.database.transaction() as connection:
-        await subscriptions.enrol(connection, ["history"], [])
-    [found] = json.loads((await cli(laurel, "subscriptions", "--json")).stdout)
-    assert (found["consumer"], found["moved_at"], found["holder"]) == ("history", None, "")
+        await subscriptions.enrol(connection, ["of-old", known], [])
+    listed = json.loads((await cli(laurel, "subscriptions", "--json")).stdout)
+    [found] = [one for one in listed if one["consumer"] == "of-old"]
+    assert (found["moved_at"], found["holder"]) == (None, "")
     assert found["behind"] >= 1
     assert found["behind_seconds"] > 0
     table = (await cli(laurel, "subscriptions")).stdout
     assert "not begun" in table
-    assert (await cli(laurel, "subscriptions", "forget", "history")).returncode == 0
-    assert json.loads((await cli(laurel, "subscriptions", "--json")).stdout) == []
-    assert (await cli(laurel, "subscriptions", "forget", "history")).returncode == 1
+    assert (await cli(laurel, "subscriptions", "forget", known)).returncode == 1
+    assert (await cli(laurel, "subscriptions", "forget", "of-old")).returncode == 0
+    listed = json.loads((await cli(laurel, "subscriptions", "--json")).stdout)
+    assert [one["consumer"] for one in listed] == [known]
+    assert (await cli(laurel, "subscriptions", "forget", "of-old")).returncode == 1
 
 
 async def test_a_program_is_made_once_with_the_terms_asked_for(laurel: Laurel) -> None:

@@ -11,9 +11,11 @@ from redis.asyncio import Redis
 
 from laurel.stack.redis import EmbeddedRedis
 from server.operations.wakeups import WakeUps
+from server.settings import Settings
 from server.store import wakeups
 from server.store.database import Database
 from tests.support.log import NOTED, append, noted, noting
+from tests.support.servers import started
 from tests.support.waiting import eventually
 from workers import relay
 from workers.main import running
@@ -93,6 +95,28 @@ async def test_a_commit_wakes_the_workers(
 
             await eventually(done, LONG)
     sending.cancel()
+
+
+async def test_a_purchase_wakes_the_workers(
+    settings: Settings,
+    database: Database,
+    settings_of_worker: WorkerSettings,
+    consumer: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "SWEEP_SECONDS", 3600.0)
+    same = settings.model_copy(update={"redis_url": settings_of_worker.redis_url})
+    follows = Subscription(noting(consumer), frozenset({"member.registered"}))
+    async with (
+        started(same, database) as laurel,
+        running(settings_of_worker, {consumer: follows}),
+    ):
+
+        async def told() -> bool:
+            await laurel.register()
+            return bool(await noted(database, consumer))
+
+        await eventually(told, LONG)
 
 
 async def test_what_was_missed_while_redis_was_away_is_done_all_the_same(

@@ -225,11 +225,11 @@ async def break_a_promise(connection: Connection) -> None:
 async def test_a_poison_event_stands_alone_and_is_kept_until_it_is_replayed(
     database: Database, consumer: str, fault: Callable[[Connection], Awaitable[None]], told: str
 ) -> None:
-    ids = await appended(database, 8)
-    poison = ids[5]
+    ids = await appended(database, 2 if fault is hang else 8)
+    poison = ids[-1 if fault is hang else 5]
     poisoned = failing(consumer, lambda event: event.event_id == poison, fault)
     # Short only where a handler must be given up.
-    lease_seconds = 1.0 if fault is hang else 10.0
+    lease_seconds = 2.0 if fault is hang else 10.0
     async with relaying(database, {consumer: Subscription(poisoned)}, lease_seconds):
         await until_noted(database, consumer, [i for i in ids if i != poison])
     dead = await row(database, "SELECT * FROM dead_letter WHERE consumer = $1", consumer)

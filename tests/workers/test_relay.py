@@ -232,6 +232,12 @@ async def test_a_poison_event_stands_alone_and_is_kept_until_it_is_replayed(
     lease_seconds = 2.0 if fault is hang else 10.0
     async with relaying(database, {consumer: Subscription(poisoned)}, lease_seconds):
         await until_noted(database, consumer, [i for i in ids if i != poison])
+
+        async def buried() -> bool:
+            found = await row(database, "SELECT FROM dead_letter WHERE consumer = $1", consumer)
+            return found is not None
+
+        await eventually(buried, LONG)
     dead = await row(database, "SELECT * FROM dead_letter WHERE consumer = $1", consumer)
     assert (dead["event_id"], dead["status"], dead["error"], dead["attempts"]) == (poison, "dead", told, 1)
     standing = await row(database, "SELECT * FROM subscription WHERE consumer = $1", consumer)

@@ -6,7 +6,7 @@ where somebody sits in a household, for what is in its pool.
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -36,8 +36,11 @@ def prepared(commands: Iterable[Command], snapshots: Mapping[UUID, Snapshot]) ->
     return [prepare(c, snapshots[c.actor.program_id].program) for c in commands]
 
 
-def locking(batch: Sequence[Prepared]) -> str:
-    """SQL that takes every lock that the commands need, in the one order."""
+def locking(batch: Sequence[Prepared], sharing: Collection[UUID]) -> str:
+    """SQL that takes every lock that the commands need, in the one order.
+
+    Only in programs ``sharing`` pools it looks for those that somebody leads to.
+    """
     programs: set[int] = set()
     members: set[int] = set()
     seated: set[MemberOf] = set()
@@ -45,7 +48,8 @@ def locking(batch: Sequence[Prepared]) -> str:
     for command, _, key, *_ in batch:
         programs.add(locks.program_lock(command.actor.program_id))
         members.update(locks.member_lock(member_id) for member_id in command.members)
-        seated.update((command.actor.program_id, member_id) for member_id in command.seated)
+        if command.actor.program_id in sharing:
+            seated.update((command.actor.program_id, member_id) for member_id in command.seated)
         named.add(locks.request_lock(request_key(command)))
         if key is not None:
             named.add(locks.order_lock(command.actor.program_id, key))
@@ -55,6 +59,11 @@ def locking(batch: Sequence[Prepared]) -> str:
             case ApproveReview():
                 named.add(locks.request_lock(sent_under(command)))
     return locks.taking_all(programs, members, seated, named)
+
+
+def sharing(ledger: Ledger) -> set[UUID]:
+    """The programs in which somebody whom the batch names sits in a household."""
+    return {program_id for program_id, (books, _) in ledger.items() if books.seats}
 
 
 async def load(

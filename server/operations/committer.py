@@ -32,7 +32,7 @@ from server.domain.commands import Command, Merge, Outcome
 from server.domain.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from server.domain.members import Status
 from server.domain.points import decide
-from server.operations.batch import Ledger, load, locking, prepared, save
+from server.operations.batch import Ledger, load, locking, prepared, save, sharing
 from server.operations.collisions import ATTEMPTS, pause
 from server.operations.hints import Hints
 from server.operations.lines import Turn
@@ -129,6 +129,8 @@ class Committer:
         self._watch = watch or Commits(Metrics())
         self._watch.queue(self._queue.__len__)
         self._hints = hints
+        # Programs in which members share pools. Where nobody does, no purchase looks for any to lock.
+        self._sharing: set[UUID] = set()
         self._lanes = [asyncio.create_task(self._lane(), name=f"committer-{n}") for n in range(lanes)]
 
     async def submit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
@@ -239,19 +241,21 @@ class Committer:
         program_ids = {c.actor.program_id for c in commands}
         snapshots = await self._programs.at_hand(self._database, program_ids)
         batch = prepared(commands, snapshots)
-        async with self._database.transaction(locking(batch)) as connection:
+        async with self._database.transaction(locking(batch, self._sharing)) as connection:
             now = self._clock()
             batch, ledger = await load(
                 connection, self._programs, snapshots, batch, now, self._new_id, self._keys
             )
             merged = _merged(batch, ledger)
             survivors = await merges.survivors(connection, merged) if merged else {}
-            if not survivors:
+            newly = sharing(ledger) - self._sharing
+            if not survivors and not newly:
                 results, decisions = _decided(batch, ledger)
                 if decisions:
                     await save(connection, decisions, now)
-        if survivors:
-            # Their locks come first, so all begins anew; nothing was decided.
+        if survivors or newly:
+            # Their locks, or those of their pools, come first, so all begins anew; nothing was decided.
+            self._sharing |= newly
             return await self._commit([_following(command, survivors) for command in commands])
         self._watch.committed(decisions, self._programs)
         if self._hints is not None:

@@ -24,28 +24,34 @@ class Gift(NamedTuple):
     giver: UUID | None
 
 
+_SEATS_OF_MEMBERS = f"""
+    SELECT ROW(program_id, {SEAT_COLUMNS})
+      FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
+      JOIN seat USING (program_id, member_id)
+     WHERE left_at IS NULL"""
+
+
 def seats_open(
     members: Collection[MemberOf], households: Collection[MemberOf]
 ) -> Question[dict[MemberOf, Seat]]:
     """The open seats of these members, and all that these households have; by member."""
+    own = [program_id for program_id, _ in members], [member_id for _, member_id in members]
+    if not households:
+        return Question(_SEATS_OF_MEMBERS, own, _seats)
     return Question(
-        f"""SELECT ROW(program_id, {SEAT_COLUMNS})
-             FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
-             JOIN seat USING (program_id, member_id)
-            WHERE left_at IS NULL
+        f"""{_SEATS_OF_MEMBERS}
            UNION
            SELECT ROW(program_id, {SEAT_COLUMNS})
              FROM unnest($3::uuid[], $4::uuid[]) AS wanted(program_id, household_id)
              JOIN seat USING (program_id, household_id)
             WHERE left_at IS NULL""",
-        (
-            [program_id for program_id, _ in members],
-            [member_id for _, member_id in members],
-            [program_id for program_id, _ in households],
-            [household_id for _, household_id in households],
-        ),
-        lambda rows: {(row[0], row[3]): seat(row[1:]) for row in rows},
+        (*own, *columns(list(households))),
+        _seats,
     )
+
+
+def _seats(rows: Sequence[Any]) -> dict[MemberOf, Seat]:
+    return {(row[0], row[3]): seat(row[1:]) for row in rows}
 
 
 def households_named(wanted: Collection[MemberOf]) -> Question[dict[MemberOf, Household]]:

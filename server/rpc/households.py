@@ -1,6 +1,7 @@
 """HouseholdService: parse, act, render."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -177,6 +178,9 @@ class HouseholdService:
             **{**said, "member_given": str(seated_id)},
         )
         outcome = await self._commit(command, call)
+        if call.actor.kind is CallerKind.MEMBER and member_id != seated_id:
+            # What else the member has is none of the head's business.
+            outcome = replace(outcome, balance=0, debt=0, version=0)
         return pb.EndSeatResponse(
             awards=[
                 points_pb2.Award(

@@ -93,7 +93,12 @@ def whence(
             CROSS JOIN LATERAL
                           (SELECT lot_id, transaction_id FROM lot
                             WHERE lot.program_id = wanted.program_id AND lot.member_id = wanted.member_id
-                              AND remaining > 0 AND (whole OR NOT active)
+                              AND remaining > 0 AND NOT active
+                           UNION
+                           SELECT lot_id, transaction_id FROM lot
+                            WHERE whole
+                              AND lot.program_id = wanted.program_id AND lot.member_id = wanted.member_id
+                              AND remaining > 0
                            UNION
                            SELECT lot_id, lot.transaction_id
                              FROM allocation a JOIN lot USING (program_id, member_id, lot_id)

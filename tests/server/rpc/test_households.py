@@ -12,6 +12,7 @@ from loyalty.v1 import holds_pb2, member_pb2, movements_pb2, points_pb2
 from loyalty.v1 import households_pb2 as pb
 
 from server import secrets
+from server.domain.proof import Check
 from server.operations.verify import Result, verify
 from server.settings import Settings
 from server.store.database import Database
@@ -291,7 +292,9 @@ async def test_the_head_alone_asks_in_sends_out_and_says_who_spends(family: Fami
     assert [(s.may_spend, s.contributes) for s in changed.seats if s.member_id == ben] == [(True, True)]
     await by_ben.points.Redeem(spending(ben, 10))
     await refused(by_ann.households.EndSeat(ending(household, ann, ann)), "HOUSEHOLD_NEEDS_HEAD")
-    await by_ann.households.EndSeat(ending(household, carl, ann))
+    await family.buys(carl, 9)
+    sent = await by_ann.households.EndSeat(ending(household, carl, ann))
+    assert (sent.balance, sent.debt, sent.version) == (0, 0, 0), "the head learns what else Carl has"
     heads = (await by_ann.households.UpdateSeat(change(member_id=ann, make_head=True))).household
     assert head_of(heads) == ben
     await by_ann.households.EndSeat(ending(household, ann, ann))
@@ -435,6 +438,52 @@ async def test_what_happens_to_households_is_in_the_log_of_both(family: Family) 
         (False, "household.left"),
         (True, "household.left"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("tampering", "mending", "words"),
+    [
+        (
+            "UPDATE seat SET role = 'member' WHERE household_id = $1",
+            "UPDATE seat SET role = 'head' WHERE household_id = $1",
+            "has 0 heads",
+        ),
+        (
+            "UPDATE member SET kind = 'person' WHERE member_id = $1",
+            "UPDATE member SET kind = 'household' WHERE member_id = $1",
+            "has no pool",
+        ),
+        (
+            "UPDATE member SET status = 'closed' WHERE member_id IN (SELECT member_id FROM seat "
+            "WHERE household_id = $1)",
+            "UPDATE member SET status = 'active' WHERE member_id IN (SELECT member_id FROM seat "
+            "WHERE household_id = $1)",
+            "is no member of the program any more",
+        ),
+        (
+            "UPDATE household SET dissolved_at = now() WHERE household_id = $1",
+            "UPDATE household SET dissolved_at = NULL WHERE household_id = $1",
+            "it was dissolved",
+        ),
+    ],
+)
+async def test_a_seat_that_nobody_can_sit_on_is_found(
+    family: Family, tampering: str, mending: str, words: str
+) -> None:
+    ann, by_ann = await family.member()
+    household = await family.forms(ann, by_ann)
+    keys = secrets.load(family.laurel.settings.secrets_file).ledger.keys
+    async with family.laurel.database.connection() as connection:
+        await connection.execute(tampering, household.household_id)
+        try:
+            results = [
+                step async for step in verify(family.laurel.database, keys) if isinstance(step, Result)
+            ]
+        finally:
+            await connection.execute(mending, household.household_id)
+    found = [(r.check, f.problem) for r in results for f in r.findings]
+    assert [check for check, _ in found] == [Check.SEATS]
+    assert words in found[0][1]
 
 
 async def test_the_ledger_of_all_this_is_proved(family: Family) -> None:

@@ -639,7 +639,9 @@ class EndSeatResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     balance: _builtins.int
-    """The main wallet's balance of the member who left."""
+    """The main wallet's balance of the member who left. Like debt and version 0 where the head, a member,
+    made somebody else leave.
+    """
     debt: _builtins.int
     """What the member who left still owes."""
     version: _builtins.int

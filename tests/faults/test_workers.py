@@ -192,7 +192,7 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_goes_on(
     assert [entry["consumer"] for entry in logged_by(shop, "relay_fenced")].count("slow") == 1
 
 
-def test_redis_emptied_and_stopped_loses_no_work(
+def test_redis_emptied_full_and_stopped_loses_no_work(
     shop: Shop, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = random.Random(seed)
@@ -202,6 +202,13 @@ def test_redis_emptied_and_stopped_loses_no_work(
             tills.sell(shop.sales(source, 100, f"emptied-{round_number}"))
             with redis.Redis.from_url(shop.redis.url) as client:
                 client.flushall()
+        with redis.Redis.from_url(shop.redis.url) as client:
+            client.config_set("maxmemory", 1)
+            with pytest.raises(redis.exceptions.OutOfMemoryError):
+                client.set("full", 1)
+        tills.sell(shop.sales(source, 100, "full"))
+        tills.settled(60.0)
+        assert wait_until(lambda: caught_up(shop), 60.0)
         shop.redis.stop()
         tills.sell(shop.sales(source, 200, "stopped"))
         tills.settled(60.0)

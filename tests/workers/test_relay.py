@@ -225,6 +225,8 @@ async def break_a_promise(connection: Connection) -> None:
 async def test_a_poison_event_stands_alone_and_is_kept_until_it_is_replayed(
     database: Database, consumer: str, fault: Callable[[Connection], Awaitable[None]], told: str
 ) -> None:
+    async with database.transaction() as connection:
+        await subscriptions.enrol(connection, [], [consumer])
     ids = await appended(database, 2 if fault is hang else 8)
     poison = ids[-1 if fault is hang else 5]
     poisoned = failing(consumer, lambda event: event.event_id == poison, fault)
@@ -269,6 +271,8 @@ async def test_what_passes_is_tried_again_and_shows_meanwhile(database: Database
         if away:
             raise ConnectionResetError("10.1.2.3")
 
+    async with database.transaction() as connection:
+        await subscriptions.enrol(connection, [], [consumer])
     ids = await appended(database, 3)
     handler = failing(consumer, lambda event: event.event_id in ids, interrupted)
     async with relaying(database, {consumer: Subscription(handler)}):

@@ -9,7 +9,7 @@ SYSTEM = "local-issuer"
 AUDIENCE = "laurel"
 STAFF_ROLES = {
     "support": ("members.*", "points.read", "households.*"),
-    "admin": ("members.*", "points.read", "rules.*", "templates.*", "households.*"),
+    "admin": ("members.*", "points.read", "rules.*", "templates.*", "webhooks.*", "households.*"),
 }
 MEMBER_SCOPES = (
     "points.read",

@@ -7,7 +7,7 @@ without it.
 import json
 import secrets as randomness
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -50,7 +50,7 @@ class Shown:
 
     endpoint: Endpoint
     secrets: tuple[Secret, ...]
-    secret: str = ""
+    secret: str = field(default="", repr=False)
 
 
 class Webhooks:

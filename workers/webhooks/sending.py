@@ -40,6 +40,8 @@ ANSWER_SECONDS = 10.0
 # So much of an answer is read, to keep its connection; nothing of it is kept.
 MOST_ANSWER_BYTES = 4096
 REST_SECONDS = 1.0
+# Of a number in a header so many are read: enough to be too large.
+MOST_DIGITS = 9
 GONE = 410
 NO_CONTENT = 204
 # Their Retry-After counts.
@@ -171,7 +173,7 @@ class Sender:
             "POST", url, headers=list(headers.items()), content=body, extensions={"timeout": TIMEOUTS}
         ) as response:
             said = {name.lower(): value for name, value in response.headers}
-            length = said.get(b"content-length", b"").decode("latin-1")
+            length = said.get(b"content-length", b"").decode("latin-1")[:MOST_DIGITS]
             if response.status == NO_CONTENT or (length.isdecimal() and int(length) <= MOST_ANSWER_BYTES):
                 # The status is what counts; the rest only spares the next call a connection.
                 with suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError):
@@ -181,7 +183,7 @@ class Sender:
 
     def _retry_after(self, value: str) -> float | None:
         if value.isdecimal():
-            return float(value[:9])
+            return float(value[:MOST_DIGITS])
         try:
             moment = parsedate_to_datetime(value)
             return (moment - self._clock()).total_seconds()

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.type.date_pb2 import Date
 from google.type.money_pb2 import Money
-from loyalty.v1 import points_pb2, reports_pb2
+from loyalty.v1 import households_pb2, points_pb2, reports_pb2
 
 from server.domain.actor import CallerKind
 from server.domain.errors import FailedPrecondition
@@ -28,13 +28,14 @@ from tests.support.movements import movements, once
 from tests.support.published import publish
 from tests.support.refusals import refusal
 from tests.support.relays import caught_up, relaying
-from tests.support.servers import Laurel
+from tests.support.servers import Laurel, started
 from tests.support.waiting import eventually
 from workers.projections import daily_figures
 from workers.projections.rebuild import Progress, UnderWay, rebuild
 from workers.subscriptions import SUBSCRIPTIONS, Subscription
 
 CONSUMERS = {PROJECTION: SUBSCRIPTIONS[PROJECTION]}
+BASE = {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
 # What came from a program less what went back to it, and what its members have.
 CAME = (Measure.EARNED, Measure.REFUNDED, Measure.ADJUSTED_IN)
 WENT = (Measure.REDEEMED, Measure.EXPIRED, Measure.RETURNED, Measure.ADJUSTED_OUT)
@@ -45,7 +46,7 @@ OUTSTANDING = """SELECT program_id, point_type, sum(balance + pending + held - d
 @pytest.fixture(scope="module")
 async def shop(laurel: Laurel) -> Laurel:
     """A point a rupee."""
-    await publish(laurel, {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]})
+    await publish(laurel, BASE)
     return laurel
 
 
@@ -102,14 +103,16 @@ async def today(shop: Laurel, **more: object) -> reports_pb2.ListDailyFiguresRes
 
 
 @pytest.mark.usefixtures("at_work")
-async def test_every_kind_of_movement_counts_where_it_belongs(shop: Laurel, database: Database) -> None:
-    staff = await shop.caller(await shop.new_key(CallerKind.STAFF, scopes=["points.*"]))
-    member_id = await shop.register()
-    async for _ in movements(shop.terminal, shop.service, staff, member_id):
-        pass
-    began = datetime.now(UTC)
-    await caught_up(database, CONSUMERS)
-    reply = await today(shop)
+async def test_every_kind_of_movement_counts_where_it_belongs(settings: Settings, database: Database) -> None:
+    async with started(settings, database) as alone:
+        await publish(alone, BASE)
+        staff = await alone.caller(await alone.new_key(CallerKind.STAFF, scopes=["points.*"]))
+        member_id = await alone.register()
+        async for _ in movements(alone.terminal, alone.service, staff, member_id):
+            pass
+        began = datetime.now(UTC)
+        await caught_up(database, CONSUMERS)
+        reply = await today(alone)
     assert reply.as_of_time.ToDatetime(tzinfo=UTC) >= began
     [shown] = reply.figures
     assert (shown.joined, shown.purchases, shown.redemptions, shown.returns, shown.refunds) == (1, 1, 2, 1, 1)
@@ -164,6 +167,29 @@ async def test_days_stores_and_rules_are_filters_and_pages_go_on(shop: Laurel, d
     assert {f.store for f in by_rule} >= {"north", "south"}
     assert not (await shop.staff.reports.ListDailyFigures(days(since, until, rule="none"))).figures
     assert not (await shop.staff.reports.ListDailyFigures(days(date(2020, 1, 1), date(2020, 2, 1)))).figures
+
+
+@pytest.mark.usefixtures("at_work")
+async def test_what_a_household_s_pool_pays_counts_as_any_redemption(
+    shop: Laurel, database: Database
+) -> None:
+    member_id = await shop.register()
+    mine = {"member_id": member_id}
+    await shop.service.households.CreateHousehold(households_pb2.CreateHouseholdRequest(**once(), **mine))
+    amount = Money(currency_code="INR", units=60)
+    bought = points_pb2.AccrueRequest(
+        **once(), **mine, order_reference=uuid4().hex, store="pool", amount=amount
+    )
+    await shop.service.points.Accrue(bought)
+    await shop.service.households.ContributePoints(
+        households_pb2.ContributePointsRequest(**once(), **mine, points=50)
+    )
+    spent = points_pb2.RedeemRequest(**once(), **mine, points=20, from_household=True, store="pool")
+    await shop.service.points.Redeem(spent)
+    await caught_up(database, CONSUMERS)
+    [points] = [points for f in (await today(shop, store="pool")).figures for points in f.points]
+    assert (points.earned, points.redeemed, points.adjusted_in) == (60, 20, 0)
+    await agree_with_the_ledger(database)
 
 
 async def test_only_staff_and_services_see_figures_and_a_range_has_an_end(shop: Laurel) -> None:

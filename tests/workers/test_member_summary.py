@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from laurel.stack.redis import EmbeddedRedis
 from server.domain.errors import FailedPrecondition
+from server.domain.program import Program
 from server.domain.summary import Summary
 from server.operations.summaries import Summaries
 from server.settings import Settings
@@ -23,11 +24,12 @@ from server.store.log import BEGINNING
 from server.store.summaries import PREFIX, PROJECTION, SummaryStore, summary_in, version_in
 from tests.support.clocks import Clockwork, opened
 from tests.support.movements import once
-from tests.support.programs import settings_for
+from tests.support.programs import settings_for, worker_settings_for
 from tests.support.published import publish
 from tests.support.relays import caught_up, relaying
 from tests.support.servers import Laurel, started
 from tests.support.waiting import eventually
+from workers.main import running
 from workers.projections.member_summary import Build, MemberSummaries
 from workers.projections.rebuild import rebuild
 from workers.subscriptions import in_redis
@@ -62,9 +64,9 @@ async def redis(own_redis: EmbeddedRedis) -> AsyncIterator[Redis]:
 @pytest.fixture(scope="module")
 async def shop(settings: Settings, database: Database) -> AsyncIterator[Laurel]:
     """A point a rupee."""
-    async with started(settings, database) as running:
-        await publish(running, {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]})
-        yield running
+    async with started(settings, database) as laurel:
+        await publish(laurel, {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]})
+        yield laurel
 
 
 @asynccontextmanager
@@ -95,34 +97,35 @@ async def settled(database: Database, summaries: MemberSummaries) -> None:
     await eventually(lambda: whole(database, summaries), 60)
 
 
-async def written(database: Database, redis: Redis) -> dict[bytes, bytes]:
-    """What is written of everybody in the generation that is read, by program and member."""
+async def written(database: Database, redis: Redis, program: Program) -> dict[bytes, bytes]:
+    """What is written of a program's members in the generation that is read, by key."""
     async with database.connection() as connection:
         generation = (await projections.standing(connection, PROJECTION)).generations.current
-    start = f"{PREFIX}{generation.hex}:"
+    start = f"{PREFIX}{generation.hex}:{program.program_id.hex}:"
     keys = [key async for key in redis.scan_iter(f"{start}*", count=1000)]
-    return {key[len(start) :]: text for key, text in zip(keys, await redis.mget(keys), strict=True)}
+    return {key[-32:]: text for key, text in zip(keys, await redis.mget(keys), strict=True) if text}
 
 
-async def right(database: Database, summaries: MemberSummaries) -> dict[bytes, tuple[int, Summary | None]]:
+async def right(
+    database: Database, summaries: MemberSummaries, program: Program
+) -> dict[bytes, tuple[int, Summary | None]]:
     """What should be written."""
     async with database.connection() as connection:
-        rows = await connection.fetch("SELECT program_id, member_id FROM member")
+        rows = await connection.fetch(
+            "SELECT program_id, member_id FROM member WHERE program_id = $1", program.program_id
+        )
         entries = await summaries.entries(connection, [(r[0], r[1]) for r in rows])
     return {
-        f"{key[0].hex}:{key[1].hex}".encode(): (entry, None)
-        if isinstance(entry, int)
-        else (entry.version, entry)
+        key[1].hex.encode(): (entry, None) if isinstance(entry, int) else (entry.version, entry)
         for key, entry in entries.items()
     }
 
 
-async def agree(database: Database, redis: Redis, summaries: MemberSummaries) -> None:
+async def agree(database: Database, redis: Redis, summaries: MemberSummaries, program: Program) -> None:
     """What is written is what PostgreSQL says, for every member there is."""
-    found = {
-        key: (version_in(text), summary_in(text)) for key, text in (await written(database, redis)).items()
-    }
-    expected = await right(database, summaries)
+    texts = await written(database, redis, program)
+    found = {key: (version_in(text), summary_in(text)) for key, text in texts.items()}
+    expected = await right(database, summaries, program)
     assert found.keys() == expected.keys()
     for key, (version, summary) in found.items():
         assert version == expected[key][0]
@@ -162,13 +165,13 @@ async def balance(shop: Laurel, member_id: str, token: str = "") -> points_pb2.G
     return await shop.terminal.points.GetBalance(request)
 
 
-async def mark_all(database: Database, redis: Redis) -> None:
+async def mark_all(database: Database, redis: Redis, program: Program) -> None:
     """Write into every summary where it is read from; the versions stay."""
     async with database.connection() as connection:
         generation = (await projections.standing(connection, PROJECTION)).generations.current
-    for key, text in (await written(database, redis)).items():
-        marked = text.replace(b'"bronze"', b'"redis"')
-        await redis.set(f"{PREFIX}{generation.hex}:".encode() + key, marked)
+    for member, text in (await written(database, redis, program)).items():
+        key = f"{PREFIX}{generation.hex}:{program.program_id.hex}:{member.decode()}"
+        await redis.set(key, text.replace(b'"bronze"', b'"redis"'))
 
 
 async def test_a_token_is_answered_from_redis_and_never_with_less(
@@ -180,7 +183,7 @@ async def test_a_token_is_answered_from_redis_and_never_with_less(
     async with following(database, summaries):
         await settled(database, summaries)
     latest = await balance(shop, member_id)
-    await mark_all(database, redis)
+    await mark_all(database, redis, shop.program)
 
     async def read_there() -> bool:
         return (await balance(shop, member_id, token)).tier == "redis"
@@ -248,12 +251,12 @@ async def test_a_server_reads_on_while_redis_is_away(
         finally:
             own_redis.start()
         # Whatever the stop left in Redis, in the end it is right again.
-        await eventually(lambda: is_right(database, redis, summaries), 60)
+        await eventually(lambda: is_right(database, redis, summaries, shop.program), 60)
 
 
-async def is_right(database: Database, redis: Redis, summaries: MemberSummaries) -> bool:
+async def is_right(database: Database, redis: Redis, summaries: MemberSummaries, program: Program) -> bool:
     try:
-        await agree(database, redis, summaries)
+        await agree(database, redis, summaries, program)
     except (AssertionError, OSError):
         return False
     return True
@@ -276,15 +279,17 @@ async def test_built_again_while_the_shop_is_open_it_is_the_same(
             stop.set()
             await asyncio.gather(*trading)
             await settled(database, summaries)
-            live = await written(database, redis)
-            assert len(live) >= 30
-            await agree(database, redis, summaries)
+            live = await written(database, redis, clockwork.program)
+            assert len(live) == 30
+            await agree(database, redis, summaries, clockwork.program)
+            async with database.connection() as connection:
+                before = (await projections.standing(connection, PROJECTION)).generations.current
+            assert await summaries.store.place(before)
             async for _ in rebuild(database, Build(summaries)):
                 pass
-            assert await written(database, redis) == live
+            assert await written(database, redis, clockwork.program) == live
             # Of what was built before nothing is left.
-            marks = [key async for key in redis.scan_iter(f"{PREFIX}*") if key.count(b":") == 2]
-            assert len(marks) == 1
+            assert await summaries.store.place(before) == ""
 
 
 async def test_after_redis_lost_everything_or_went_back_it_is_built_again(
@@ -297,7 +302,7 @@ async def test_after_redis_lost_everything_or_went_back_it_is_built_again(
             await settled(database, summaries)
             await redis.flushall()
             await clockwork.submit(clockwork.purchase(members[0], 3))
-            await eventually(lambda: is_right(database, redis, summaries), 60)
+            await eventually(lambda: is_right(database, redis, summaries, clockwork.program), 60)
 
             # As when Redis starts from what it had written to its disk a while ago.
             keys = [key async for key in redis.scan_iter(f"{PREFIX}*", count=1000)]
@@ -306,7 +311,19 @@ async def test_after_redis_lost_everything_or_went_back_it_is_built_again(
             await settled(database, summaries)
             await redis.flushall()
             await redis.mset(before)
-            await eventually(lambda: is_right(database, redis, summaries), 60)
+            await eventually(lambda: is_right(database, redis, summaries, clockwork.program), 60)
+
+
+async def test_a_worker_makes_them_and_mends_them(
+    shop: Laurel, settings: Settings, database: Database, redis: Redis
+) -> None:
+    summaries = MemberSummaries(redis, now)
+    async with running(worker_settings_for(settings)):
+        token = await buy(shop, member_id := await shop.register(), 12)
+        await eventually(lambda: is_right(database, redis, summaries, shop.program), 60)
+        await redis.flushall()
+        await eventually(lambda: is_right(database, redis, summaries, shop.program), 60)
+    assert (await balance(shop, member_id, token)).wallets[0].balance == 12
 
 
 async def test_nothing_is_replaced_by_what_is_older(redis: Redis) -> None:

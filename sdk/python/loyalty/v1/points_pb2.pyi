@@ -585,9 +585,9 @@ class RedeemResponse(_message.Message):
     balance: _builtins.int
     """The wallet's balance afterwards."""
     version: _builtins.int
-    """The member's version afterwards."""
+    """The version afterwards of whom member_id names."""
     consistency_token: _builtins.str
-    """Send it back with a read of this member, which then never shows an older state. Opaque."""
+    """Send it back with a read of whom member_id names, which then never shows an older state. Opaque."""
     spender_id: _builtins.str
     """UUID of the member for whom the pool of a household paid; empty if none did."""
     @_builtins.property

@@ -126,7 +126,7 @@ class Relay:
             return
         async with self._database.connection() as connection:
             found = await subscriptions.with_work(connection, free)
-        for consumer in found:
+        for consumer in found if not self._stopping else ():
             task = asyncio.create_task(self._serve(consumer), name=f"relay-{consumer}")
             self._at_work[consumer] = task
             task.add_done_callback(partial(self._served, consumer))

@@ -5,11 +5,61 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from workers.notifications.smtp import read_sender, read_server
 
-class WorkerSettings(BaseSettings):
+
+class ChannelSettings(BaseSettings):
+    """Where messages to members leave. Without a setting a channel is closed, and nothing is made for it."""
+
+    model_config = SettingsConfigDict(env_prefix="LAUREL_", extra="ignore", hide_input_in_errors=True)
+
+    smtp_url: SecretStr = Field(
+        default=SecretStr(""), description="the mail server, as smtp://user:password@host:587 or smtps://..."
+    )
+    mail_from: str = Field(default="Laurel <laurel@localhost>", description="who mails are from")
+    mail_folder: str = Field(default="", description="mails are put there as files, if there is no server")
+    sms_url: SecretStr = Field(
+        default=SecretStr(""), description="the provider of SMS, as a URL of Apprise with {to} in it"
+    )
+    push_url: SecretStr = Field(
+        default=SecretStr(""), description="the provider of push, as a URL of Apprise with {to} in it"
+    )
+
+    @field_validator("sms_url", "push_url")
+    @classmethod
+    def _with_place(cls, value: SecretStr) -> SecretStr:
+        if (url := value.get_secret_value()) and ("://" not in url or "{to}" not in url):
+            raise ValueError(
+                "must be a URL of Apprise with {to} where the number, or the member's id, belongs"
+            )
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _server(cls, value: SecretStr) -> SecretStr:
+        if url := value.get_secret_value():
+            read_server(url)
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _sender(cls, value: str) -> str:
+        read_sender(value)
+        return value
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """The channels that lead out of Laurel."""
+        given = {
+            "email": self.smtp_url.get_secret_value() or self.mail_folder,
+            "sms": self.sms_url.get_secret_value(),
+            "push": self.push_url.get_secret_value(),
+        }
+        return frozenset(name for name, setting in given.items() if setting)
+
+
+class WorkerSettings(ChannelSettings):
     """What a worker needs to know. Those without ``worker`` in the name are the server's too."""
-
-    model_config = SettingsConfigDict(env_prefix="LAUREL_", extra="ignore")
 
     database_url: SecretStr = Field(
         description="PostgreSQL 15 or newer, as postgresql://user:password@host/name"

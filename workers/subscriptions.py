@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from server.domain import figures
+from server.domain.notifications.occasions import EVENTS
 from server.store.database import Connection
 from server.store.log import LoggedEvent
+from workers.notifications import telling as notifications
 from workers.projections import daily_figures
 from workers.projections.member_summary import MemberSummaries
 from workers.webhooks import wanting as webhooks
@@ -36,6 +38,8 @@ class Subscription:
 SUBSCRIPTIONS: Mapping[str, Subscription] = MappingProxyType(
     {
         "webhooks": Subscription(webhooks.want),
+        # Not from the beginning: nobody wants to hear now what was before messages came.
+        "notifications": Subscription(notifications.handle, frozenset(EVENTS), from_beginning=False),
         "daily_figures": Subscription(daily_figures.handle, figures.EVENT_TYPES),
     }
 )

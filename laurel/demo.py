@@ -20,6 +20,7 @@ from laurel import channels
 from laurel.client import ROLES, Client
 from laurel.stack.folder import read_json, write_json
 from server.domain.actor import CallerKind
+from server.domain.notifications import terms as notification_terms
 from server.domain.program import Clawback, LedgerTerms, Program, Tier
 from server.domain.rules.read_terms import read_lot_terms
 from server.domain.rules.reading import Reader
@@ -27,6 +28,7 @@ from server.ids import new_id
 from server.operations import credentials
 from server.rpc.access import declared_scopes
 from server.store import programs as program_store
+from server.store import templates as template_store
 from server.store.database import Database
 
 FILE = Path(__file__).with_name("demo.yaml")
@@ -178,6 +180,8 @@ async def _program(database: Database, description: Mapping[str, Any], say: Say)
             ledger=_ledger(description.get("ledger", {})),
         )
         if await program_store.create(connection, program):
+            told = notification_terms.load(description.get("notifications", {}))
+            await template_store.set_terms(connection, program.program_id, told)
             say(f"  program {name} made")
         # Another stack on the same database may have been faster.
         return await program_store.find(connection, name) or program

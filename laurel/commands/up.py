@@ -188,12 +188,14 @@ def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
         progress.say(f"  worker health  http://{place}/readyz, with /livez and /metrics")
     if stack.issuer:
         progress.say(f"  demo logins    {stack.issuer} for {', '.join(users())}, without passwords")
+    if stack.mail:
+        progress.say(f"  mail           {stack.mail}, a file each instead of being sent")
     progress.say(f"  terminal key   {keys[DEFAULT_PROGRAM]['terminal']}")
     progress.say(f"  all keys       {stack.folder.keys}")
     progress.say(f"  server log     {stack.folder.server_log(1)}")
     progress.say()
     progress.say("Try, in another terminal:")
-    progress.say(f"  {command} members register --given-name Asha --card {card}")
+    progress.say(f"  {command} members register --given-name Asha --card {card} --email {card}@example.com")
     progress.say(f"  {command} points accrue {card} 500 INR --order R-{card}")
     progress.say(f"  {command} points balance {card}")
     progress.say(f"  {_curl(stack.http_address, keys[DEFAULT_PROGRAM]['terminal'], card)}")

@@ -21,6 +21,7 @@ class DataFolder:
         self.keys = self.path / "keys.json"
         self.checkpoints = self.path / "checkpoints.jsonl"
         self.runtime = self.path / "stack.json"
+        self.mail = self.path / "mail"
         self.postgres = self.path / "postgres"
         self.redis = self.path / "redis"
         self._lock: IO[str] | None = None

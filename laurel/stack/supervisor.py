@@ -121,6 +121,9 @@ class Stack:
         named = options.checkpoint_file
         # Where checkpoints go, "" if nobody wants them.
         self.checkpoint_file = str(self.folder.checkpoints) if named is None else named
+        # Where mail goes that members would get, "" if it really goes out.
+        by_smtp = os.environ.get("LAUREL_SMTP_URL")
+        self.mail = "" if by_smtp else os.environ.get("LAUREL_MAIL_FOLDER") or str(self.folder.mail)
         self._parts: list[Watched] = []
         self._servers: list[ServerProcess] = []
         self._workers: list[WorkerProcess] = []
@@ -239,6 +242,7 @@ class Stack:
 
     def _start_workers(self) -> None:
         environment = {**os.environ, **self._places(), "LAUREL_CHECKPOINT_FILE": self.checkpoint_file}
+        environment = {**os.environ, **self._places(), "LAUREL_MAIL_FOLDER": self.mail}
         self._undo.callback(self._stopping("workers", lambda: _stop(self._workers)))
         self._undo.callback(self.folder.runtime.unlink, missing_ok=True)
         for number in range(1, self._options.workers + 1):

@@ -241,8 +241,12 @@ class Stack:
             step.note = f"{len(applied)} applied" if applied else "nothing to do"
 
     def _start_workers(self) -> None:
-        environment = {**os.environ, **self._places(), "LAUREL_CHECKPOINT_FILE": self.checkpoint_file}
-        environment = {**os.environ, **self._places(), "LAUREL_MAIL_FOLDER": self.mail}
+        environment = {
+            **os.environ,
+            **self._places(),
+            "LAUREL_CHECKPOINT_FILE": self.checkpoint_file,
+            "LAUREL_MAIL_FOLDER": self.mail,
+        }
         self._undo.callback(self._stopping("workers", lambda: _stop(self._workers)))
         self._undo.callback(self.folder.runtime.unlink, missing_ok=True)
         for number in range(1, self._options.workers + 1):

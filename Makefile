@@ -14,6 +14,8 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip --qui
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
+# The lock is complete, so nothing is resolved: asked to, pip takes the newest of what is wanted with an extra, whatever
+# is pinned, and then misses its hash.
 # PYTHON names the interpreter; without it the first of the usual names that is new enough.
 $(READY): requirements.lock pyproject.toml
 	@fits() { command -v "$$1" >/dev/null && "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
@@ -26,7 +28,7 @@ $(READY): requirements.lock pyproject.toml
 	  "$$python" -m venv $(VENV) || { rm -rf $(VENV); \
 	    echo "$$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	fi
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 

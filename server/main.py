@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from server import heap, issuers, secrets
 from server.domain.limits import read_limit, read_limits
+from server.ending import ended
 from server.health import Health
 from server.ids import new_id
 from server.issuers import IssuersError
@@ -222,7 +223,7 @@ class Server:
             raise StartError(str(error)) from None
         self.certificates = _open_certificates(settings)
         if self.certificates is not None:
-            opened.push_async_callback(_cancel, asyncio.create_task(self.certificates.follow()))
+            opened.push_async_callback(ended, [asyncio.create_task(self.certificates.follow())])
         if self.telemetry is None:
             self.telemetry = await _open_telemetry()
             opened.push_async_callback(self.telemetry.close)
@@ -237,7 +238,7 @@ class Server:
         self._serve_consumers(opened, self.telemetry, database, redis)
         programs = Programs()
         self.readiness = readiness = Readiness(database, programs)
-        opened.push_async_callback(_cancel, asyncio.create_task(readiness.load_rules()))
+        opened.push_async_callback(ended, [asyncio.create_task(readiness.load_rules())])
         await self._open_ops(opened, Listener(self.telemetry, readiness.checks))
         commits = Commits(metrics)
         committer = Committer(
@@ -252,7 +253,7 @@ class Server:
             hints=hints,
         )
         opened.push_async_callback(committer.close)
-        opened.push_async_callback(_cancel, asyncio.create_task(follow(redis, database, programs)))
+        opened.push_async_callback(ended, [asyncio.create_task(follow(redis, database, programs))])
         live = Live(database, programs, redis, now)
         opened.push_async_callback(live.close)
         credentials = Credentials(database, now, settings.credential_cache_seconds)
@@ -305,7 +306,7 @@ class Server:
         """Wake those who follow the event log after each commit, and tell how far behind they are."""
         wake_ups = WakeUps(redis)
         database.committed = wake_ups.ring
-        opened.push_async_callback(_cancel, asyncio.create_task(wake_ups.run()))
+        opened.push_async_callback(ended, [asyncio.create_task(wake_ups.run())])
         telemetry.refreshers.append(Behind(telemetry.metrics, database).look)
 
     def _open_tokens(
@@ -375,7 +376,7 @@ class Server:
             if not gate.under_way:
                 break
         log.info("drained", cut_off=gate.under_way)
-        await _cancel(ending)
+        await ended([ending])
         await server.stop(None)
         await stopping
 
@@ -433,12 +434,6 @@ async def _open_telemetry() -> Telemetry:
         return await Telemetry.start()
     except TelemetryError as error:
         raise StartError(str(error)) from None
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def _either(task: asyncio.Task[None], other: Coroutine[Any, Any, None]) -> None:

@@ -30,6 +30,7 @@ from server.domain.deliveries import (
     judge,
 )
 from server.domain.errors import Refused, Unavailable
+from server.ending import ended
 from server.store import deliveries as store
 from server.store.database import Database
 from server.store.deliveries import Attempt
@@ -118,10 +119,7 @@ class Deliveries:
             await self._over.wait()
         finally:
             self._at_rest.set()
-            under_way = list(self._under_way)
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await ended(self._under_way)
 
     async def stop(self, seconds: float) -> None:
         """Take no more, and let what is under way finish for so long; ``run`` returns then."""

@@ -6,7 +6,6 @@ look whether there is work.
 
 import asyncio
 import json
-import signal
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +13,7 @@ import structlog
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
+from server.ending import ended
 from server.store import wakeups
 from workers.relay import Relay
 
@@ -22,6 +22,7 @@ JOB_SECONDS = 5
 HEALTH_SECONDS = 10
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 5.0
+CANCEL_SECONDS = 0.25
 
 log = structlog.get_logger()
 
@@ -35,12 +36,10 @@ async def wake(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:
 class Jobs:
     """Works off ARQ's queue. ``answering`` says whether Redis let it do so the last time."""
 
-    def __init__(self, redis_url: str, relay: Relay, completion_seconds: float) -> None:
+    def __init__(self, redis_url: str, relay: Relay) -> None:
         self.answering = False
         self._redis_url = redis_url
         self._context: dict[Any, Any] = {"relay": relay}
-        self._completion_seconds = completion_seconds
-        self._worker: Worker | None = None
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -57,21 +56,18 @@ class Jobs:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def stop(self) -> None:
-        """Take no more jobs; what is under way has ``completion_seconds``."""
+        """Take no more jobs; ``run`` returns when those that have begun are over."""
         self._stopping.set()
-        if self._worker is not None:
-            self._worker.handle_sig_wait_for_completion(signal.SIGTERM)
 
     async def _work(self) -> None:
         """Until Redis goes away or somebody asks to stop."""
         redis = wakeups.client(self._redis_url)
-        self._worker = worker = Worker(
+        worker = Worker(
             [func(wake, name=wakeups.WAKE)],
             queue_name=wakeups.QUEUE,
             redis_pool=redis,
             handle_signals=False,
             ctx=self._context,
-            job_completion_wait=int(self._completion_seconds),
             poll_delay=POLL_SECONDS,
             job_timeout=JOB_SECONDS,
             keep_result=0,
@@ -81,14 +77,15 @@ class Jobs:
             log_results=False,
         )
         working = asyncio.create_task(worker.async_run())
+        asked = asyncio.create_task(self._stopping.wait())
         self.answering = True
         try:
-            await asyncio.wait([working])
+            await asyncio.wait([working, asked], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.answering = False
-            working.cancel()
-            await asyncio.gather(working, *worker.tasks.values(), return_exceptions=True)
-            self._worker = None
+            # Not by ARQ's own way to stop, which cancels its loop once and leaves it at that.
+            await ended([working, asked], CANCEL_SECONDS)
+            await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
             with suppress(RedisError, OSError):
                 await redis.delete(worker.health_check_key)
             await redis.aclose(close_connection_pool=True)

@@ -17,6 +17,7 @@ import structlog
 from redis.asyncio import Redis
 
 from server import heap, logs, secrets
+from server.ending import ended
 from server.ids import new_id
 from server.operations.hints import Hints
 from server.operations.schedules import Lateness
@@ -122,12 +123,12 @@ class Process:
             deliveries.wake()
 
         database.committed = committed
-        opened.push_async_callback(_cancel, asyncio.create_task(summaries.keep(database)))
+        opened.push_async_callback(ended, [asyncio.create_task(summaries.keep(database))])
         drain = settings.worker_drain_seconds
         self._begin(opened, deliveries.run(), deliveries.stop(0))
         self._begin(opened, relay.run(), _both(relay.stop(drain), deliveries.stop(drain)))
         self._open_schedules(opened, database, redis, keys, telemetry, holder)
-        jobs = Jobs(settings.redis_url.get_secret_value(), relay, settings.worker_drain_seconds)
+        jobs = Jobs(settings.redis_url.get_secret_value(), relay)
         self._begin(opened, jobs.run(), jobs.stop())
         await self._open_ops(opened, telemetry, database, relay)
 
@@ -243,11 +244,6 @@ async def _close_database(database: Database) -> None:
 
 async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
     await asyncio.gather(one, other)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -19,6 +19,7 @@ from uuid import UUID
 import structlog
 
 from server import logs
+from server.ending import ended
 from server.store import dead_letters, subscriptions
 from server.store import log as event_log
 from server.store.database import Connection, Database
@@ -109,9 +110,7 @@ class Relay:
         at_work = list(self._at_work.values())
         if at_work:
             _, late = await asyncio.wait(at_work, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await ended(late)
 
     async def _enrol(self) -> None:
         chosen: dict[bool, list[str]] = {True: [], False: []}

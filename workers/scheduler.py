@@ -20,6 +20,7 @@ import structlog
 from server import logs
 from server.domain.errors import Refused
 from server.domain.schedules import NOBODYS, again_at, following, period_at
+from server.ending import ended
 from server.store import programs as program_store
 from server.store import schedules as store
 from server.store.checkpoint_file import CheckpointError
@@ -95,9 +96,7 @@ class Scheduler:
         at_work = list(self._at_work.values())
         if at_work:
             _, late = await asyncio.wait(at_work, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await ended(late)
 
     async def look(self) -> None:
         """Begin what is to be done now. Raises Unavailable."""

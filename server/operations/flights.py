@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from server.ending import ended
+
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -32,10 +34,7 @@ class Flights(Generic[Key, Value]):
 
     async def close(self) -> None:
         """End what nobody waits for any more."""
-        tasks = list(self._under_way.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(list(self._under_way.values()))
 
     def _landed(self, key: Key, done: asyncio.Task[Value]) -> None:
         del self._under_way[key]

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from server.domain.books import Effects
 from server.domain.errors import Refused
+from server.ending import ended
 from server.operations.programs import Programs
 from server.store.database import Database
 from server.store.hints import members_changed, rule_changes
@@ -71,9 +72,7 @@ class Hints:
 
     async def close(self) -> None:
         """Tell what is left, if Redis takes it, and no more."""
-        self._telling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._telling
+        await ended([self._telling])
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await self._tell()
 

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from server.domain.errors import ResourceExhausted
 from server.domain.limits import SECOND, Allowance, Limit, RateClass
+from server.ending import ended
 from server.store.limits import Charge, LimitStore
 
 # Of each kind and class; at most twice as many are remembered, about 400 bytes each.
@@ -165,9 +166,7 @@ class Limits:
     async def close(self) -> None:
         """Settle no more."""
         if self._settling is not None:
-            self._settling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._settling
+            await ended([self._settling])
 
     def _take(self, subjects: _Subjects, held: _Shared) -> Awaitable[None] | None:
         if not held.left:

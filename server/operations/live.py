@@ -24,6 +24,7 @@ from server.domain.errors import NotFound, Refused
 from server.domain.ledger import Wallet
 from server.domain.live import Happened, Place, Update, told
 from server.domain.members import all_wallets
+from server.ending import ended
 from server.operations.coalesced import Coalesced
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
@@ -151,10 +152,7 @@ class Live:
 
     async def close(self) -> None:
         """Listen and look no more."""
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await ended(self._tasks)
 
     @contextmanager
     def _watching(self, member: MemberOf) -> Iterator[_Watcher]:

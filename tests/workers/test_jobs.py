@@ -10,17 +10,21 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from laurel.stack.redis import EmbeddedRedis
+from server.ids import new_id
 from server.operations.wakeups import WakeUps
 from server.settings import Settings
 from server.store import wakeups
 from server.store.database import Database
+from telemetry.metrics import Metrics
 from tests.support.log import NOTED, append, noted, noting
 from tests.support.servers import started
 from tests.support.waiting import eventually
 from workers import relay
+from workers.jobs import Jobs
 from workers.main import running
 from workers.settings import WorkerSettings
 from workers.subscriptions import Subscription
+from workers.watch import Watch
 
 LONG = 30.0
 
@@ -163,3 +167,20 @@ async def test_the_queue_stays_short_while_no_worker_is_there(client: Redis) -> 
     assert await client.zcard(wakeups.QUEUE) == 2 * wakeups.IDS
     # And its jobs are forgotten one day, as ARQ does with all.
     assert await client.dbsize() == 2 * wakeups.IDS + 1
+
+
+async def test_it_stops_whenever_it_is_told(
+    database: Database, own_redis: EmbeddedRedis, consumer: str
+) -> None:
+    """Now and then redis-py takes a cancellation for something else; nobody may wait for it for ever."""
+    idle = relay.Relay(database, {}, consumer, new_id, Watch(Metrics()), LONG)
+
+    async def briefly(seconds: float) -> None:
+        jobs = Jobs(own_redis.url, idle)
+        running = asyncio.create_task(jobs.run())
+        await asyncio.sleep(seconds)
+        await jobs.stop()
+        await running
+
+    async with asyncio.timeout(LONG):
+        await asyncio.gather(*(briefly(number / 2500) for number in range(150)))

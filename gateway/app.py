@@ -1,24 +1,24 @@
 """The shim itself: an ASGI application that serves any contract by google.api.http alone."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from google.rpc import code_pb2
 
 from gateway import bodies, etags, headers
-from gateway.backend import Backend, Call, Failed
+from gateway.backend import Backend, Call, Failed, nothing
 from gateway.bodies import ABSENT, Disconnected, Receive
 from gateway.contract import Contract
 from gateway.cors import Cors, spelt_out
 from gateway.endpoints import Endpoint, endpoints
 from gateway.headers import Head
 from gateway.interruption import Interruption
-from gateway.limits import Limits, Slots
+from gateway.limits import Limits, Place, Slots
 from gateway.replies import Reply
 from gateway.responses import Send, answer, empty, respond, respond_early
 from gateway.routes import Match
-from gateway.scopes import Scope, callers_of, path_of, peer_of, values_of
+from gateway.scopes import Scope, address_of, callers_of, path_of, peer_of, values_of
 from gateway.sockets import Sockets
 from gateway.statuses import Errors, Headers, Refused, wrong
 from gateway.streams import LINES, Activity, Lines, one, only, pump, sink_for
@@ -165,12 +165,18 @@ class Gateway:
     async def _stream(self, exchange: Exchange) -> None:
         streams_back = exchange.endpoint.binding.rpc.server_streaming
         sink = sink_for(exchange.head, exchange.endpoint.writer, exchange.send, exchange.shared)
-        told = b""
+        # Before there is a place for it: a body may take its time.
+        raw = None if exchange.endpoint.client_streams else self._reader(exchange)(await self._body(exchange))
+        told, scope = b"", exchange.scope
         try:
-            with self.slots.taken(callers_of(exchange.scope, exchange.head)) as interruption:
+            with self.slots.taken(callers_of(scope, exchange.head), address_of(scope)) as place:
                 activity = Activity()
-                requests = await self._requests(exchange, interruption, activity)
-                stream = self._backend.stream(self._call(exchange), requests)
+                if raw is None:
+                    requests = self._lines(exchange, place, activity)
+                else:
+                    requests = one(raw)
+                    place.watch(exchange.receive)
+                stream = self._backend.stream(self._call(exchange, place.admitted), requests)
                 if streams_back:
                     await pump(stream, sink, self._errors, self._limits, activity)
                 else:
@@ -183,10 +189,8 @@ class Gateway:
         if not streams_back:
             await _reply(exchange, exchange.endpoint.writer.write(told))
 
-    async def _requests(
-        self, exchange: Exchange, interruption: Interruption, activity: Activity
-    ) -> AsyncIterator[bytes]:
-        """What the client sends: one message, or one for each line of NDJSON."""
+    def _reader(self, exchange: Exchange) -> Callable[[Any], bytes]:
+        """From the JSON of a message of a stream to the message."""
         values, query = values_of(exchange.match), exchange.scope["query_string"]
         request_id = headers.idempotency_key(exchange.head)
         event_id = exchange.head.get(b"last-event-id")
@@ -196,17 +200,17 @@ class Gateway:
                 values, query, body, request_id=request_id, last_event_id=event_id
             )
 
-        if not exchange.endpoint.client_streams:
-            raw = read(await self._body(exchange))
-            interruption.watch(exchange.receive)
-            return one(raw)
+        return read
+
+    def _lines(self, exchange: Exchange, place: Place, activity: Activity) -> AsyncIterator[bytes]:
+        """What a client that streams sends: a message for each line of NDJSON."""
+        read, depth = self._reader(exchange), self._limits.depth
         headers.check_type(exchange.head, LINES)
-        depth = self._limits.depth
         lines = Lines(
             exchange.receive,
             lambda line: read(bodies.parse(line, depth)),
             self._limits,
-            interruption.strike,
+            place.strike,
             activity,
         )
         return aiter(lines)
@@ -222,12 +226,13 @@ class Gateway:
         headers.check_type(head, JSON_TYPES)
         return bodies.parse(raw, self._limits.depth)
 
-    def _call(self, exchange: Exchange) -> Call:
+    def _call(self, exchange: Exchange, admitted: Callable[[], None] = nothing) -> Call:
         return Call(
             exchange.endpoint.path,
             tuple(exchange.head.metadata),
             headers.timeout(exchange.head, self._limits.max_deadline),
             peer_of(exchange.scope),
+            admitted,
         )
 
 

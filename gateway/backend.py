@@ -1,6 +1,6 @@
 """What stands behind the shim: something that answers RPCs given and giving bytes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,18 +9,25 @@ from google.rpc import status_pb2
 Metadata = tuple[tuple[str, str], ...]
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One RPC to be made.
 
     ``path`` is ``/package.Service/Method``; ``timeout`` is in seconds, None for the
-    server's own; ``peer`` is where the request came from, as gRPC writes it.
+    server's own; ``peer`` is where the request came from, as gRPC writes it. ``admitted``
+    is called when a stream's first words come from the server, its initial metadata: it has
+    let the caller in.
     """
 
     path: str
     metadata: Metadata
     timeout: float | None
     peer: str
+    admitted: Callable[[], None] = nothing
 
 
 class Failed(Exception):  # noqa: N818 - reads as the sentence it is

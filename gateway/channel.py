@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -90,7 +90,10 @@ class ChannelBackend:
         method: Any = self._channel.stream_stream(call.path)
         under_way = method(metadata=call.metadata, timeout=call.timeout)
         # gRPC's own reader of an iterator outlives a call that ended by itself; ours doesn't.
-        feeding = asyncio.create_task(_feed(under_way, requests))
+        beside = [
+            asyncio.create_task(work)
+            for work in (_feed(under_way, requests), _listen(under_way, call.admitted))
+        ]
         try:
             async for reply in under_way:
                 yield reply
@@ -98,8 +101,9 @@ class ChannelBackend:
             raise self._failed(error) from None
         finally:
             under_way.cancel()
-            feeding.cancel()
-            await asyncio.wait((feeding,))
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
     def _failed(self, error: grpc.aio.AioRpcError) -> Failed:
         code = error.code().value[0]
@@ -137,6 +141,13 @@ async def _feed(under_way: Any, requests: AsyncIterator[bytes]) -> None:
         async for request in requests:
             await under_way.write(request)
         await under_way.done_writing()
+
+
+async def _listen(under_way: Any, admitted: Callable[[], None]) -> None:
+    """Tell of the server's first words, if there are any."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await under_way.initial_metadata()
+        admitted()
 
 
 OWN_WORDS = {

@@ -56,10 +56,8 @@ class Cors:
 
 
 def spelt_out(methods: Iterable[str]) -> list[str]:
-    """The HTTP methods that a path has: those of its bindings, and what the shim answers itself."""
+    """The HTTP methods that a path has: those of its bindings, and OPTIONS, which the shim answers."""
     found = set(methods)
     if ANY_METHOD in found:
         found = found - {ANY_METHOD} | set(METHODS)
-    if "GET" in found:
-        found.add("HEAD")
     return sorted(found | {"OPTIONS"})

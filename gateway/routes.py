@@ -65,8 +65,15 @@ class Routes:
         return None
 
     def methods(self, path: str) -> tuple[str, ...]:
-        """The HTTP methods that the path has, sorted; ``ANY_METHOD`` if it takes every one."""
-        return tuple(sorted({method for takers, _ in self._candidates(path) for method in takers}))
+        """The HTTP methods that the path has, sorted; ``ANY_METHOD`` if it takes every one.
+
+        HEAD is among them where GET does not stream: of a stream nobody knows the head
+        without opening it.
+        """
+        found = {method for takers, _ in self._candidates(path) for method in takers}
+        if (read := self.find("GET", path)) is not None and not read.binding.streams:
+            found.add("HEAD")
+        return tuple(sorted(found))
 
     def all(self, path: str) -> tuple[Match, ...]:
         """Every binding that would take the path, the most specific first."""

@@ -25,13 +25,18 @@ def peer_of(scope: Scope) -> str:
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
+def address_of(scope: Scope) -> str:
+    """The address that the connection comes from."""
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
+
+
 def callers_of(scope: Scope, head: Head) -> list[str]:
     """Under which names a stream counts: the credentials, or the address of who sends none."""
     sent = [value for name, value in head.metadata if name in {"authorization", "x-api-key"}]
     if sent:
         return sorted({hashlib.sha256(value.encode()).hexdigest() for value in sent})
-    client = scope.get("client")
-    return [str(client[0]) if client else "unknown"]
+    return [address_of(scope)]
 
 
 def values_of(match: Match) -> dict[str, str]:

@@ -7,7 +7,7 @@ status after an error.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from google.rpc import code_pb2
@@ -24,7 +24,7 @@ from gateway.limits import Limits, Slots
 from gateway.replies import ReplyWriter
 from gateway.responses import Send, respond
 from gateway.routes import Match, Routes
-from gateway.scopes import Scope, callers_of, path_of, peer_of, values_of
+from gateway.scopes import Scope, address_of, callers_of, path_of, peer_of, values_of
 from gateway.statuses import ErrorResponse, Errors, Refused
 from gateway.streams import Activity, one, pump
 
@@ -33,6 +33,7 @@ WAITING = 16
 DONE = 1000
 ERRORS = 4000
 BEARER = "bearer"
+Read = Callable[[str], bytes]
 DENIAL = "websocket.http.response"
 # The first of these that has a stream at the path answers a WebSocket.
 ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -71,11 +72,11 @@ class Sockets:
             values = values_of(match)
             seconds = headers.timeout(head, self._limits.max_deadline)
             endpoint = self._endpoints[match.binding]
-            call = Call(endpoint.path, tuple(head.metadata), seconds, peer_of(scope))
-            with self._slots.taken(callers_of(scope, head)) as interruption:
+            with self._slots.taken(callers_of(scope, head), address_of(scope)) as place:
                 await send({"type": "websocket.accept", "subprotocol": protocol})
                 accepted = True
-                await self._talk(endpoint, values, scope, head, call, receive, send, interruption)
+                call = Call(endpoint.path, tuple(head.metadata), seconds, peer_of(scope), place.admitted)
+                await self._talk(endpoint, values, scope, head, call, receive, send, place)
         except (Refused, Failed) as error:
             told = self._errors.of(error)
             if accepted:
@@ -107,8 +108,10 @@ class Sockets:
         try:
             if endpoint.client_streams:
                 requests = heard.messages(read)
+            elif endpoint.binding.body:
+                requests = heard.message(read)
             else:
-                requests = one(read(await heard.text() if endpoint.binding.body else ""))
+                requests = one(read(""))
                 heard.ignore()
             stream = self._backend.stream(call, requests)
             await pump(stream, Frames(endpoint.writer, send), self._errors, self._limits, activity)
@@ -150,26 +153,34 @@ class Heard:
         self._ignored = False
         self._listening = asyncio.create_task(self._listen())
 
-    async def text(self) -> str:
-        """The next frame."""
-        return await self._waiting.get()
-
-    async def messages(self, read: Any) -> AsyncIterator[bytes]:
+    async def messages(self, read: Read) -> AsyncIterator[bytes]:
         """Each frame as a request, until an empty one."""
-        try:
-            while text := await self._waiting.get():
-                yield read(text)
-        except Refused as refused:
-            self._interruption.strike(refused)
-            await asyncio.Event().wait()
+        while text := await self._waiting.get():
+            yield await self._read(read, text)
+
+    async def message(self, read: Read) -> AsyncIterator[bytes]:
+        """The next frame as the only request."""
+        text = await self._waiting.get()
+        self.ignore()
+        yield await self._read(read, text)
 
     def ignore(self) -> None:
         """Whatever the client says from now on doesn't matter; that it leaves does."""
         self._ignored = True
+        while not self._waiting.empty():
+            self._waiting.get_nowait()  # so that nobody waits for room
 
     def close(self) -> None:
         """Listen no longer."""
         self._listening.cancel()
+
+    async def _read(self, read: Read, text: str) -> bytes:
+        try:
+            return read(text)
+        except Refused as refused:
+            self._interruption.strike(refused)
+            await asyncio.Event().wait()
+            raise
 
     async def _listen(self) -> None:
         while True:

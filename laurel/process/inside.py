@@ -37,6 +37,10 @@ class Incoming:
         """Where the HTTP connection comes from."""
         return self._call.peer
 
+    async def send_initial_metadata(self, _metadata: tuple[()]) -> None:
+        """The caller of a stream was let in."""
+        self._call.admitted()
+
 
 class InsideBackend:
     """Calls methods behind the gate, by their gRPC paths."""

@@ -117,6 +117,9 @@ class Incoming(Protocol):
     def peer(self) -> str:
         """Where the call comes from, as gRPC writes it: ``ipv4:127.0.0.1:4711``."""
 
+    async def send_initial_metadata(self, metadata: tuple[()]) -> None:
+        """Tell the caller of a stream that it was let in; once."""
+
 
 class Failed(Exception):  # noqa: N818 - reads as the sentence it is
     """The call's answer is a status instead of a reply."""
@@ -225,6 +228,7 @@ class Gate:
         try:
             async with limit:
                 actor = await self._admit(declaration, incoming)
+                await incoming.send_initial_metadata(())
                 inbox = Inbox(raws, lambda raw: self._read(decode, raw), self.streams.idle_seconds)
                 try:
                     with self.streams.opened(inbox, actor.credential_id):
@@ -258,6 +262,7 @@ class Gate:
         try:
             async with limit:
                 actor = await self._admit(declaration, incoming)
+                await incoming.send_initial_metadata(())
                 raw = await anext(raws, b"")
                 if isinstance(raws, AsyncGenerator):
                     await raws.aclose()

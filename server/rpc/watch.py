@@ -200,6 +200,10 @@ class Known:
         """Where the call comes from."""
         return self._incoming.peer()
 
+    async def send_initial_metadata(self, metadata: tuple[()]) -> None:
+        """The caller of a stream was let in."""
+        await self._incoming.send_initial_metadata(metadata)
+
     def traceparent(self) -> str:
         """The W3C header, "" if there is none."""
         for name, value in self.invocation_metadata():

@@ -15,7 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from gateway.contract import Contract
 from gateway.limits import Limits
 from gateway.streams import prefers_events
-from tests.gateway.world import ORIGIN, World, opened
+from tests.gateway.world import ORIGIN, STRANGER, World, opened
+from tests.support.waiting import eventually
 
 LINES = {"content-type": "application/x-ndjson"}
 EVENTS = {"accept": "text/event-stream"}
@@ -170,6 +171,19 @@ async def test_a_server_stream_over_websocket(world: World) -> None:
     assert code == 1000
 
 
+async def test_a_websocket_says_in_its_first_frame_what_would_be_the_body(world: World) -> None:
+    async with socket(world, "/v1/things:tell") as ws:
+        for frame in ('{"count":2}', *["ignored"] * 40):
+            await ws.send(frame)
+        frames, code = await heard(ws)
+    assert [frame["result"]["int32"] for frame in frames] == [1, 2]
+    assert code == 1000
+    for frame, code in (("", 1000), ("{", 4400), ('{"nope":1}', 4400)):
+        async with socket(world, "/v1/things:tell") as ws:
+            await ws.send(frame)
+            assert (await heard(ws))[1] == code
+
+
 async def test_both_sides_stream_over_websocket(world: World) -> None:
     async with socket(world, "/v1/chat/room") as ws:
         for text in ("a", "b"):
@@ -278,33 +292,72 @@ async def test_a_slow_client_slows_the_server_down(world: World) -> None:
         assert sent < count / 2
 
 
+@asynccontextmanager
+async def chat(world: World, token: str) -> AsyncIterator[ClientConnection]:
+    """A WebSocket whose caller the server has let in or, if it is a stranger, not yet."""
+    async with socket(world, "/v1/chat/r", additional_headers={"authorization": token} if token else {}) as ws:
+        await world.server.waiting.acquire()
+
+        async def let_in() -> bool:
+            return not world.gateway.slots.unknown
+
+        if not token.startswith(STRANGER):
+            await eventually(let_in)
+        yield ws
+
+
 async def test_streams_have_a_quota(contract: Contract) -> None:
     limits = Limits(streams=5, streams_per_caller=2)
     async with opened(contract, limits) as world, asyncio.timeout(30):
-
-        def chat(token: str) -> Any:
-            headers = {"authorization": token} if token else {}
-            return connect(f"ws://127.0.0.1:{world.port}/v1/chat/r", proxy=None, additional_headers=headers)
-
-        async with chat("a"), chat("a"), chat(""), chat(""):
+        async with chat(world, "a"), chat(world, "a"), chat(world, ""), chat(world, ""):
             for token in ("a", ""):
                 with pytest.raises(InvalidStatus) as refused:
-                    async with chat(token):
+                    async with chat(world, token):
                         pass
                 assert refused.value.response.status_code == 429
                 assert refused.value.response.headers["retry-after"]
-            async with chat("b"):
+            async with chat(world, "b"):
                 for client in ("c", "d"):
                     response = await world.http.get(
                         "/v1/things:watch?count=1", headers={"authorization": client}
                     )
                     assert response.status_code == 429
             assert (await world.http.get("/v1/things/t")).status_code == 200
-        async with chat("a") as ws:
+        async with chat(world, "a") as ws:
             await ws.send("")
             await heard(ws)
         response = await world.http.get("/v1/things:watch?count=1")
         assert response.status_code == 200
+
+
+async def test_invented_credentials_of_one_address_share_a_quota(contract: Contract) -> None:
+    limits = Limits(streams=50, streams_per_caller=2)
+    async with opened(contract, limits) as world, asyncio.timeout(30):
+        async with chat(world, "a"), chat(world, "b"), chat(world, "c"), chat(world, ""):
+            async with chat(world, f"{STRANGER} 1"), chat(world, f"{STRANGER} 2"):
+                with pytest.raises(InvalidStatus) as refused:
+                    async with chat(world, f"{STRANGER} 3"):
+                        pass
+                assert refused.value.response.status_code == 429
+            while world.gateway.slots.unknown:  # noqa: ASYNC110 - nobody tells when a slot is free
+                await asyncio.sleep(0.01)
+            async with chat(world, "d"):
+                assert world.gateway.slots.open == 5
+
+
+async def test_a_body_that_does_not_come_holds_no_place(contract: Contract) -> None:
+    async with opened(contract, Limits(streams=1)) as world, asyncio.timeout(30):
+        head = b"POST /v1/things:tell HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n"
+        waiting = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(3)]
+        for _, writer in waiting:
+            writer.write(head)
+        assert (await world.http.get("/v1/things:watch?count=1")).status_code == 200
+        assert world.gateway.slots.open == 0
+        for reader, writer in waiting:
+            writer.write(b'{"count":1}')
+            assert b" 200 " in await reader.readline()
+            await reader.readuntil(b"0\r\n\r\n")
+            writer.close()
 
 
 async def test_thousands_of_idle_websockets_are_refused_and_leave_nothing(contract: Contract) -> None:
@@ -332,8 +385,9 @@ async def test_a_silent_stream_says_that_it_is_there_and_ends_in_the_end(contrac
         assert text.count(":\n\n") >= 2
         assert json.loads(events(text)[-1]["data"])["details"][0]["reason"] == "STREAM_IDLE"
         assert lines((await world.http.get(url)).text)[-1]["error"]["code"] == 4
-        async with socket(world, "/v1/chat/r") as ws:
-            assert (await heard(ws))[1] == 4408
+        for path in ("/v1/chat/r", "/v1/things:tell"):
+            async with socket(world, path) as ws:
+                assert (await heard(ws))[1] == 4408
         await world.server.given_up.acquire()
 
 

@@ -26,6 +26,8 @@ from gateway.server import HttpServer, bind
 FOLDER = Path(__file__).parent
 PACKAGES = Path(grpc_tools.__file__).parent
 ORIGIN = "https://shop.example"
+# A credential that the server is never done looking at.
+STRANGER = "Bearer stranger"
 
 
 def compiled() -> descriptor_pb2.FileDescriptorSet:
@@ -151,6 +153,8 @@ class Server:
         finally:
             self.given_up.release()
 
+    Tell = Watch
+
     async def Collect(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
         collected = self.thing()
         async for request in requests:
@@ -161,6 +165,8 @@ class Server:
 
     async def Chat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.note("Chat", None, context)
+        if not self.seen[-1].metadata.get("authorization", "").startswith(STRANGER):
+            await context.send_initial_metadata(())
         self.waiting.release()
         try:
             async for request in requests:

@@ -18,9 +18,9 @@ class Limits:
 
     ``depth`` counts objects and arrays within each other. ``streams`` are those open in
     the process, WebSockets among them, ``streams_per_caller`` those of one credential, or of
-    one address for callers without, and those of one address that the server has not let in
-    yet. A stream on which nothing is said for ``idle_seconds`` is ended;
-    ``keep_alive_seconds`` is how often an SSE stream says that it is still there.
+    one address for callers without. A stream on which nothing is said for
+    ``idle_seconds`` is ended; ``keep_alive_seconds`` is how often an SSE stream says that
+    it is still there.
     """
 
     body: int = 4 * 1024 * 1024
@@ -31,55 +31,39 @@ class Limits:
     idle_seconds: float = 300.0
     keep_alive_seconds: float = 15.0
 
+    @property
+    def strangers(self) -> int:
+        """Streams of one address that the server has not let in yet: never all there is room for.
 
-# A caller, or an address and that nobody knows as yet who it is.
-Name = tuple[str, bool]
+        Half of it, because all clients may come back at once, by way of one proxy.
+        """
+        return (self.streams + 1) // 2
 
 
 class Place(Interruption):
-    """A stream's place among those that are open."""
+    """A stream's place among those that are open. ``unknown`` until the server has let the caller in."""
 
-    def __init__(self, counts: Counter[Name], callers: Sequence[str], address: str) -> None:
+    def __init__(self, strangers: Counter[str], address: str) -> None:
         super().__init__()
         self.unknown = True
-        self._counts = counts
-        self._callers = callers
+        self._strangers = strangers
         self._address = address
-
-    @property
-    def names(self) -> list[Name]:
-        """Under which it counts: the callers, and whoever comes from the address unknown as yet."""
-        names: list[Name] = [(caller, False) for caller in self._callers]
-        return [*names, (self._address, True)] if self.unknown else names
-
-    def count(self) -> None:
-        """Count from now on."""
-        self._counts.update(self.names)
+        strangers[address] += 1
 
     def admitted(self) -> None:
-        """The server let the caller in."""
+        """The server let the caller in, or the stream is over."""
         if self.unknown:
             self.unknown = False
-            self._less([(self._address, True)])
-
-    def leave(self) -> None:
-        """Count no longer."""
-        self._less(self.names)
-        self.unknown = False
-
-    def _less(self, names: Iterable[Name]) -> None:
-        self._counts.subtract(names)
-        for name in names:
-            if not self._counts[name]:
-                del self._counts[name]
+            _less(self._strangers, (self._address,))
 
 
 class Slots:
     """Counts what is open, in all and by caller."""
 
     def __init__(self, limits: Limits) -> None:
-        # Anybody can invent credentials, so they alone would bound nobody.
-        self._counts: Counter[Name] = Counter()
+        self._by_caller: Counter[str] = Counter()
+        # By address: credentials that nobody has looked at bound nobody.
+        self._strangers: Counter[str] = Counter()
         self._places: set[Place] = set()
         # Whose last words to the client come when their place is free again.
         self._telling: set[asyncio.Task[object]] = set()
@@ -94,7 +78,7 @@ class Slots:
     @property
     def unknown(self) -> int:
         """How many of them the server has not let in yet."""
-        return sum(place.unknown for place in self._places)
+        return self._strangers.total()
 
     async def end_all(self, seconds: float) -> None:
         """End every stream, and let nobody open another: the process stops.
@@ -111,27 +95,38 @@ class Slots:
     def taken(self, callers: Sequence[str], address: str) -> Iterator[Place]:
         """One place for as long as the block lasts, which others can end. Raises Refused if there is none.
 
-        It counts under the callers' names, and under the address until it is told of the
-        place that the server has let them in.
+        ``callers`` are the names under which it counts; under ``address`` it does until the
+        place is told that the server has let them in.
         """
         if self._stopping:
             raise _stopping()
         if self.open >= self._limits.streams:
             raise _full("this process has no more room for streams", self._limits.streams)
-        place = Place(self._counts, callers, address)
-        if any(self._counts[name] >= self._limits.streams_per_caller for name in place.names):
-            raise _full("this caller has too many streams open", self._limits.streams_per_caller)
+        if self._strangers[address] >= self._limits.strangers:
+            raise _full("too many streams from this address wait to be let in", self._limits.strangers)
+        for caller in callers:
+            if self._by_caller[caller] >= self._limits.streams_per_caller:
+                raise _full("this caller has too many streams open", self._limits.streams_per_caller)
         if (task := asyncio.current_task()) is not None:
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
-        place.count()
+        place = Place(self._strangers, address)
         self._places.add(place)
+        self._by_caller.update(callers)
         try:
             with place:
                 yield place
         finally:
             self._places.discard(place)
-            place.leave()
+            place.admitted()
+            _less(self._by_caller, callers)
+
+
+def _less(counts: Counter[str], names: Iterable[str]) -> None:
+    counts.subtract(names)
+    for name in names:
+        if not counts[name]:
+            del counts[name]
 
 
 def _stopping() -> Refused:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -295,7 +295,9 @@ async def test_a_slow_client_slows_the_server_down(world: World) -> None:
 @asynccontextmanager
 async def chat(world: World, token: str) -> AsyncIterator[ClientConnection]:
     """A WebSocket whose caller the server has let in or, if it is a stranger, not yet."""
-    async with socket(world, "/v1/chat/r", additional_headers={"authorization": token} if token else {}) as ws:
+    async with socket(
+        world, "/v1/chat/r", additional_headers={"authorization": token} if token else {}
+    ) as ws:
         await world.server.waiting.acquire()
 
         async def let_in() -> bool:
@@ -330,19 +332,24 @@ async def test_streams_have_a_quota(contract: Contract) -> None:
         assert response.status_code == 200
 
 
-async def test_invented_credentials_of_one_address_share_a_quota(contract: Contract) -> None:
-    limits = Limits(streams=50, streams_per_caller=2)
-    async with opened(contract, limits) as world, asyncio.timeout(30):
-        async with chat(world, "a"), chat(world, "b"), chat(world, "c"), chat(world, ""):
-            async with chat(world, f"{STRANGER} 1"), chat(world, f"{STRANGER} 2"):
-                with pytest.raises(InvalidStatus) as refused:
-                    async with chat(world, f"{STRANGER} 3"):
-                        pass
-                assert refused.value.response.status_code == 429
-            while world.gateway.slots.unknown:  # noqa: ASYNC110 - nobody tells when a slot is free
-                await asyncio.sleep(0.01)
-            async with chat(world, "d"):
-                assert world.gateway.slots.open == 5
+async def test_invented_credentials_of_one_address_never_fill_a_process(contract: Contract) -> None:
+    async with opened(contract, Limits(streams=8)) as world, asyncio.timeout(30), AsyncExitStack() as stack:
+        for token in ("a", "b", "", *(f"{STRANGER} {number}" for number in range(4))):
+            await stack.enter_async_context(chat(world, token))
+        with pytest.raises(InvalidStatus) as refused:
+            async with chat(world, f"{STRANGER} 4"):
+                pass
+        assert refused.value.response.status_code == 429
+        assert "let in" in json.loads(refused.value.response.body or b"")["message"]
+        assert (world.gateway.slots.open, world.gateway.slots.unknown) == (7, 4)
+        await stack.aclose()
+
+        async def all_gone() -> bool:
+            return not world.gateway.slots.open
+
+        await eventually(all_gone)
+        assert world.gateway.slots.unknown == 0
+        assert (await world.http.get("/v1/things:watch?count=1")).status_code == 200
 
 
 async def test_a_body_that_does_not_come_holds_no_place(contract: Contract) -> None:

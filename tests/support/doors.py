@@ -12,6 +12,7 @@ from uuid import uuid4
 import grpc
 import httpx
 from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from loyalty.v1 import journal_pb2, member_pb2, points_pb2, rules_pb2
@@ -35,6 +36,7 @@ ROUTES = {
     "PointsService/GetBalance": ("GET", "/api/points/{memberId}"),
     "PointsService/ListHistory": ("GET", "/members/{memberId}/history"),
     "PointsService/Redeem": ("POST", "/transactions/redeem"),
+    "PointsService/TransferPoints": ("POST", "/transactions/transfer"),
     "PointsService/Accrue": ("POST", "/transactions/accrue"),
     "MemberService/GetMember": ("GET", "/members/{memberId}"),
     "MemberService/UpdateMember": ("PATCH", "/members/{memberId}"),
@@ -86,18 +88,18 @@ class Grpc:
     async def knock(self, rpc: str, request: Mapping[str, Any], token: str | None, **headers: str) -> Answer:
         """Call it."""
         service, _, method = rpc.partition("/")
-        module = SERVICES[service]
+        described = SERVICES[service].DESCRIPTOR.services_by_name[service].methods_by_name[method]
         call = self._channel.unary_unary(
             f"/loyalty.v1.{rpc}",
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=getattr(module, f"{method}Response").FromString,
+            response_deserializer=GetMessageClass(described.output_type).FromString,
         )
         metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
         if token is not None:
             metadata.append(("authorization", f"Bearer {token}"))
         try:
             reply = await call(
-                ParseDict(request, getattr(module, f"{method}Request")()), metadata=metadata, timeout=60
+                ParseDict(request, GetMessageClass(described.input_type)()), metadata=metadata, timeout=60
             )
         except grpc.aio.AioRpcError as error:
             return _refused(error)
@@ -154,7 +156,7 @@ async def doors(server: Server) -> AsyncIterator[dict[str, Door]]:
     address = f"127.0.0.1:{server.port}"
     names = [f"loyalty.v1.{name}" for name in SERVICES]
     contract = Contract(describe(*(module.DESCRIPTOR for module in SERVICES.values())), names)
-    remote = ChannelBackend(address, max_message_bytes=4 * 1024 * 1024, patience=20.0, domain=DOMAIN)
+    remote = ChannelBackend(address, max_message_bytes=4 * 1024 * 1024, patience=60.0, domain=DOMAIN)
     async with AsyncExitStack() as opened:
         opened.push_async_callback(remote.close)
         channel = await opened.enter_async_context(grpc.aio.insecure_channel(address))

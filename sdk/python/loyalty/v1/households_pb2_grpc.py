@@ -220,8 +220,8 @@ class HouseholdServiceServicer:
         """ContributePoints puts points of a member's balance into the pool, the soonest to
         expire first.
 
-        FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. Members need a
-        recent, stronger login above the program's limit (STEP_UP_REQUIRED).
+        FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. Members always
+        need a recent, stronger login (STEP_UP_REQUIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

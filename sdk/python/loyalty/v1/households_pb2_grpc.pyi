@@ -105,8 +105,8 @@ class HouseholdServiceStub:
     """ContributePoints puts points of a member's balance into the pool, the soonest to
     expire first.
 
-    FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. Members need a
-    recent, stronger login above the program's limit (STEP_UP_REQUIRED).
+    FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. Members always
+    need a recent, stronger login (STEP_UP_REQUIRED).
     """
 
 @_typing.type_check_only
@@ -186,8 +186,8 @@ class HouseholdServiceAsyncStub(HouseholdServiceStub):
     """ContributePoints puts points of a member's balance into the pool, the soonest to
     expire first.
 
-    FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. Members need a
-    recent, stronger login above the program's limit (STEP_UP_REQUIRED).
+    FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. Members always
+    need a recent, stronger login (STEP_UP_REQUIRED).
     """
 
 class HouseholdServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -324,8 +324,8 @@ class HouseholdServiceServicer(metaclass=_abc_1.ABCMeta):
         """ContributePoints puts points of a member's balance into the pool, the soonest to
         expire first.
 
-        FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. Members need a
-        recent, stronger login above the program's limit (STEP_UP_REQUIRED).
+        FAILED_PRECONDITION (INSUFFICIENT_POINTS) says how many are missing. Members always
+        need a recent, stronger login (STEP_UP_REQUIRED).
         """
 
 def add_HouseholdServiceServicer_to_server(servicer: HouseholdServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

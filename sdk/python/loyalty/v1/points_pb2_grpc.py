@@ -184,8 +184,8 @@ class PointsServiceServicer:
 
     def TransferPoints(self, request, context):
         """TransferPoints hands points on to another member: both wallets change, or neither.
-        They keep their expiry. Above the program's limit members need a recent,
-        stronger login (STEP_UP_REQUIRED).
+        They keep their expiry. Members always need a recent, stronger login
+        (STEP_UP_REQUIRED).
 
         FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
         """

@@ -85,8 +85,8 @@ class PointsServiceStub:
     """
     TransferPoints: _grpc.UnaryUnaryMultiCallable[_movements_pb2.TransferPointsRequest, _movements_pb2.TransferPointsResponse]
     """TransferPoints hands points on to another member: both wallets change, or neither.
-    They keep their expiry. Above the program's limit members need a recent,
-    stronger login (STEP_UP_REQUIRED).
+    They keep their expiry. Members always need a recent, stronger login
+    (STEP_UP_REQUIRED).
 
     FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
     """
@@ -188,8 +188,8 @@ class PointsServiceAsyncStub(PointsServiceStub):
     """
     TransferPoints: _aio.UnaryUnaryMultiCallable[_movements_pb2.TransferPointsRequest, _movements_pb2.TransferPointsResponse]  # type: ignore[assignment]
     """TransferPoints hands points on to another member: both wallets change, or neither.
-    They keep their expiry. Above the program's limit members need a recent,
-    stronger login (STEP_UP_REQUIRED).
+    They keep their expiry. Members always need a recent, stronger login
+    (STEP_UP_REQUIRED).
 
     FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
     """
@@ -324,8 +324,8 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_movements_pb2.TransferPointsResponse, _abc.Awaitable[_movements_pb2.TransferPointsResponse]]:
         """TransferPoints hands points on to another member: both wallets change, or neither.
-        They keep their expiry. Above the program's limit members need a recent,
-        stronger login (STEP_UP_REQUIRED).
+        They keep their expiry. Members always need a recent, stronger login
+        (STEP_UP_REQUIRED).
 
         FAILED_PRECONDITION: INSUFFICIENT_POINTS, TRANSFER_LIMIT.
         """

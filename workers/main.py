@@ -23,11 +23,12 @@ from server.operations.hints import Hints
 from server.operations.schedules import Lateness
 from server.operations.watch import Commits
 from server.secrets import Secrets, SecretsError
+from server.store.channels import say_open
 from server.store.database import Database
 from server.store.sealing import Sealer
 from telemetry.listener import Listener
 from telemetry.setup import Telemetry, TelemetryError
-from workers.channels import CHANNELS, open_channels
+from workers.channels import CHANNELS, keep_saying, open_channels
 from workers.deliveries import Deliveries, Pace
 from workers.jobs import Jobs
 from workers.means import Channel, Means
@@ -81,6 +82,7 @@ class Process:
         self._channels = channels
         self._pace = pace
         self._closing = contextlib.AsyncExitStack()
+        self._stopping = False
 
     async def start(self) -> None:
         """Be at work on return. Raises StartError; what had started is stopped again."""
@@ -90,6 +92,7 @@ class Process:
 
     async def stop(self) -> None:
         """Begin nothing more, let what is under way finish for ``worker_drain_seconds``, and close."""
+        self._stopping = True
         await self._closing.aclose()
 
     async def _open(self, opened: contextlib.AsyncExitStack) -> None:
@@ -116,6 +119,10 @@ class Process:
         )
         means = Means(database, Sealer(keys), settings, now)
         channels = await open_channels(means, opened, self._channels)
+        # Before the log is read here: what is made of it depends on what is open.
+        async with database.connection() as connection:
+            await say_open(connection, channels)
+        opened.push_async_callback(ended, [asyncio.create_task(keep_saying(database, list(channels)))])
         deliveries = Deliveries(database, channels, pace=self._pace, metrics=telemetry.metrics)
 
         def committed() -> None:
@@ -150,6 +157,8 @@ class Process:
         opened.push_async_callback(end)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._stopping:
+            return
         fault = None if task.cancelled() else task.exception()
         log.error("worker_broken", **({} if fault is None else logs.describe(fault)))
         self.broken.set()

@@ -9,7 +9,7 @@ from workers.notifications.smtp import read_sender, read_server
 
 
 class ChannelSettings(BaseSettings):
-    """Where messages to members leave. Without a setting a channel is closed, and nothing is made for it."""
+    """Where messages to members leave. A worker sends nothing through a channel without a setting."""
 
     model_config = SettingsConfigDict(env_prefix="LAUREL_", extra="ignore", hide_input_in_errors=True)
 
@@ -48,14 +48,14 @@ class ChannelSettings(BaseSettings):
         return value
 
     @property
-    def outside(self) -> frozenset[str]:
-        """The channels that lead out of Laurel."""
+    def closed_channels(self) -> frozenset[str]:
+        """The channels to members that aren't set up."""
         given = {
             "email": self.smtp_url.get_secret_value() or self.mail_folder,
             "sms": self.sms_url.get_secret_value(),
             "push": self.push_url.get_secret_value(),
         }
-        return frozenset(name for name, setting in given.items() if setting)
+        return frozenset(name for name, setting in given.items() if not setting)
 
 
 class WorkerSettings(ChannelSettings):

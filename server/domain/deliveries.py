@@ -39,9 +39,9 @@ class Wanted:
     """Something to be sent.
 
     ``channel`` names the function that sends it, ``target`` whose slowness is to hold up nobody else:
-    an endpoint, or a provider; there should be thousands at most. ``dedup_key`` is what it is wanted
-    under; only the first under a key in a program is made. ``content`` is JSON that says what to send by
-    references, without personal data. ``due_at``: not before that.
+    an endpoint, or a provider; each belongs to one channel, and there should be thousands at most.
+    ``dedup_key`` is what it is wanted under; only the first under a key in a program is made. ``content`` is
+    JSON that says what to send by references, without personal data. ``due_at``: not before that.
     """
 
     program_id: UUID

@@ -43,7 +43,7 @@ async def add(connection: Connection, wanted: Sequence[Wanted]) -> None:
 
 
 # A walk from target to target in the index of what is pending, so that one with a million rows costs
-# as much as one with a single row.
+# as much as one with a single row. A target belongs to one channel, which any of its rows tells.
 TARGETS = """targets AS (
     (SELECT target FROM delivery WHERE status = 'pending' ORDER BY target LIMIT 1)
     UNION ALL
@@ -61,8 +61,10 @@ WITH RECURSIVE {TARGETS}, due AS (
       FROM targets
       LEFT JOIN unnest($2::text[], $3::integer[]) AS busy(target, places) USING (target)
      CROSS JOIN LATERAL (
+           SELECT channel FROM delivery WHERE status = 'pending' AND target = targets.target LIMIT 1) AS its
+     CROSS JOIN LATERAL (
            SELECT program_id, delivery_id, next_attempt_at FROM delivery
-            WHERE status = 'pending' AND target = targets.target AND channel = ANY($1::text[])
+            WHERE status = 'pending' AND target = targets.target AND its.channel = ANY($1::text[])
               AND next_attempt_at <= now()
             ORDER BY next_attempt_at
             LIMIT greatest($4 - coalesce(busy.places, 0), 0)

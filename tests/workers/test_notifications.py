@@ -6,10 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -28,10 +27,7 @@ from server.domain.actor import CallerKind
 from server.domain.deliveries import Permanent
 from server.domain.notifications.templates import Content
 from server.operations.messages import Letter
-from server.operations.telling import tell
 from server.settings import Settings
-from server.store.database import Connection
-from server.store.log import LoggedEvent
 from tests.support.mailbox import AT_ONCE, buy, decide, deliveries, inbox, join, open_shop, set_terms
 from tests.support.mailserver import MailServer, mail_server
 from tests.support.personal import traces
@@ -46,7 +42,7 @@ from workers.main import Process, running
 from workers.notifications.mail import composed
 from workers.notifications.smtp import read_sender, read_server
 from workers.settings import WorkerSettings
-from workers.subscriptions import SUBSCRIPTIONS, Subscription
+from workers.subscriptions import SUBSCRIPTIONS
 
 # Soon again, and soon given up.
 QUICK = Pace(poll_seconds=0.1, waits=(0.05, 0.1))
@@ -65,9 +61,10 @@ async def shop(laurel: Laurel) -> Laurel:
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left(shop: Laurel) -> AsyncIterator[None]:
-    """What one test left to be sent is not sent in the next."""
+    """What one test left to be sent is not sent in the next, and what it had open is closed."""
     yield
     async with shop.database.connection() as connection:
+        await connection.execute("DELETE FROM open_channel")
         await connection.execute(
             "UPDATE delivery SET status = 'discarded', finished_at = now() WHERE status = 'pending'"
         )
@@ -76,12 +73,7 @@ async def nothing_is_left(shop: Laurel) -> AsyncIterator[None]:
 def worker(shop: Laurel, pace: Pace = QUICK, **channels: str) -> AbstractAsyncContextManager[Process]:
     """A worker with these settings of channels."""
     settings = worker_settings_for(shop.settings, mail_from="The Shop <shop@laurel.test>", **channels)
-
-    async def handle(connection: Connection, events: Sequence[LoggedEvent]) -> None:
-        await tell(connection, events, settings.outside, datetime.now(UTC))
-
-    told = {CONSUMER: Subscription(handle, SUBSCRIPTIONS[CONSUMER].event_types, from_beginning=False)}
-    return running(settings, told, pace=pace)
+    return running(settings, {CONSUMER: SUBSCRIPTIONS[CONSUMER]}, pace=pace)
 
 
 async def ended(shop: Laurel, member_id: str, channel: str, *statuses: str) -> list[dict[str, Any]]:
@@ -253,8 +245,8 @@ async def test_who_withdraws_consent_while_a_mail_waits_does_not_get_it(shop: La
             member_id = await join(shop, "email", email=email)
             await ended(shop, member_id, "email", "pending")
             await decide(shop, member_id, "service", granted=False)
-            await mails.start()
             await ended(shop, member_id, "email", "discarded")
+            await mails.start()
             await buy(shop, member_id, 10_000)
             await told_all(shop, member_id)
     assert mails.to(email) == []
@@ -343,6 +335,22 @@ async def test_without_a_server_mail_goes_to_a_folder_one_file_each(shop: Laurel
     assert mail["Subject"] == f"{shop.program.name} में आपका स्वागत है"
     # Nothing is made for what isn't set up.
     assert [d["channel"] for d in await deliveries(shop, member_id)] == ["email"]
+
+
+async def test_a_worker_without_a_mail_server_leaves_mails_to_one_that_has_it(shop: Laurel) -> None:
+    async with mail_server() as mails, listening(status=200) as phones:
+        async with worker(shop, smtp_url=mails.url):
+            pass  # once was here, and so mails are made
+        email = address()
+        async with worker(shop, push_url=f"json://{phones.place}/{{to}}"):
+            member_id = await join(shop, email=email)
+            # It looked for what is due, and of that took the push alone.
+            await ended(shop, member_id, "push", "sent")
+            (mail,) = await ended(shop, member_id, "email", "pending")
+            assert mail["attempts"] == 0
+            async with worker(shop, smtp_url=mails.url):
+                await ended(shop, member_id, "email", "sent")
+    assert len(mails.to(email)) == 1
 
 
 def letter(**changes: Any) -> Letter:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import aiosmtplib
 
-from server.domain.deliveries import Delivery, Permanent, Temporary, Unwanted
+from server.domain.deliveries import Delivery, Permanent, Temporary
 from server.operations.messages import Letter, Messages
 from workers.means import Means, Send
 from workers.notifications.smtp import Server, read_sender, read_server
@@ -31,13 +31,11 @@ Post = Callable[[EmailMessage, Letter], Awaitable[str]]
 
 @asynccontextmanager
 async def email(means: Means) -> AsyncIterator[Send]:
-    """The channel ``email``."""
+    """The channel ``email``, by a server or into a folder: one of the two is set."""
     messages, settings = Messages(means.database, means.sealer, means.clock), means.settings
     post, sender = _post(settings), read_sender(settings.mail_from)
 
     async def send(delivery: Delivery) -> str:
-        if post is None:
-            raise Unwanted("no mail server is set up")
         letter = await messages.letter(delivery)
         return await post(composed(letter, sender, format_datetime(means.clock())), letter)
 
@@ -64,7 +62,7 @@ def composed(letter: Letter, sender: Address, date: str) -> EmailMessage:
     return mail
 
 
-def _post(settings: ChannelSettings) -> Post | None:
+def _post(settings: ChannelSettings) -> Post:
     if url := settings.smtp_url.get_secret_value():
         server, sender = read_server(url), read_sender(settings.mail_from)
 
@@ -72,15 +70,13 @@ def _post(settings: ChannelSettings) -> Post | None:
             return await _by_smtp(server, sender, mail, letter)
 
         return by_smtp
-    if settings.mail_folder:
-        folder = Path(settings.mail_folder)
+    folder = Path(settings.mail_folder)
 
-        async def to_folder(mail: EmailMessage, letter: Letter) -> str:
-            await asyncio.to_thread(_keep, folder, mail, letter)
-            return "kept"
+    async def to_folder(mail: EmailMessage, letter: Letter) -> str:
+        await asyncio.to_thread(_keep, folder, mail, letter)
+        return "kept"
 
-        return to_folder
-    return None
+    return to_folder
 
 
 async def _by_smtp(server: Server, sender: Address, mail: EmailMessage, letter: Letter) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import structlog
 
-from server.domain.deliveries import Delivery, Permanent, Temporary, Unwanted
+from server.domain.deliveries import Delivery, Permanent, Temporary
 from server.operations.messages import Letter, Messages
 from workers.means import Channel, Means, Send
 
@@ -54,7 +54,7 @@ _log.handlers, _log.propagate, _log.level = [_statuses], False, logging.WARNING
 
 
 def channel(name: str) -> Channel:
-    """The channel of that name, which is also its setting's: ``sms`` or ``push``."""
+    """The channel of that name, which is also its setting's: ``sms`` or ``push``. The setting is set."""
 
     @asynccontextmanager
     async def provider(means: Means) -> AsyncIterator[Send]:
@@ -62,12 +62,10 @@ def channel(name: str) -> Channel:
         url = getattr(means.settings, f"{name}_url").get_secret_value()
         threads = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
         # Here rather than with the first message: Apprise loads all its providers then.
-        if url and not await asyncio.to_thread(_provider, url.replace("{to}", "15551234567")):
+        if not await asyncio.to_thread(_provider, url.replace("{to}", "15551234567")):
             log.error("channel_unknown", channel=name)
 
         async def send(delivery: Delivery) -> str:
-            if not url:
-                raise Unwanted(f"no provider is set up for {name}")
             letter = await messages.letter(delivery)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(threads, _send, _address(url, letter), letter)

@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
 
+from server.domain.notifications.decide import NEWS_FOR
 from server.operations.telling import tell
+from server.store.channels import open_of_late
 from server.store.database import Connection
 from server.store.log import LoggedEvent
-from workers.settings import ChannelSettings
 
 
 async def handle(connection: Connection, events: Sequence[LoggedEvent]) -> None:
-    """Write messages for these events."""
-    await tell(connection, events, _outside(), datetime.now(UTC))
+    """Write messages for these events.
 
-
-@cache
-def _outside() -> frozenset[str]:
-    # A handler is given no settings; these have defaults and stand in the environment alone.
-    return ChannelSettings().outside
+    Which deliveries that makes is the same whichever worker does it: a channel counts that any worker had
+    open while what happened is news.
+    """
+    await tell(connection, events, await open_of_late(connection, NEWS_FOR), datetime.now(UTC))

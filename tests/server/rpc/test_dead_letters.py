@@ -43,7 +43,7 @@ async def dead_delivery(laurel: Laurel, channel: str) -> str:
         delivery_id=new_id(),
         member_id=UUID(int=0),
         channel=channel,
-        target="partner",
+        target=f"{channel}/partner",
         dedup_key=uuid4().hex,
         content={"event": "points.earned"},
     )
@@ -82,7 +82,7 @@ async def test_events_and_deliveries_are_listed_together_page_by_page(
     assert (event.kind, event.status, event.member_id) == (pb.DEAD_LETTER_KIND_EVENT, DEAD, member_id)
     assert (event.event_type, event.error, event.attempts) == ("test.happened", "KeyError", 1)
     assert delivery.kind == pb.DEAD_LETTER_KIND_DELIVERY
-    assert (delivery.target, delivery.error, delivery.attempts) == ("partner", "503", 7)
+    assert (delivery.target, delivery.error, delivery.attempts) == (f"{consumer}/partner", "503", 7)
     assert (await get(staff, delivery.dead_letter_id)).content["event"] == "points.earned"
 
     request.page_token, request.consumer = first.next_page_token, "another"

@@ -132,27 +132,28 @@ class Process:
         database.committed = committed
         opened.push_async_callback(ended, [asyncio.create_task(summaries.keep(database))])
         drain = settings.worker_drain_seconds
-        self._begin(opened, deliveries.run(), deliveries.stop(0))
-        self._begin(opened, relay.run(), _both(relay.stop(drain), deliveries.stop(drain)))
+        self._begin(opened, _both(relay.stop(drain), deliveries.stop(drain)), relay.run(), deliveries.run())
         self._open_schedules(opened, database, redis, keys, telemetry, holder)
         jobs = Jobs(settings.redis_url.get_secret_value(), relay)
-        self._begin(opened, jobs.run(), jobs.stop())
+        self._begin(opened, jobs.stop(), jobs.run())
         await self._open_ops(opened, telemetry, database, relay)
 
     def _begin(
         self,
         opened: contextlib.AsyncExitStack,
-        work: Coroutine[Any, Any, None],
         stop: Coroutine[Any, Any, None],
+        *works: Coroutine[Any, Any, None],
     ) -> None:
-        """Have something done until the process stops; ``stop`` lets it finish."""
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._ended)
+        """Have something done until the process stops; ``stop`` lets all of it finish."""
+        tasks = [asyncio.create_task(work) for work in works]
+        for task in tasks:
+            task.add_done_callback(self._ended)
 
         async def end() -> None:
-            task.remove_done_callback(self._ended)
+            for task in tasks:
+                task.remove_done_callback(self._ended)
             await stop
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
         opened.push_async_callback(end)
 
@@ -183,7 +184,7 @@ class Process:
         scheduler = Scheduler(database, wanted, now, holder, telemetry.metrics, settings.worker_lease_seconds)
         opened.push_async_callback(Lateness(telemetry, database, now).close)
         patience = min(HAND_OVER_SECONDS, settings.worker_drain_seconds)
-        self._begin(opened, scheduler.run(), scheduler.stop(patience))
+        self._begin(opened, scheduler.stop(patience), scheduler.run())
 
     async def _open_ops(
         self, opened: contextlib.AsyncExitStack, telemetry: Telemetry, database: Database, relay: Relay

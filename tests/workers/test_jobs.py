@@ -155,6 +155,7 @@ async def test_what_was_missed_while_redis_was_away_is_done_all_the_same(
 
         await eventually(works_them_off, LONG)
         assert not worker.broken.is_set()
+    assert not worker.broken.is_set(), "to stop when told is nothing that broke"
     assert not sending.done()
     sending.cancel()
 

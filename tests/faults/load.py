@@ -21,7 +21,9 @@ from tests.support.servers import WithKey
 CALL_SECONDS = 5.0
 PROBE_SECONDS = 15.0
 PROBE_PAUSE_SECONDS = 0.05
-PATIENCE_SECONDS = 60.0
+# On a busy machine a server may take long to come back; who is patient passes sooner where all is well.
+PATIENCE_SECONDS = 120.0
+SETTLE_SECONDS = 300.0
 # What leaves open whether the request was carried out, by the contracts.
 OPEN = (
     grpc.StatusCode.UNAVAILABLE,
@@ -72,13 +74,22 @@ class Tills:
     """Callers in a process of their own: one that starts others must not be amid gRPC calls.
 
     Each takes the next sale and sends it, with one request_id, to one server and the
-    other until it is answered.
+    other until it is answered. A call that takes longer than ``call_seconds`` is given up.
     """
 
-    def __init__(self, addresses: Sequence[str], key: str, count: int, seed: int) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        key: str,
+        count: int,
+        seed: int,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, addresses, key, count, seed), daemon=True)
+        self._process = context.Process(
+            target=_work, args=(theirs, addresses, key, count, seed, call_seconds), daemon=True
+        )
 
     def __enter__(self) -> "Tills":
         self._process.start()
@@ -98,15 +109,15 @@ class Tills:
         """Put these in the line."""
         self._ask("sell", sales)
 
-    def settled(self, seconds: float) -> list[Sale]:
+    def settled(self, seconds: float = SETTLE_SECONDS) -> list[Sale]:
         """Every sale there was, in order, once all are settled."""
         return cast("list[Sale]", self._ask("settled", seconds=seconds))
 
-    def until_left(self, count: int, seconds: float) -> None:
+    def until_left(self, count: int, seconds: float = SETTLE_SECONDS) -> None:
         """Wait until no more than so many sales stand in the line, all tills being busy."""
         self._ask("until_left", count, seconds=seconds)
 
-    def repeated(self, seconds: float) -> list[Any]:
+    def repeated(self, seconds: float = SETTLE_SECONDS) -> list[Any]:
         """What each acknowledged sale, in order, is answered when the other server gets it once more."""
         return cast("list[Any]", self._ask("repeated", seconds=seconds))
 
@@ -114,16 +125,16 @@ class Tills:
         """Calls to each server, again and again with request_ids of their own, for so many seconds."""
         return cast("list[Probe]", self._ask("probed", calls, during, seconds=during + 60.0))
 
-    def _ask(self, what: str, *arguments: object, seconds: float = 30.0) -> object:
+    def _ask(self, what: str, *arguments: object, seconds: float = 60.0) -> object:
         self._pipe.send((what, arguments))
         assert self._pipe.poll(seconds), f"{what}: not done after {seconds:.0f} s"
         return self._pipe.recv()
 
 
-def _work(pipe: Connection, addresses: Sequence[str], key: str, count: int, seed: int) -> None:
+def _work(pipe: Connection, *about_the_line: Any) -> None:
     async def obey() -> None:
         # Channels belong to the loop that runs when they are made.
-        await _Line(addresses, key, count, seed).obey(pipe)
+        await _Line(*about_the_line).obey(pipe)
 
     asyncio.run(obey())
 
@@ -131,7 +142,10 @@ def _work(pipe: Connection, addresses: Sequence[str], key: str, count: int, seed
 class _Line:
     """The line of sales and the tills that it leads to."""
 
-    def __init__(self, addresses: Sequence[str], key: str, count: int, seed: int) -> None:
+    def __init__(
+        self, addresses: Sequence[str], key: str, count: int, seed: int, call_seconds: float
+    ) -> None:
+        self._call_seconds = call_seconds
         self._channels = [
             grpc.aio.insecure_channel(address, options=RECONNECT, interceptors=[WithKey(key)])
             for address in addresses
@@ -204,12 +218,12 @@ class _Line:
         # Time enough for the server to give up by itself.
         began, refusal = time.monotonic(), None
         try:
-            await self._call(method, request, server, seconds=PROBE_SECONDS)
+            await self._call(method, request, server, PROBE_SECONDS)
         except grpc.aio.AioRpcError as error:
             refusal = read(error)
         return Probe(method, server, time.monotonic() - began, refusal)
 
-    async def _call(self, method: str, request: Any, server: int, seconds: float = CALL_SECONDS) -> Any:
+    async def _call(self, method: str, request: Any, server: int, seconds: float) -> Any:
         stub = next(stub for stub in self._stubs[server] if hasattr(stub, method))
         return await getattr(stub, method)(request, timeout=seconds)
 
@@ -227,7 +241,7 @@ class _Line:
         until = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < until:
             try:
-                sale.reply = await self._call(sale.method, sale.request, sale.server)
+                sale.reply = await self._call(sale.method, sale.request, sale.server, self._call_seconds)
                 return
             except grpc.aio.AioRpcError as error:
                 if not _leaves_open(error):

@@ -34,6 +34,8 @@ from tests.support.programs import new_key, new_program
 from tests.support.servers import WithKey
 
 SERVERS = 2
+# More than a process takes to end when asked, however busy the machine is.
+STOP_SECONDS = 60.0
 MEMBERS = 20
 # Two rows of the ledger never come of one sale, so that rows can be counted by order.
 RULES: tuple[dict[str, Any], ...] = (
@@ -79,7 +81,7 @@ class Shop:
             worker = WorkerProcess(
                 environment(**self.settings, LAUREL_WORKER_OPS_PORT=""),
                 self.folder / f"worker-{number}.log",
-                10.0,
+                STOP_SECONDS,
                 "",
             )
             self.workers.append(worker)
@@ -201,7 +203,7 @@ def _add_server(shop: Shop, number: int, port: socket.socket, running: contextli
     server = ServerProcess(
         environment(**shop.settings, LAUREL_PORT=str(port_number), LAUREL_HTTP_PORT="0", LAUREL_OPS_PORT=""),
         shop.folder / f"server-{number}.log",
-        drain_seconds=10.0,
+        drain_seconds=STOP_SECONDS,
     )
     shop.servers.append(server)
     shop.addresses.append(f"127.0.0.1:{port_number}")

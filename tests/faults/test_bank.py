@@ -42,18 +42,18 @@ def test_points_that_are_handed_on_amid_kills_are_neither_lost_nor_made(
     members = shop.members[:MEMBERS]
     with Tills(shop.addresses, shop.key, CLIENTS, seed) as tills:
         tills.sell([_funding(member, n) for n, member in enumerate(members)])
-        funded = tills.settled(30.0)
+        funded = tills.settled()
         total = sum(sale.reply.awards[0].points for sale in funded)
         for kill in range(KILLS):
             tills.sell([_movement(source, members, f"{kill}-{n}") for n in range(TRANSFERS_PER_KILL)])
             looks += _looked(shop, total, source.randint(1, MOST_LOOKS))
-            tills.until_left(source.randint(*STILL_WAITING), 60.0)
+            tills.until_left(source.randint(*STILL_WAITING))
             if source.random() < 0.5:
                 shop.restart_postgres()
             else:
                 shop.restart_server(source.randrange(SERVERS))
-        sales = tills.settled(60.0)[MEMBERS:]
-        repeated = tills.repeated(60.0)[MEMBERS:]
+        sales = tills.settled()[MEMBERS:]
+        repeated = tills.repeated()[MEMBERS:]
 
     acknowledged = [sale for sale in sales if sale.reply is not None]
     unanswered = sum(len(sale.unanswered) for sale in sales)

@@ -5,6 +5,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -36,6 +37,7 @@ MEMBERS = 50
 # Less than a kilobyte each; a call that is kept keeps ten times as much.
 MOST_GROWTH_KIB = 8 * 1024
 DATABASE_CONNECTIONS = 6
+REST_SECONDS = 60.0
 # Redis', a scrape's, an entropy source and the like.
 SPARE_FILES = 8
 # What must be zero once all is quiet.
@@ -92,7 +94,10 @@ def process(settings: Settings) -> Iterator[Process]:
         yield Process(child.pid, json.loads(child.stdout.readline()))
     finally:
         child.terminate()
-        child.communicate(timeout=30)
+        try:
+            child.communicate(timeout=60)
+        finally:
+            child.kill()
 
 
 class RefusedError(Exception):
@@ -233,7 +238,8 @@ async def held(database: Database) -> list[str]:
 async def at_rest(process: Process, database: Database, files: int) -> None:
     """Wait until it does nothing any more and has few ``files`` open; fails with what it still does."""
     found: dict[str, Any] = {}
-    for _ in range(200):
+    until = time.monotonic() + REST_SECONDS
+    while time.monotonic() < until:
         now = await figures(process.ready["ops_port"])
         found = {name: value for name, value in now.items() if name.startswith(AT_REST) and value}
         if locks := await held(database):

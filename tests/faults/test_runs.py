@@ -1,7 +1,6 @@
 """Workers, servers, runs by hand and PostgreSQL die while points expire: each lot expires once."""
 
 import asyncio
-import os
 import random
 import subprocess
 import time
@@ -32,7 +31,7 @@ WORKERS = 2
 POINTS = 100
 SALES_PER_KILL = 60
 FEWEST_KILLS = 4
-SECONDS = 180.0
+SECONDS = 600.0
 POOR = "INSUFFICIENT_POINTS"
 DUE = "SELECT count(*) FROM wallet WHERE program_id = $1 AND next_due <= now()"
 
@@ -62,8 +61,9 @@ async def furnish(shop: Shop) -> UUID:
     return program.program_id
 
 
-def test_no_kill_loses_or_repeats_what_the_clock_does(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    seed = int(os.environ.get("LAUREL_FAULTS_SEED") or random.SystemRandom().randrange(2**32))
+def test_no_kill_loses_or_repeats_what_the_clock_does(
+    shop: Shop, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = random.Random(seed)
     program_id = asyncio.run(furnish(shop))
     victims: Counter[str] = Counter()
@@ -91,7 +91,7 @@ def test_no_kill_loses_or_repeats_what_the_clock_does(shop: Shop, capsys: pytest
             by_hand.kill()
             by_hand.wait()
             amid += asyncio.run(waiting(shop, program_id)) > 0
-        sales = tills.settled(90.0)
+        sales = tills.settled()
     with capsys.disabled():
         print(f"\nseed {seed}: {dict(victims)} killed, {len(sales)} sales")
     assert amid, "everything was done before anybody was killed"

@@ -128,7 +128,7 @@ async def test_5_000_idle_websockets_meet_the_quota_and_memory_stays(
     async def is_idle() -> bool:
         return open_files(pid) <= idle + SPARE_FILES
 
-    await eventually(is_idle)
+    await eventually(is_idle, 60)
     last = Crowd(port)
     await last.come(1)
     assert last.ended == {101: 1}

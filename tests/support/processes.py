@@ -55,7 +55,7 @@ class Foreground:
         """Everything printed."""
         return "\n".join(self.lines)
 
-    def wait_for(self, words: str, seconds: float = 30.0) -> str:
+    def wait_for(self, words: str, seconds: float = 90.0) -> str:
         """The first line with these words."""
 
         def line() -> str:

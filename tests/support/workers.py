@@ -14,7 +14,8 @@ import asyncio
 from workers.deliveries import Pace
 from workers.main import work
 from workers.settings import WorkerSettings
-asyncio.run(work(WorkerSettings(), pace=Pace(poll_seconds=0.1, lease_seconds=3.0, send_seconds=1.5)))
+pace = Pace(poll_seconds=0.1, lease_seconds=3.0, send_seconds=1.5, waits=(0.5,) * 60)
+asyncio.run(work(WorkerSettings(), pace=pace))
 """
 
 

@@ -26,6 +26,7 @@ from server.store import programs as program_store
 from server.store.database import Connection
 from server.store.keys import Remembered, RequestKey
 from server.store.ledger import MemberOf
+from server.store.locks import Needs
 from server.store.together import ask, write
 
 Ledger = dict[UUID, tuple[Books, Terms]]  # by program
@@ -36,10 +37,10 @@ def prepared(commands: Iterable[Command], snapshots: Mapping[UUID, Snapshot]) ->
     return [prepare(c, snapshots[c.actor.program_id].program) for c in commands]
 
 
-def locking(batch: Sequence[Prepared], sharing: Collection[UUID]) -> str:
-    """SQL that takes every lock that the commands need, in the one order.
+def needs(batch: Iterable[Prepared], sharing: Collection[UUID]) -> Needs:
+    """The locks that the commands need.
 
-    Only in programs ``sharing`` pools it looks for those that somebody leads to.
+    Only in programs ``sharing`` pools somebody may lead to one.
     """
     programs: set[int] = set()
     members: set[int] = set()
@@ -58,7 +59,7 @@ def locking(batch: Sequence[Prepared], sharing: Collection[UUID]) -> str:
                 named.add(locks.reviews_lock(command.actor.credential_id))
             case ApproveReview():
                 named.add(locks.request_lock(sent_under(command)))
-    return locks.taking_all(programs, members, seated, named)
+    return Needs(programs, members, seated, named)
 
 
 def sharing(ledger: Ledger) -> set[UUID]:

@@ -15,92 +15,59 @@ as a whole, about the one that lives on, so that its commands keep their order.
 What the domain refuses never reaches SQL. A database error splits the batch until the
 culprit stands by itself; its neighbours commit. When the connection breaks, at COMMIT
 too, the same commands run again: their request keys tell what had been done.
+
+A batch waits but shortly for a lock. Commands whose locks somebody else keeps are set aside, and a
+lane of their own tries them until their deadlines; the others commit.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 
 from server.domain.books import Decision, Prepared
 from server.domain.commands import Command, Merge, Outcome
-from server.domain.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from server.domain.errors import ResourceExhausted, Unavailable
 from server.domain.members import Status
 from server.domain.points import decide
-from server.operations.batch import Ledger, load, locking, prepared, save, sharing
+from server.operations.aside import Aside
+from server.operations.batch import Ledger, load, needs, prepared, save, sharing
 from server.operations.collisions import ATTEMPTS, pause
 from server.operations.hints import Hints
 from server.operations.lines import Turn
 from server.operations.programs import Programs
-from server.operations.watch import Commit, Commits, begun
+from server.operations.waiting import Replayed, Result, Waiting, parted
+from server.operations.watch import Commits, begun
 from server.secrets import Keyring
-from server.store import merges
-from server.store.database import Collided, Database
+from server.store import locks, merges
+from server.store.database import Blocked, Collided, Database, Undone
 from server.store.ledger import MemberOf
 from telemetry.metrics import Metrics
 
 OUTAGE_PATIENCE_SECONDS = 2.0
 OUTAGE_PAUSE_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 0.5
+# How long a batch waits for a lock: many times what a transaction takes.
+LOCK_PATIENCE = "SET LOCAL lock_timeout = '250ms'"
+# Between two looks at what is set aside.
+ASIDE_PAUSE_SECONDS = 0.05
 # How often those who wait for room in the queue look for it.
 ROOM_PAUSE_SECONDS = 0.02
 
 log = structlog.get_logger()
 
 
-class Replayed(NamedTuple):
-    """The outcome of a request that was on record before."""
-
-    outcome: Outcome
-
-
-Result = Outcome | Replayed | BaseException
-
-
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """A command, until when it is worth deciding (event-loop time), and who waits for it."""
-
-    command: Command
-    deadline: float
-    reply: asyncio.Future[Outcome]
-    turn: Turn | None = None
-    trace: Commit | None = None
-
-    def settle(self, result: Result) -> None:
-        """Tell the caller, if there still is one, and the others in its line."""
-        if isinstance(result, BaseException) and self.turn is not None:
-            self.turn.failed(result)
-        if self.reply.done():
-            return
-        if isinstance(result, BaseException):
-            self.reply.set_exception(result)
-            return
-        if isinstance(result, Replayed):
-            if self.turn is not None:
-                self.turn.replayed = True
-            result = result.outcome
-        self.reply.set_result(result)
-
-    def over(self, now: float) -> BaseException | None:
-        """Why it needn't be begun any more; None if it must be."""
-        if self.deadline <= now:
-            return DeadlineExceeded("DEADLINE_EXCEEDED", "the call's time was over before the work began")
-        return None if self.turn is None else self.turn.fault
-
-
 class Committer:
     """Gathers commands and commits them in batches, ``lanes`` transactions at a time.
 
     One lane makes batches about twice as large as two do, so a command costs less CPU; the price
-    is that a batch that waits for another transaction's lock holds up the next. With one lane
-    commands also take effect in the order in which they were submitted, however their batch is
-    split or repeated; what stands in a ``Line`` relies on that.
+    is that a batch that waits for another transaction's lock holds up the next, for as long as
+    ``LOCK_PATIENCE`` says. With one lane commands of a member also take effect in the order in which
+    they were submitted, however their batch is split, repeated or set aside; what stands in a ``Line``
+    relies on that.
     """
 
     def __init__(
@@ -127,11 +94,13 @@ class Committer:
         self._wake = asyncio.Semaphore(0)
         self._closing = False
         self._watch = watch or Commits(Metrics())
-        self._watch.queue(self._queue.__len__)
+        self._aside = Aside(most=queue_size)
+        self._watch.queue(lambda: len(self._queue) + len(self._aside))
         self._hints = hints
         # Programs in which members share pools. Where nobody does, no purchase looks for any to lock.
         self._sharing: set[UUID] = set()
         self._lanes = [asyncio.create_task(self._lane(), name=f"committer-{n}") for n in range(lanes)]
+        self._lane_aside = asyncio.create_task(self._try_again(), name="committer-aside")
 
     async def submit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
         """Decide and commit; returns after COMMIT.
@@ -142,7 +111,7 @@ class Committer:
         Raises Refused: what the domain refuses, OVERLOADED when too many wait,
         DEADLINE_EXCEEDED when the time was over before the work began,
         STORAGE_UNAVAILABLE when the database stayed away, the outcome then unknown;
-        CONTENTION when it met others again and again.
+        CONTENTION when it met others again and again, or too many wait for locks that others keep.
         """
         if turn is not None:
             await turn.come()
@@ -168,13 +137,19 @@ class Committer:
         for _ in self._lanes:
             self._wake.release()
         await asyncio.gather(*self._lanes)
+        self._aside.close()
+        await self._lane_aside
 
     async def _lane(self) -> None:
         while True:
             await self._wake.acquire()
             batch = self._gather()
             if batch:
-                await self._run(batch)
+                if self._aside:
+                    # Somebody keeps locks: whoever meets one more of them shall not hold up the others.
+                    batch, held = await self._apart(batch)
+                    self._aside.add(held)
+                self._aside.add(await self._run(batch))
             elif self._closing and not self._queue:
                 return
 
@@ -185,37 +160,86 @@ class Committer:
             if isinstance(self._queue[0].command, Merge) and batch:
                 break
             waiting = self._queue.popleft()
-            if waiting.reply.done():
+            if not waiting.begins(now):
                 continue
-            if (why := waiting.over(now)) is not None:
-                waiting.settle(why)
+            if self._aside and self._aside.holds_up(waiting):
+                self._aside.add([waiting])
                 continue
             batch.append(waiting)
             if isinstance(waiting.command, Merge):
                 break
         return batch
 
-    async def _run(self, batch: Sequence[Waiting]) -> None:
-        """Commit the batch, or find out which command it is that can't be."""
+    async def _try_again(self) -> None:
+        """The lane of those that are set aside: all whose locks are free, else the first and its like."""
+        while await self._aside.some():
+            held: list[Waiting] = []
+            begun = False
+            for batch in _batches(self._aside.remaining(), self._batch_size):
+                ahead, behind = parted(batch, behind=held)
+                free, still = await self._apart(ahead)
+                begun |= bool(free)
+                held = [*held, *behind, *still, *await self._run(free)]
+            if held and not begun:
+                # Whoever only tries never gets a lock for which others wait.
+                first = held[0].names
+                alike, _ = parted(held, (not waiting.names <= first for waiting in held))
+                await self._run(next(_batches(alike, self._batch_size)))
+            self._aside.remaining()
+            if held:
+                await asyncio.sleep(ASIDE_PAUSE_SECONDS)
+
+    async def _apart(self, batch: Sequence[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+        """Those whose locks nobody holds at this moment; the others, and those that stand behind them."""
+        commands = [waiting.command for waiting in batch]
+        try:
+            program_ids = {c.actor.program_id for c in commands}
+            snapshots = await self._programs.at_hand(self._database, program_ids)
+            needed = [needs([entry], self._sharing) for entry in prepared(commands, snapshots)]
+            async with self._database.connection() as connection:
+                held = await locks.held(connection, needed)
+        except Exception as fault:  # noqa: BLE001 - whoever commits them meets it again, and knows what to do
+            log.warning("locks_unknown", commands=len(batch), fault=type(fault).__name__)
+            return list(batch), []
+        return parted(batch, held)
+
+    async def _run(self, batch: Sequence[Waiting]) -> list[Waiting]:
+        """Commit the batch, or find out which command it is that can't be.
+
+        Returns, in order, those for whose locks somebody is to be waited for, and those behind them.
+        """
         if not batch:
-            return
+            return []
         try:
             with self._watch.batch([w.trace for w in batch]):
                 results = await self._persist([w.command for w in batch])
+        except Blocked:
+            free, held = await self._apart(batch)
+            log.warning("batch_blocked", commands=len(batch), held=len(held))
+            self._watch.retries.add("lock")
+            if held or len(batch) == 1:
+                return held + await self._run(free) if held else list(batch)
         except Exception as fault:  # noqa: BLE001 - whatever it was, it ends with the command that caused it
-            away = isinstance(fault, Unavailable) and not isinstance(fault, Collided)
+            away = isinstance(fault, Unavailable) and not isinstance(fault, Undone)
             if away or len(batch) == 1:
                 for waiting in batch:
                     waiting.settle(fault)
-                return
+                return []
             log.warning("batch_split", commands=len(batch), fault=type(fault).__name__)
-            self._watch.splits.add()
-            half = len(batch) // 2
-            await self._run(batch[:half])
-            await self._run(_still_standing(batch[half:]))
         else:
             for waiting, result in zip(batch, results, strict=True):
                 waiting.settle(result)
+            return []
+        return await self._halved(batch)
+
+    async def _halved(self, batch: Sequence[Waiting]) -> list[Waiting]:
+        self._watch.splits.add()
+        half = len(batch) // 2
+        held = await self._run(batch[:half])
+        # Of the others those whose time or whose line has ended meanwhile are told so.
+        now = asyncio.get_running_loop().time()
+        free, behind = parted([w for w in batch[half:] if w.begins(now)], behind=held)
+        return [*held, *behind, *await self._run(free)]
 
     async def _persist(self, commands: Sequence[Command]) -> list[Result]:
         """Commit, again after a collision, and again while the database comes back."""
@@ -231,6 +255,8 @@ class Committer:
                     raise
                 self._watch.retries.add("collision")
                 await pause(collisions)
+            except Undone:
+                raise
             except Unavailable:
                 if loop.time() >= patience:
                     raise
@@ -241,7 +267,8 @@ class Committer:
         program_ids = {c.actor.program_id for c in commands}
         snapshots = await self._programs.at_hand(self._database, program_ids)
         batch = prepared(commands, snapshots)
-        async with self._database.transaction(locking(batch, self._sharing)) as connection:
+        locking = locks.taking_all(needs(batch, self._sharing))
+        async with self._database.transaction(f"{LOCK_PATIENCE}; {locking}") as connection:
             now = self._clock()
             batch, ledger = await load(
                 connection, self._programs, snapshots, batch, now, self._new_id, self._keys
@@ -263,15 +290,17 @@ class Committer:
         return results
 
 
-def _still_standing(batch: Sequence[Waiting]) -> list[Waiting]:
-    """Those whose line goes on, now that what stood before them has been tried."""
-    standing = []
-    for waiting in batch:
-        if waiting.turn is not None and (why := waiting.turn.fault) is not None:
-            waiting.settle(why)
-        else:
-            standing.append(waiting)
-    return standing
+def _batches(commands: Sequence[Waiting], size: int) -> Iterator[list[Waiting]]:
+    """The same in order, at most so many together, and each merge by itself."""
+    batch: list[Waiting] = []
+    for waiting in commands:
+        alone = isinstance(waiting.command, Merge)
+        if batch and (alone or len(batch) == size or isinstance(batch[-1].command, Merge)):
+            yield batch
+            batch = []
+        batch.append(waiting)
+    if batch:
+        yield batch
 
 
 def _merged(batch: Sequence[Prepared], ledger: Ledger) -> set[MemberOf]:

@@ -77,6 +77,11 @@ class Turn:
         self.replayed = False
 
     @property
+    def line(self) -> Line:
+        """Where it stands."""
+        return self._line
+
+    @property
     def patient(self) -> bool:
         """Whether to wait where others are refused for being too many."""
         return self._line.patient

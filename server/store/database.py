@@ -43,8 +43,16 @@ COLLISION = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 
 
-class Collided(Unavailable):
-    """What was done in the transaction is undone, and may be done again at once."""
+class Undone(Unavailable):
+    """The work took too long, and nothing of it was done. Other work may go on."""
+
+
+class Collided(Undone):
+    """It met another transaction, and may be done again at once."""
+
+
+class Blocked(Undone):
+    """Somebody else kept a lock for longer than it was to wait."""
 
 
 def unavailable() -> Unavailable:
@@ -52,6 +60,15 @@ def unavailable() -> Unavailable:
     return Unavailable(
         "STORAGE_UNAVAILABLE",
         "the database can't be reached; retry with the same request_id",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def overlong(kind: type[Undone]) -> Undone:
+    """The refusal of what took too long, for that kind of reason."""
+    return kind(
+        "CONTENTION",
+        "others have been changing the same for too long; nothing was done, try again",
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
@@ -111,8 +128,8 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection.
 
-        Raises Unavailable if there is none, if it breaks meanwhile or its work takes too long,
-        Collided if the work met that of another transaction.
+        Raises Unavailable if there is none or if it breaks meanwhile, Undone if its work takes too long,
+        Collided if the work met that of another transaction, Blocked if it waited too long for one.
         """
         try:
             self.waiting += 1
@@ -137,12 +154,8 @@ class Database:
                 "others change the same at this moment; nothing was done, try again",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from None
-        except TOO_LONG:
-            raise Unavailable(
-                "CONTENTION",
-                "others have been changing the same for too long; nothing was done, try again",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            ) from None
+        except TOO_LONG as error:
+            raise overlong(Blocked if isinstance(error, asyncpg.LockNotAvailableError) else Undone) from None
 
     @asynccontextmanager
     async def transaction(self, first: str = "") -> AsyncIterator[Connection]:

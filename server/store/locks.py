@@ -12,6 +12,7 @@ database detects and the committer retries.
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
+from typing import NamedTuple
 from uuid import UUID
 
 from server.domain.books import OrderKey
@@ -80,23 +81,33 @@ def taking(locks: Sequence[int], shared: Iterable[int] = ()) -> str:
 
 # Below are members, and from here on pools; of members one in a billion.
 POOLS_FROM = int.from_bytes(LAST + bytes(4), signed=True)
+# As ``member_lock`` makes it of a household's id.
+_POOL = "('x' || right(replace(household_id::text, '-', ''), 16))::bit(64)::bigint"
 # The members are locked by now, so nobody changes where they sit.
 _POOLS_OF = """
     SELECT pg_advisory_xact_lock(number)
       FROM (SELECT number FROM unnest({pools}) AS number
             UNION
-            SELECT ('x' || right(replace(household_id::text, '-', ''), 16))::bit(64)::bigint
+            SELECT {pool}
               FROM unnest({programs}, {members}) AS seated(program_id, member_id)
               JOIN seat USING (program_id, member_id)
              WHERE left_at IS NULL
              ORDER BY 1) AS ascending"""
 
 
-def taking_all(
-    programs: Iterable[int], members: Iterable[int], seated: Collection[MemberOf], named: Iterable[int]
-) -> str:
-    """SQL that takes the locks of programs (shared), of members and pools, of the pools of those who are
-    ``seated``, and of what is ``named``; until the transaction ends."""
+class Needs(NamedTuple):
+    """Locks of programs (shared), of members and pools, of the pools of those who are ``seated``, and of
+    what is ``named``: request and business keys."""
+
+    programs: Collection[int]
+    members: Collection[int]
+    seated: Collection[MemberOf]
+    named: Collection[int]
+
+
+def taking_all(needs: Needs) -> str:
+    """SQL that takes these locks, in the one order, until the transaction ends."""
+    programs, members, seated, named = needs
     ordered = sorted(members)
     first = bisect_left(ordered, POOLS_FROM)
     if not seated:
@@ -104,9 +115,39 @@ def taking_all(
     people = zip(*((p.hex, m.hex) for p, m in seated), strict=True)
     ids = (f"'{{{','.join(column)}}}'::uuid[]" for column in people)
     pools = _POOLS_OF.format(
-        pools=_array(ordered[first:]), **dict(zip(("programs", "members"), ids, strict=True))
+        pool=_POOL, pools=_array(ordered[first:]), **dict(zip(("programs", "members"), ids, strict=True))
     )
     return f"{taking(ordered[:first], sorted(programs))}; {pools}; {taking(sorted(named))}"
+
+
+_HELD = """
+    SELECT number FROM unnest($1::bigint[]) AS number WHERE NOT pg_try_advisory_xact_lock_shared(number)
+    UNION ALL
+    SELECT number FROM unnest($2::bigint[]) AS number WHERE NOT pg_try_advisory_xact_lock(number)"""
+# Materialized, or the lock of every pool that there is might be tried.
+_SEATED_AT_HELD = f"""
+    WITH found AS MATERIALIZED (
+        SELECT program_id, member_id, {_POOL} AS pool
+          FROM unnest($1::uuid[], $2::uuid[]) AS seated(program_id, member_id)
+          JOIN seat USING (program_id, member_id)
+         WHERE left_at IS NULL)
+    SELECT program_id, member_id FROM found WHERE NOT pg_try_advisory_xact_lock(pool)"""
+
+
+async def held(connection: Connection, needs: Sequence[Needs]) -> list[bool]:
+    """Of each, whether somebody holds one of its locks at this moment. Waits for nobody, and keeps none."""
+    shared = {number for need in needs for number in need.programs}
+    others = {number for need in needs for number in (*need.members, *need.named)}
+    seated = {owner for need in needs for owner in need.seated}
+    numbers = {row[0] for row in await connection.fetch(_HELD, list(shared), list(others))}
+    owners: set[tuple[UUID, UUID]] = set()
+    if seated:
+        owners = {(p, m) for p, m in await connection.fetch(_SEATED_AT_HELD, *zip(*seated, strict=True))}
+    return [
+        not numbers.isdisjoint((*need.programs, *need.members, *need.named))
+        or not owners.isdisjoint(need.seated)
+        for need in needs
+    ]
 
 
 async def take(connection: Connection, locks: Sequence[int]) -> None:

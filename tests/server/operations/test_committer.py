@@ -23,7 +23,7 @@ from server.domain.program import Program
 from server.operations.committer import Committer
 from server.operations.programs import Programs
 from server.operations.rules import Change, Rules
-from server.store.database import Collided, Database
+from server.store.database import Collided, Database, Undone
 from tests.support.programs import new_program
 
 BASE = {"rule": "base", "type": "earn", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
@@ -63,13 +63,14 @@ class Shop:
             "amount": Decimal(amount),
             "reference": uuid4().hex,
         }
-        return Earn(**{**self._common(member_id), **said, **changes})
+        return Earn(**{**self.common(member_id), **said, **changes})
 
     def redemption(self, member_id: UUID, points: int, **changes: Any) -> Redeem:
         """A redemption of so many points."""
-        return Redeem(**{**self._common(member_id), "points": points, **changes})
+        return Redeem(**{**self.common(member_id), "points": points, **changes})
 
-    def _common(self, member_id: UUID) -> dict[str, Any]:
+    def common(self, member_id: UUID) -> dict[str, Any]:
+        """What every command says."""
         return {
             "actor": self.actor,
             "request_id": uuid4().hex,
@@ -161,10 +162,17 @@ async def test_every_kind_of_refusal_leaves_its_neighbours_unharmed(shop: Shop) 
 
 
 @pytest.mark.parametrize(
-    ("condition", "end"), [("check_violation", asyncpg.CheckViolationError), ("deadlock_detected", Collided)]
+    ("condition", "end", "seconds"),
+    [
+        ("check_violation", asyncpg.CheckViolationError, 20),
+        ("deadlock_detected", Collided, 20),
+        ("query_canceled", Undone, 20),
+        # Such a command is tried again until its time is over.
+        ("lock_not_available", DeadlineExceeded, 2),
+    ],
 )
 async def test_a_database_error_ends_with_the_command_that_caused_it(
-    shop: Shop, condition: str, end: type[Exception]
+    shop: Shop, condition: str, end: type[Exception], seconds: float
 ) -> None:
     members = [await shop.member() for _ in range(20)]
     async with shop.database.connection() as connection:
@@ -177,12 +185,15 @@ async def test_a_database_error_ends_with_the_command_that_caused_it(
     commands = [shop.purchase(m, 7) for m in members]
     commands[13] = shop.purchase(members[13], 7, reference="unlucky")
     try:
-        results = await shop.together(commands)
+        results = await asyncio.gather(
+            *(shop.submit(c, seconds if n == 13 else 20) for n, c in enumerate(commands)),
+            return_exceptions=True,
+        )
     finally:
         async with shop.database.connection() as connection:
             await connection.execute("DROP FUNCTION sabotage CASCADE")
 
-    assert isinstance(results[13], end)
+    assert type(results[13]) is end
     assert all(isinstance(r, Outcome) for n, r in enumerate(results) if n != 13)
     assert [await shop.balance(m) for m in members] == [7] * 13 + [0] + [7] * 6
     # A refused command may be tried again, under the same request_id.

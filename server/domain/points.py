@@ -66,7 +66,8 @@ def occurred(command: Command, program: Program) -> datetime:
     now = command.received_at
     if command.occurred_at is None:
         return now
-    if command.occurred_at > now + timedelta(seconds=program.clock_skew_seconds):
+    # Times may lie anywhere from the year 1 to 9999: their difference always exists.
+    if command.occurred_at - now > timedelta(seconds=program.clock_skew_seconds):
         raise invalid("occur_time", "lies in the future")
     return command.occurred_at
 
@@ -87,8 +88,8 @@ def prepare(command: Command, program: Program) -> Prepared:
     except Refused as refusal:
         return Prepared(command, digest, None, None, refusal)
     key = _order_key(doing, program, when)
-    oldest = doing.received_at - timedelta(days=program.past_limit_days)
-    if when < oldest and not isinstance(command, PutAside | ApproveReview):
+    age = doing.received_at - when
+    if age > timedelta(days=program.past_limit_days) and not isinstance(command, PutAside | ApproveReview):
         # Nothing else is wrong with it, or that would be said.
         return Prepared(command, digest, key, None, TooLongAgo(command, program.past_limit_days))
     return Prepared(command, digest, key, what)

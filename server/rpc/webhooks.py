@@ -87,8 +87,10 @@ class WebhookService:
         endpoint_id = fields.uuid("endpoint_id", request.endpoint_id)
         overlap = DEFAULT_OVERLAP
         if request.HasField("overlap"):
-            overlap = timedelta(seconds=request.overlap.seconds)
-            if request.overlap.nanos or not timedelta(0) <= overlap <= MAX_OVERLAP:
+            # More than any timedelta can hold may be asked for.
+            if not request.overlap.nanos and 0 <= request.overlap.seconds <= MAX_OVERLAP.total_seconds():
+                overlap = timedelta(seconds=request.overlap.seconds)
+            else:
                 fields.add("overlap", f"must be 0 to {MAX_OVERLAP.days} days, in whole seconds")
         fields.check()
         shown = await self._webhooks.rotate(call.actor, request_id, endpoint_id, overlap)

@@ -71,7 +71,7 @@ async def in_force(connection: Connection, program_id: UUID) -> dict[str, int]:
 async def get(connection: Connection, program_id: UUID, name: str, version: int = 0) -> StoredRule | None:
     """One version of a rule, the latest if 0; None if there is none."""
     row = await connection.fetchrow(
-        f"""{_RULES} WHERE r.program_id = $1 AND r.name = $2 AND ($3 = 0 OR r.version = $3)
+        f"""{_RULES} WHERE r.program_id = $1 AND r.name = $2 AND ($3::bigint = 0 OR r.version = $3)
             ORDER BY r.version DESC LIMIT 1""",
         program_id,
         name,

@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         description="calls a second, and at once, of one credential by rate class; a class left out has none",
     )
     member_limits: str = Field(
-        default="read=50:500 write=20:200 redeem=5:60 admin=20:200",
+        default="read=50:500 write=20:200 redeem=5:250 admin=20:200",
         description="calls a second, and at once, about one member by rate class; a class left out has none",
     )
     failure_limit: str = Field(

@@ -199,13 +199,12 @@ async def test_200_redemptions_of_what_suffices_for_37(shop: Laurel) -> None:
 
 @asynccontextmanager
 async def server_process(settings: Settings) -> AsyncIterator[str]:
-    """A server in a process of its own; its address."""
+    """A server in a process of its own, its limits as they are by default; its address."""
     environment = {
         "LAUREL_DATABASE_URL": settings.database_url.get_secret_value(),
         "LAUREL_REDIS_URL": settings.redis_url.get_secret_value(),
         "LAUREL_SECRETS_FILE": str(settings.secrets_file),
         "LAUREL_PORT": "0",
-        "LAUREL_MEMBER_LIMITS": settings.member_limits,
         "LAUREL_OPS_PORT": "0",
     }
     process = await asyncio.create_subprocess_exec(
@@ -220,27 +219,42 @@ async def server_process(settings: Settings) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def test_the_same_race_over_two_server_processes(shop: Laurel) -> None:
-    member_id = await member_with(shop, 375)
+@pytest.fixture(scope="module")
+async def two(shop: Laurel) -> AsyncIterator[list[Caller]]:
+    """One terminal at two server processes."""
     async with AsyncExitStack() as opened:
         addresses = [await opened.enter_async_context(server_process(shop.settings)) for _ in range(2)]
-        callers = [await shop.caller(shop.terminal.key, address) for address in addresses]
-        assert await race(callers, member_id) == {"redeemed": 37, "INSUFFICIENT_POINTS": 163}
+        yield [await shop.caller(shop.terminal.key, address) for address in addresses]
+
+
+async def test_the_same_race_over_two_server_processes(shop: Laurel, two: list[Caller]) -> None:
+    member_id = await member_with(shop, 375)
+    assert await race(two, member_id) == {"redeemed": 37, "INSUFFICIENT_POINTS": 163}
     assert await balance(shop.terminal, member_id) == 5
 
 
 async def test_one_request_id_fifty_times_at_once_is_one_transaction(shop: Laurel) -> None:
+    await fifty_times([shop.terminal], shop)
+
+
+async def test_the_same_request_id_at_two_server_processes(shop: Laurel, two: list[Caller]) -> None:
+    await fifty_times(two, shop)
+
+
+async def fifty_times(callers: list[Caller], shop: Laurel) -> None:
+    """One request in parallel is one transaction, and with another body refused by each of the callers."""
     member_id = await shop.register()
     request = purchase(member_id, 500)
-    replies = await asyncio.gather(*(shop.terminal.points.Accrue(request) for _ in range(50)))
+    replies = await asyncio.gather(*(callers[n % len(callers)].points.Accrue(request) for n in range(50)))
     assert all(reply == replies[0] for reply in replies)
     history = await shop.terminal.points.ListHistory(pb.ListHistoryRequest(member_id=member_id))
     assert [t.points for t in history.transactions] == [100]
 
     request.amount.units = 501
-    reused = await refusal(shop.terminal.points.Accrue(request))
-    assert (reused.code, reused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
-    assert list(reused.violations) == ["request_id"]
+    for caller in callers:
+        reused = await refusal(caller.points.Accrue(request))
+        assert (reused.code, reused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
+        assert list(reused.violations) == ["request_id"]
 
 
 async def test_an_order_earns_once_whatever_the_request_id(shop: Laurel) -> None:

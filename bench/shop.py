@@ -1,6 +1,7 @@
 """What is measured on: a program with 20 rules that earn, and members with points to spend."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,22 @@ STORE = "pune-1"
 CHANNEL = "pos"
 # Enough to redeem from for as long as anybody measures.
 FIRST_PURCHASE = 10_000_000
+# Who enrols waits on a machine that is busy with something else, and sends the same request again.
+ENROLLING_AT_ONCE = 16
+PATIENT = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.5s",
+                "maxBackoff": "5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
 
 
 def purchase(*conditions: dict[str, Any]) -> dict[str, Any]:
@@ -125,8 +142,9 @@ def publish(address: str, key: str) -> None:
 async def enrol(address: str, key: str, number: int) -> list[str]:
     """The ids of so many members who have points to spend."""
     metadata = (("authorization", f"Bearer {key}"),)
-    few = asyncio.Semaphore(64)
-    async with grpc.aio.insecure_channel(address) as channel:
+    few = asyncio.Semaphore(ENROLLING_AT_ONCE)
+    options = [("grpc.service_config", json.dumps(PATIENT))]
+    async with grpc.aio.insecure_channel(address, options) as channel:
         members = member_pb2_grpc.MemberServiceStub(channel)
         points = points_pb2_grpc.PointsServiceStub(channel)
 

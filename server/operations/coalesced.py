@@ -1,9 +1,10 @@
 """Reads that wait at the same moment become one query, as writes become one batch.
 
 A lone read starts at once. While a query is under way the others gather, and the next query
-answers all of them: a query costs more in waking up for its answer than in reading. Those
-who have waited for long don't wait for a slow query, but start another beside it. No read
-ever joins a query that has begun, so each sees whatever was committed before it was asked.
+answers all of them, once no more keep coming: a query costs more in waking up for its answer
+than in reading. Those who have waited for long don't wait for a slow query, but start another
+beside it. No read ever joins a query that has begun, so each sees whatever was committed before
+it was asked.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 from server.domain.errors import ResourceExhausted
+from server.operations.gathering import gathered
 from server.store.database import Connection, Database
 from telemetry.traces import Trace, current
 
@@ -38,7 +40,7 @@ class Gathered(Generic[Key, Value]):
     def __init__(self, find: Callable[[Collection[Key]], Awaitable[Mapping[Key, Value]]]) -> None:
         self._find = find
         self._waiting: list[_Waiting[Key, Value]] = []
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._lanes: set[asyncio.Task[None]] = set()
         self._patience: asyncio.TimerHandle | None = None
 
     async def get(self, key: Key) -> Value | None:
@@ -49,7 +51,7 @@ class Gathered(Generic[Key, Value]):
         self._waiting.append(_Waiting(key, answer, current.get()))
         # If others wait already, it is seen to that a query takes them all.
         if len(self._waiting) == 1:
-            if self._under_way:
+            if self._lanes:
                 self._be_patient()
             else:
                 self._start()
@@ -60,28 +62,30 @@ class Gathered(Generic[Key, Value]):
 
     def _hurry(self) -> None:
         """Start another query beside those that take so long."""
-        if self._waiting and len(self._under_way) < LANES:
+        if self._waiting and len(self._lanes) < LANES:
             self._start()
 
     def _start(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        task = asyncio.create_task(self._answer())
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        lane = asyncio.create_task(self._lane())
+        self._lanes.add(lane)
+        lane.add_done_callback(self._lanes.discard)
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._under_way.discard(task)
-        self._hurry()
+    async def _lane(self) -> None:
+        """One query after the other, as long as somebody waits."""
+        while self._waiting:
+            if self._patience is not None:
+                self._patience.cancel()
+            await gathered(self._waiting, MOST_AT_ONCE, await self._answer())
 
-    async def _answer(self) -> None:
+    async def _answer(self) -> int:
+        """Answer those who wait; how many they were."""
         # Those who gave up meanwhile need no answer.
         batch = [w for w in self._waiting[:MOST_AT_ONCE] if not w.answer.done()]
         del self._waiting[:MOST_AT_ONCE]
         if self._waiting:
             self._be_patient()
         if not batch:
-            return
+            return 0
         # The query belongs to the first of its traces that is sampled.
         current.set(next((w.trace for w in batch if w.trace is not None and w.trace.span is not None), None))
         try:
@@ -90,10 +94,11 @@ class Gathered(Generic[Key, Value]):
             for waiting in batch:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(fault)
-            return
-        for waiting in batch:
-            if not waiting.answer.done():
-                waiting.answer.set_result(found.get(waiting.key))
+        else:
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_result(found.get(waiting.key))
+        return len(batch)
 
 
 class Coalesced(Gathered[Key, Value]):

@@ -2,7 +2,8 @@
 
 Commands that wait at the same moment share one database transaction, so the cost of
 locks, round trips and the disk's flush is shared too. With nothing waiting, a lone
-command commits at once. Replies are given after COMMIT, never before.
+command commits at once; where many call, the next batch begins a moment after the last.
+Replies are given after COMMIT, never before.
 
     lock    the program's rules (shared), members, request and business keys; in order
     load    in later statements, so that what is read is what is locked
@@ -36,6 +37,7 @@ from server.domain.points import decide
 from server.operations.aside import Aside
 from server.operations.batch import Ledger, load, needs, prepared, save, sharing
 from server.operations.collisions import ATTEMPTS, pause
+from server.operations.gathering import gathered
 from server.operations.hints import Hints
 from server.operations.lines import Turn
 from server.operations.programs import Programs
@@ -150,6 +152,7 @@ class Committer:
                     batch, held = await self._apart(batch)
                     self._aside.add(held)
                 self._aside.add(await self._run(batch))
+                await gathered(self._queue, self._batch_size, len(batch))
             elif self._closing and not self._queue:
                 return
 

@@ -1,7 +1,7 @@
 """The committer against a real database: what one command does to its neighbours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -102,15 +102,23 @@ class Shop:
 
 
 @asynccontextmanager
-async def opened(database: Database, redis_url: str, secrets_file: Path, **terms: Any) -> AsyncIterator[Shop]:
+async def opened(
+    database: Database,
+    redis_url: str,
+    secrets_file: Path,
+    program: Program | None = None,
+    definitions: Sequence[Mapping[str, Any]] = (BASE,),
+    **terms: Any,
+) -> AsyncIterator[Shop]:
     """A shop whose committer is closed in the end."""
-    program = await new_program(database)
+    program = program or await new_program(database)
     programs = Programs()
     hints = redis.asyncio.Redis.from_url(redis_url)
     rules = Rules(database, hints, programs, lambda: datetime.now(UTC))
     boss = Actor(CallerKind.STAFF, program.program_id, uuid7(), "boss", "office", frozenset())
-    await rules.create(boss, BASE)
-    await rules.publish(boss, Change({"base": 1}, frozenset(), 0))
+    for definition in definitions:
+        await rules.create(boss, definition)
+    await rules.publish(boss, Change({d["rule"]: 1 for d in definitions}, frozenset(), 0))
     keys = secrets.load(secrets_file).ledger
     committer = Committer(database, programs, keys, lambda: datetime.now(UTC), uuid7, **terms)
     try:
@@ -130,35 +138,6 @@ async def shop(database: Database, redis_url: str, secrets_file: Path) -> AsyncI
 def reason(result: Outcome | BaseException) -> str:
     """The reason of a refusal, "" for a success."""
     return result.reason if isinstance(result, Refused) else ""
-
-
-async def test_every_kind_of_refusal_leaves_its_neighbours_unharmed(shop: Shop) -> None:
-    rich = await shop.member(balance=1000)
-    first = shop.purchase(rich, 10)
-    await shop.submit(first)
-    poison: dict[str, Command] = {
-        "MEMBER_NOT_FOUND": shop.purchase(uuid7(), 10),
-        "MEMBER_NOT_ACTIVE": shop.purchase(await shop.member("suspended"), 10),
-        "INSUFFICIENT_POINTS": shop.redemption(await shop.member(), 1),
-        "CURRENCY_NOT_SUPPORTED": shop.purchase(rich, 10, currency="USD"),
-        "ORDER_ALREADY_RECORDED": shop.purchase(rich, 10, reference=first.reference),
-        "REQUEST_ID_REUSED": shop.purchase(rich, 11, request_id=first.request_id),
-        "EVENT_TYPE_UNKNOWN": shop.purchase(rich, 0, event_type="DANCED"),
-        "OCCURRED_TOO_LONG_AGO": shop.purchase(rich, 10, occurred_at=datetime(2001, 1, 1, tzinfo=UTC)),
-        "INVALID_FIELD": shop.purchase(rich, 10, occurred_at=datetime(2101, 1, 1, tzinfo=UTC)),
-    }
-    neighbours = [await shop.member() for _ in range(len(poison) + 1)]
-    commands: list[Command] = []
-    for member_id, bad in zip(neighbours, poison.values(), strict=False):
-        commands += [shop.purchase(member_id, 5), bad]
-    commands.append(shop.purchase(neighbours[-1], 5))
-
-    results = await shop.together(commands)
-
-    assert [reason(r) for r in results[1::2]] == list(poison)
-    assert [r.points for r in results[0::2] if isinstance(r, Outcome)] == [5] * len(neighbours)
-    assert [await shop.balance(m) for m in neighbours] == [5] * len(neighbours)
-    assert await shop.balance(rich) == 1010
 
 
 @pytest.mark.parametrize(

@@ -95,3 +95,31 @@ class HouseholdDissolved(OfHousehold):
     def payload(self) -> Mapping[str, Any]:
         """Why."""
         return {**OfHousehold.payload(self), "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HouseholdSpent(OfHousehold):
+    """The pool paid for a member, whose own event this is; the pool's says what it did to the wallet.
+
+    ``kind``: redeemed or captured. ``balance`` is what is left in the pool.
+    """
+
+    event_type = "household.spent"
+
+    kind: str
+    point_type: str
+    points: int
+    balance: int
+    transaction_id: UUID
+    order_reference: str
+    store: str
+    channel: str
+
+    def payload(self) -> Mapping[str, Any]:
+        """Which household, how, what was spent and what is left of it."""
+        names = ("kind", "point_type", "points", "balance", "order_reference", "store", "channel")
+        return {
+            **OfHousehold.payload(self),
+            **{name: getattr(self, name) for name in names},
+            "transaction_id": str(self.transaction_id),
+        }

@@ -31,7 +31,10 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class PointsMoved:
-    """Points moved, so many by point type; ``kind`` is a key of SAID."""
+    """Points moved, so many by point type; ``kind`` is a key of SAID.
+
+    ``household_id``: whose pool they were of, if they weren't the member's own; ``left`` is what was left in it.
+    """
 
     kind: str
     points: Mapping[str, int]
@@ -39,6 +42,8 @@ class PointsMoved:
     activity_type: str
     order_reference: str
     store: str
+    household_id: str = ""
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "handed_on": "You've handed on {}",
         "added": "{} added",
         "taken_out": "{} taken out",
+        "spent_from_household": "You've spent {} of your household",
     }
 )
 NOTHING = "Recorded, without any points"
@@ -94,6 +100,7 @@ MOVED: Mapping[str, str] = MappingProxyType(
         "points.refunded": "refunded",
         "points.transferred": "handed_on",
         "points.adjusted": "added",
+        "household.spent": "spent_from_household",
     }
 )
 
@@ -132,6 +139,8 @@ def _moved(kind: str, payload: Mapping[str, Any]) -> PointsMoved:
         activity.get("type", ""),
         reference,
         payload.get("store") or activity.get("store", ""),
+        payload.get("household_id", ""),
+        payload["balance"] if "household_id" in payload else 0,
     )
 
 

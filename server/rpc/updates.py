@@ -88,16 +88,17 @@ def _standing(standing: Standing) -> pb.MemberStanding:
 
 
 def _points(moved: PointsMoved, standing: Standing) -> pb.PointsUpdate:
+    if moved.household_id:
+        wallets = [pb.Wallet(point_type=point_type, balance=moved.left) for point_type in moved.points]
+    else:
+        wallets = [wallet_message(w) for w in standing.wallets if w.point_type in moved.points]
     return pb.PointsUpdate(
         kind=moved.kind,
-        moved=[
-            pb.MovedPoints(points=moved.points[wallet.point_type], wallet=wallet_message(wallet))
-            for wallet in standing.wallets
-            if wallet.point_type in moved.points
-        ],
+        moved=[pb.MovedPoints(points=moved.points[w.point_type], wallet=w) for w in wallets],
         message=moved.message,
         activity_type=moved.activity_type,
         order_reference=moved.order_reference,
         store=moved.store,
         version=standing.version,
+        household_id=moved.household_id,
     )

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from server.domain.books import Books, Prepared
 from server.domain.commands import Award, CaptureHold, Outcome, PlaceHold, VoidHold
-from server.domain.decisions.pools import payer, spent_for
+from server.domain.decisions.pools import payer, spent_for, tell_spender
 from server.domain.draft import BALANCE, HELD, Draft, Holdings
 from server.domain.due import release
 from server.domain.errors import FailedPrecondition, NotFound, invalid
@@ -58,7 +58,8 @@ def capture(draft: Draft, _: Books, command: CaptureHold, prepared: Prepared) ->
         )
     assert what is not None
     # Where a pool pays, rules look at the member who spends.
-    facts = draft.of(command.spender_id or own.member_id).facts
+    spender_id = command.spender_id or own.member_id
+    facts = draft.of(spender_id).facts
     permitted = check_redemption(draft.terms.rules, replace(what, points=points), facts)
     taken, left = _split(hold.shares, points)
     own.touch(hold.point_type, what.occurred_at)
@@ -66,7 +67,7 @@ def capture(draft: Draft, _: Books, command: CaptureHold, prepared: Prepared) ->
         "hold": str(hold.hold_id),
         **trace.dump_terms(permitted),
         "revision": draft.terms.revision,
-        **spent_for(own, command.spender_id or own.member_id),
+        **spent_for(own, spender_id),
     }
     row = draft.move(
         own,
@@ -83,6 +84,7 @@ def capture(draft: Draft, _: Books, command: CaptureHold, prepared: Prepared) ->
         hold = hold._replace(status=HoldStatus.CAPTURED)
     draft.hold(own, hold)
     draft.tell(PointsCaptured, own, hold.point_type, points, {"hold": str(hold.hold_id)})
+    tell_spender(draft, own, spender_id, "captured", row)
     if hold.open_points and not command.keep_rest:
         # An event of its own: each that is logged has an id that no other has. The order is the capture's.
         cause = draft.cause._replace(event_id=draft.terms.new_id(), order_reference="")

@@ -16,8 +16,9 @@ from server.domain.due import activate, catch_up
 from server.domain.errors import PermissionDenied
 from server.domain.events import PointsTransferred
 from server.domain.household_commands import Contribute
+from server.domain.household_events import HouseholdSpent
 from server.domain.households import Seat, no_household
-from server.domain.ledger import Lot, check_balance
+from server.domain.ledger import Lot, Transaction, check_balance
 from server.domain.lots import spending_order
 
 
@@ -64,6 +65,31 @@ def spent_for(pays: Holdings, member_id: UUID) -> Mapping[str, object]:
     if pays.member_id == member_id:
         return {}
     return {"household": {"id": str(pays.member_id), "spender": str(member_id)}}
+
+
+def tell_spender(draft: Draft, pays: Holdings, member_id: UUID, kind: str, row: Transaction) -> None:
+    """An event for the member who spent what is a pool's; nothing where members pay for themselves."""
+    if pays.member_id == member_id:
+        return
+    draft.events.append(
+        HouseholdSpent(
+            event_id=draft.terms.new_id(),
+            program_id=row.program_id,
+            member_id=member_id,
+            occurred_at=row.occurred_at,
+            recorded_at=draft.terms.now,
+            household_id=pays.member_id,
+            actor=row.actor,
+            kind=kind,
+            point_type=row.point_type,
+            points=row.points,
+            balance=row.balance_after,
+            transaction_id=row.transaction_id,
+            order_reference=row.order_reference,
+            store=row.store,
+            channel=row.channel,
+        )
+    )
 
 
 def share(draft: Draft, own: Holdings, seat: Seat, into: Holdings, awards: Iterable[Award]) -> Handed:

@@ -2,7 +2,7 @@
 
 from server.domain.books import Books, Prepared
 from server.domain.commands import Award, Outcome, Redeem
-from server.domain.decisions.pools import payer, spent_for
+from server.domain.decisions.pools import payer, spent_for, tell_spender
 from server.domain.draft import BALANCE, Draft
 from server.domain.events import PointsRedeemed
 from server.domain.ledger import Account, Kind, check_balance
@@ -50,6 +50,7 @@ def redeem(draft: Draft, books: Books, command: Redeem, prepared: Prepared) -> O
         spender_id=own.member_id if command.from_household else None,
     )
     draft.events.append(event)
+    tell_spender(draft, pays, own.member_id, "redeemed", row)
     return Outcome(
         event_id=draft.cause.event_id,
         member_id=pays.member_id,

@@ -147,7 +147,8 @@ def _large_redemption(event: Logged, program: Program, terms: NotificationTerms)
     return Happening(LARGE_REDEMPTION, f"large_redemption:{event.event_id}", facts)
 
 
-# Every type of event that members are told of.
+# Every type of event that members are told of. Those of a household's pool reach nobody: who spent from it
+# has an event of their own.
 EVENTS: Mapping[str, Callable[[Logged, Program, NotificationTerms], Happening | None]] = MappingProxyType(
     {
         "member.registered": _welcome,
@@ -157,5 +158,6 @@ EVENTS: Mapping[str, Callable[[Logged, Program, NotificationTerms], Happening | 
         "member.birthday": _birthday,
         "points.redeemed": _large_redemption,
         "points.captured": _large_redemption,
+        "household.spent": _large_redemption,
     }
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,10 +18,12 @@ from server.operations.verify import Result, verify
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.issuers import SYSTEM, Loopback, configuration, entry, loopback
+from tests.support.mailbox import AT_ONCE, Reader, inbox, set_terms
 from tests.support.programs import new_program
 from tests.support.published import publish
 from tests.support.refusals import Refusal, refusal
 from tests.support.servers import Caller, Laurel, started
+from tests.support.watching import watching
 
 BASE = {
     "rule": "base",
@@ -350,6 +353,42 @@ async def test_a_till_reserves_the_pool_captures_it_and_gives_it_back(family: Fa
         points_pb2.ExplainRequest(transaction_id=captured.transaction_id)
     )
     assert f"The pool of household {household.household_id} pays for member {ann}." in explained.sentences
+
+
+async def test_who_spends_the_pool_sees_it_live_and_hears_of_much_of_it_whoever_gave_the_points(
+    family: Family,
+) -> None:
+    laurel = family.laurel
+    ann, by_ann = await family.member(900)
+    household = await family.forms(ann, by_ann)
+    ben, _ = await family.joins(household, by_ann)
+    await by_ann.households.ContributePoints(giving(ann, 900))
+    await set_terms(laurel, replace(AT_ONCE, large_redemption=300))
+    reader = Reader(laurel)
+    await reader.events()
+    till = laurel.terminal
+    async with watching(laurel.address, laurel.service.key, ben) as stream:
+        await stream.next("standing")
+        await till.points.Redeem(spending(ben, 300))
+        await till.points.Redeem(spending(ben, 299))
+        place = holds_pb2.PlaceHoldRequest(
+            request_id=uuid4().hex, member_id=ben, points=301, from_household=True
+        )
+        hold = (await till.holds.PlaceHold(place)).hold
+        capture = holds_pb2.CaptureHoldRequest(request_id=uuid4().hex, hold_id=hold.hold_id)
+        await till.holds.CaptureHold(capture)
+        await till.holds.CaptureHold(capture)
+        for points, left in ((300, 600), (299, 301), (301, 0)):
+            update = await stream.next("points")
+            assert (update.kind, update.household_id) == ("spent_from_household", household.household_id)
+            assert update.message == f"You've spent {points} points of your household"
+            [moved] = update.moved
+            assert (moved.points, moved.wallet.balance) == (points, left)
+    await reader.tell()
+    told = [m for m in (await inbox(laurel, ben)).messages if m.occasion == "large_redemption"]
+    assert [message.subject for message in told] == ["301 points were redeemed", "300 points were redeemed"]
+    assert told[1].text.startswith("600 are left.")
+    assert [m for m in (await inbox(laurel, ann)).messages if m.occasion == "large_redemption"] == []
 
 
 async def test_goods_that_come_back_take_points_out_of_the_pool_again(family: Family) -> None:

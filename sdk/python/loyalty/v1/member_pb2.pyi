@@ -736,9 +736,10 @@ class PointsUpdate(_message.Message):
     ORDER_REFERENCE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    HOUSEHOLD_ID_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """How: `earned`, `redeemed`, `held`, `released`, `captured`, `activated`, `expired`, `returned`, `refunded`,
-    `received`, `handed_on`, `added`, `taken_out`. More may come.
+    `received`, `handed_on`, `added`, `taken_out`, `spent_from_household`. More may come.
     """
     message: _builtins.str
     """For people, in English, such as `You've earned 100 points`."""
@@ -750,6 +751,8 @@ class PointsUpdate(_message.Message):
     """The store; empty if none was said."""
     version: _builtins.int
     """As Member.version, at the moment of the figures."""
+    household_id: _builtins.str
+    """UUID of the household whose pool the points were of; empty if they were the member's own."""
     @_builtins.property
     def moved(self) -> _containers.RepeatedCompositeFieldContainer[Global___MovedPoints]:
         """Which points, one entry a wallet that they moved in. Empty for a purchase or an event that earned none."""
@@ -764,10 +767,11 @@ class PointsUpdate(_message.Message):
         order_reference: _builtins.str = ...,
         store: _builtins.str = ...,
         version: _builtins.int = ...,
+        household_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_type", b"activity_type", "kind", b"kind", "message", b"message", "moved", b"moved", "order_reference", b"order_reference", "store", b"store", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_type", b"activity_type", "household_id", b"household_id", "kind", b"kind", "message", b"message", "moved", b"moved", "order_reference", b"order_reference", "store", b"store", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -786,7 +790,7 @@ class MovedPoints(_message.Message):
     @_builtins.property
     def wallet(self) -> Global___Wallet:
         """The wallet as it stood when the update was sent: with this, and with what came after it if the client
-        is told of several at once.
+        is told of several at once. Of a household's pool its balance alone, right after this.
         """
 
     def __init__(

@@ -124,7 +124,8 @@ def file_options(command: Any) -> Any:
     "--policy-version", default="", help="Which wording members saw when they consented, for the record."
 )
 @click.option("--channel", default="import", show_default=True, help="How consents were given.")
-def members(*, date_format: str, policy_version: str, channel: str, **source: Any) -> None:
+@click.option("--welcome", is_flag=True, help="Welcome them as who joins today; else nobody is told.")
+def members(*, date_format: str, policy_version: str, channel: str, welcome: bool, **source: Any) -> None:
     """Register the members of a CSV file, one a row.
 
     Columns go into fields by their heading where that is obvious, else by --map. The fields
@@ -144,7 +145,7 @@ def members(*, date_format: str, policy_version: str, channel: str, **source: An
     terms = Terms(date_format, policy_version, channel)
 
     def work(columns: Columns, grpc_channel: grpc.aio.Channel, calls: Calls, dry: bool) -> _Plan:
-        registrations = Registrations(grpc_channel, calls, columns, dry)
+        registrations = Registrations(grpc_channel, calls, columns, dry, welcome=welcome)
         reader = Reader(columns, terms)
         return _Plan(
             Work(reader.read, reader.names, registrations.take),

@@ -10,14 +10,18 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import click
 
 from laurel.client import database_url
+from laurel.commands import notification_terms
+from laurel.commands.notification_terms import notification_options
 from laurel.commands.program_terms import as_json, in_words, revised, terms_options
 from laurel.failures import Failure
 from laurel.output import show_fields, show_json, show_table
 from server.domain.ledger import MAX_POINTS
+from server.domain.notifications.terms import NotificationTerms
 from server.domain.program import Program, Tier
 from server.ids import new_id
 from server.operations import program_terms
 from server.store import programs as store
+from server.store import templates
 from server.store.database import Database
 
 Result = TypeVar("Result")
@@ -145,6 +149,7 @@ def _rates(_ctx: click.Context, _option: click.Parameter, value: tuple[str, ...]
     help="Members who redeem more at once must have logged in strongly and of late; 0 for always.",
 )
 @terms_options
+@notification_options
 def create(
     *,
     name: str,
@@ -178,9 +183,14 @@ def create(
     )
     program = replace(program, ledger=revised(program, terms))
 
+    told = notification_terms.revised(NotificationTerms(), terms)
+
     async def work(database: Database) -> bool:
-        async with database.connection() as connection:
-            return await store.create(connection, program)
+        async with database.transaction() as connection:
+            made = await store.create(connection, program)
+            if made:
+                await templates.set_terms(connection, program.program_id, told)
+            return made
 
     if not on_database(work):
         raise Failure(f"there is a program {name} already")
@@ -197,31 +207,34 @@ def create(
     help="Members who redeem more at once must have logged in strongly and of late; 0 for always.",
 )
 @terms_options
+@notification_options
 def change(name: str, step_up_redeem_points: int | None, **terms: Any) -> None:
     """Change what the options name in a program, nothing else.
 
     How new points live is obeyed from the next command on; points that are there already keep the terms by
-    which they came. Other changes take up to a minute.
+    which they came. How members are written to is obeyed at once. Other changes take up to a minute.
 
     \b
     laurel programs change cafe --expiry points=months:12 --pending points=days:14
+    laurel programs change cafe --quiet-hours 22:00-07:30 --tell points_earned=push,inbox --tell birthday=none
     """
     if step_up_redeem_points is None and all(given in (None, {}) for given in terms.values()):
         raise click.UsageError("say what to change; `laurel programs change --help` shows what can be")
 
-    async def work(database: Database) -> Program | None:
+    async def work(database: Database) -> tuple[Program, NotificationTerms] | None:
         return await program_terms.change(
             database,
             name,
             step_up_redeem_points=step_up_redeem_points,
             ledger=lambda program: revised(program, terms),
+            notifications=lambda before: notification_terms.revised(before, terms),
         )
 
-    program = on_database(work)
-    if program is None:
+    found = on_database(work)
+    if found is None:
         raise Failure(f"no program {name}; `laurel programs list` shows which there are")
     click.echo(f"program {name} changed")
-    show_fields(_terms(program))
+    show_fields(_terms(*found))
 
 
 @programs.command("list")
@@ -229,19 +242,15 @@ def change(name: str, step_up_redeem_points: int | None, **terms: Any) -> None:
 def list_(as_json: bool) -> None:
     """List all programs."""
 
-    async def work(database: Database) -> list[Program]:
-        async with database.connection() as connection:
-            return await store.every(connection)
-
-    found = on_database(work)
+    found = on_database(_every)
     if as_json:
-        show_json([_as_dict(program) for program in found])
+        show_json([_as_dict(program, told) for program, told in found])
         return
     show_table(
         ("NAME", "CURRENCY", "TIME ZONE", "POINT TYPES", "TIERS"),
         [
             (p.name, p.currency, p.time_zone, ", ".join(p.point_types), ", ".join(t.name for t in p.tiers))
-            for p in found
+            for p, _ in found
         ],
     )
 
@@ -251,9 +260,16 @@ def list_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str, as_json: bool) -> None:
     """Show the terms of a program."""
-    program = on_database(lambda database: find(database, name))
+
+    async def work(database: Database) -> tuple[Program, NotificationTerms]:
+        program = await find(database, name)
+        async with database.connection() as connection:
+            told = await templates.terms_of(connection, [program.program_id])
+        return program, told[program.program_id]
+
+    program, told = on_database(work)
     if as_json:
-        show_json(_as_dict(program))
+        show_json(_as_dict(program, told))
         return
     show_fields(
         (
@@ -267,18 +283,25 @@ def show(name: str, as_json: bool) -> None:
             ("event types", ", ".join(sorted(program.event_types))),
             ("past limit", f"{program.past_limit_days} days"),
             ("clock skew", f"{program.clock_skew_seconds} seconds"),
-            *_terms(program),
+            *_terms(program, told),
         )
     )
 
 
-def _terms(program: Program) -> list[tuple[str, str]]:
+async def _every(database: Database) -> list[tuple[Program, NotificationTerms]]:
+    async with database.connection() as connection:
+        found = await store.every(connection)
+        told = await templates.terms_of(connection, [program.program_id for program in found])
+    return [(program, told[program.program_id]) for program in found]
+
+
+def _terms(program: Program, told: NotificationTerms) -> list[tuple[str, str]]:
     """What can be changed, in words."""
     step_up = f"for more than {program.step_up_redeem_points:,} points at once"
-    return [("step-up", step_up), *in_words(program)]
+    return [("step-up", step_up), *in_words(program), *notification_terms.in_words(told)]
 
 
-def _as_dict(program: Program) -> dict[str, Any]:
+def _as_dict(program: Program, told: NotificationTerms) -> dict[str, Any]:
     return {
         "programId": str(program.program_id),
         "name": program.name,
@@ -291,4 +314,5 @@ def _as_dict(program: Program) -> dict[str, Any]:
         "clockSkewSeconds": program.clock_skew_seconds,
         "stepUpRedeemPoints": program.step_up_redeem_points,
         "ledger": as_json(program),
+        "notifications": notification_terms.as_json(told),
     }

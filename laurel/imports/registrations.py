@@ -21,13 +21,19 @@ NEW, KNOWN, CONSENTS = "members new", "members already there", "consents recorde
 
 
 class Registrations:
-    """Registers newcomers, or with ``dry`` only looks. ``done`` counts what came of it."""
+    """Registers newcomers, or with ``dry`` only looks. ``done`` counts what came of it.
 
-    def __init__(self, channel: grpc.aio.Channel, calls: Calls, columns: Columns, dry: bool) -> None:
+    They were members before, and are not welcomed unless ``welcome`` says so.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, calls: Calls, columns: Columns, dry: bool, *, welcome: bool
+    ) -> None:
         self._members: Any = member_pb2_grpc.MemberServiceStub(channel)
         self._calls = calls
         self._columns = columns
         self._dry = dry
+        self._imported = not welcome
         self.done = Counter[str]()
 
     async def take(self, _row: Row, newcomer: Newcomer) -> None:
@@ -47,7 +53,9 @@ class Registrations:
         if found is not None and _same(found, newcomer):
             member_id = found.member_id
         else:
-            request = member_pb2.RegisterMemberRequest(request_id=newcomer.request_id, member=newcomer.member)
+            request = member_pb2.RegisterMemberRequest(
+                request_id=newcomer.request_id, member=newcomer.member, imported=self._imported
+            )
             # Of a member that is there, this asks whether it was made by the same request,
             # and has changed since.
             reply = await self._calls.make(self._members.RegisterMember, request)

@@ -31,15 +31,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRegistered(Event):
-    """A member joined, in the lowest tier."""
+    """A member joined, in the lowest tier; ``imported``, if from another system."""
 
     event_type = "member.registered"
 
     tier: str
+    imported: bool = False
 
     def payload(self) -> Mapping[str, Any]:
-        """The tier."""
-        return {"tier": self.tier}
+        """The tier, and whether they were imported if so."""
+        return {"tier": self.tier, **({"imported": True} if self.imported else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ class Happened:
 class PointsMoved:
     """Points moved, so many by point type; ``kind`` is a key of SAID.
 
-    ``household_id``: whose pool they were of, if they weren't the member's own; ``left`` is what was left in it.
+    ``household_id``: whose pool they were of, if they weren't the member's own; ``left``: what it has then.
     """
 
     kind: str

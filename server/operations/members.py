@@ -71,8 +71,10 @@ class Members:
         self._owners = Coalesced(database, store.owners)
 
     @repeated
-    async def register(self, actor: Actor, request_id: str, profile: Profile) -> Member:
-        """Add a member, active, in the lowest tier.
+    async def register(
+        self, actor: Actor, request_id: str, profile: Profile, *, imported: bool = False
+    ) -> Member:
+        """Add a member, active, in the lowest tier. Who is ``imported`` was one before, elsewhere.
 
         A retry gets the member of the first time, as it is now. Raises AlreadyExists
         (IDENTIFIER_TAKEN) and InvalidArgument (also REQUEST_ID_REUSED).
@@ -96,7 +98,7 @@ class Members:
             )
             await self._claim(connection, member, Profile())
             await store.insert(connection, self._sealer, member)
-            event = MemberRegistered(**_about(member, now), tier=member.tier)
+            event = MemberRegistered(**_about(member, now), tier=member.tier, imported=imported)
             await self._finish(connection, change, replace(member, version=0), now=now, happened=[event])
             return replace(member, wallets=rules.all_wallets((), program.point_types))
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from server.domain.notifications.terms import NotificationTerms
 from server.domain.program import LedgerTerms, Program
-from server.store import locks
+from server.store import locks, templates
 from server.store import programs as store
 from server.store.database import Database
 
@@ -15,11 +16,12 @@ async def change(
     *,
     step_up_redeem_points: int | None,
     ledger: Callable[[Program], LedgerTerms],
-) -> Program | None:
-    """Change what is given; the program afterwards, None if there is none of that name.
+    notifications: Callable[[NotificationTerms], NotificationTerms],
+) -> tuple[Program, NotificationTerms] | None:
+    """Change what is given; the program and how it writes afterwards, None if there is none of that name.
 
-    ``ledger`` makes the new terms from the program as it is; what it raises leaves everything as it was.
-    New terms of the ledger hold from the next command on, whichever process decides it.
+    ``ledger`` and ``notifications`` make the new terms from those there are; what they raise leaves
+    everything as it was. New terms of the ledger hold from the next command on, whichever process decides it.
     """
     async with database.transaction() as connection:
         found = await store.find(connection, name)
@@ -36,4 +38,8 @@ async def change(
         after = ledger(program)
         if after != program.ledger:
             await store.set_ledger_terms(connection, name, after)
-        return replace(program, ledger=after)
+        before = (await templates.terms_of(connection, [program_id]))[program_id]
+        told = notifications(before)
+        if told != before:
+            await templates.set_terms(connection, program_id, told)
+        return replace(program, ledger=after), told

@@ -24,6 +24,8 @@ from server.rpc.pages import Pages
 from server.rpc.updates import Places, update_message
 from server.rpc.versions import Versions
 
+IMPORTERS = (CallerKind.SERVICE, CallerKind.STAFF)
+
 
 class MemberService:
     """The RPCs of MemberService, called by the gate."""
@@ -53,8 +55,10 @@ class MemberService:
         fields = Fields()
         request_id = fields.token("request_id", request.request_id)
         profile = profiles.profile(fields, request.member)
+        if request.imported and call.actor.kind not in IMPORTERS:
+            fields.add("imported", "may be said by services and staff")
         fields.check()
-        member = await self._members.register(call.actor, request_id, profile)
+        member = await self._members.register(call.actor, request_id, profile, imported=request.imported)
         call.touched.append(member.member_id)
         return pb.RegisterMemberResponse(**self._changed(member, call))
 

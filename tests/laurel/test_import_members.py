@@ -20,7 +20,9 @@ from laurel.commands.imports import imports
 from server.domain.actor import CallerKind
 from server.domain.program import Program
 from tests.support import processes
+from tests.support.mailbox import Reader
 from tests.support.programs import new_key, new_program
+from tests.support.refusals import refusal
 from tests.support.servers import Caller, Laurel
 from tests.support.waiting import eventually
 
@@ -104,6 +106,25 @@ CUSTOMERS = [
     {"E-Mail": "esha@example.com", "Vorname": "=Esha", "Karten": "", "Newsletter": "no"},
 ]
 MAPPING = ["--map", "card_numbers=Karten", "--map", "consent.newsletter=Newsletter", "--policy-version", "7"]
+
+
+async def test_whoever_was_a_customer_before_is_not_welcomed_unless_it_is_wanted(
+    office: Office, tmp_path: Path
+) -> None:
+    old, new = "old@example.com", "new@example.com"
+    await office.bring(write(tmp_path / "old.csv", [{"email": old}]))
+    await office.bring(write(tmp_path / "new.csv", [{"email": new}]), "--welcome")
+    await Reader(office.laurel).tell()
+    async with office.laurel.database.connection() as connection:
+        told = await connection.fetch(
+            "SELECT member_id, occasion FROM message WHERE program_id = $1", office.program.program_id
+        )
+    assert [(str(m), occasion) for m, occasion in told] == [((await office.found(new)).member_id, "welcome")]
+
+    request = member_pb2.RegisterMemberRequest(request_id=uuid4().hex, imported=True)
+    request.member.email = "till@example.com"
+    said = await refusal(office.laurel.terminal.members.RegisterMember(request))
+    assert said.violations == {"imported": "may be said by services and staff"}
 
 
 async def test_rows_become_members_and_what_is_refused_can_be_corrected(

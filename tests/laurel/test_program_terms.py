@@ -11,7 +11,9 @@ from loyalty.v1 import member_pb2, rules_pb2
 from loyalty.v1 import points_pb2 as pb
 
 from server.domain.actor import CallerKind
+from server.domain.notifications.quiet_hours import NONE
 from server.domain.program import Program
+from server.store import templates
 from tests.laurel.test_cli import cli
 from tests.support.programs import new_key, new_program
 from tests.support.servers import Caller, Laurel
@@ -145,3 +147,57 @@ async def test_the_next_purchase_obeys_and_what_was_there_keeps_its_terms(
         why = await till.points.Explain(pb.ExplainRequest(transaction_id=order.transaction_id))
         lots.append([lot.HasField("expire_time") for lot in why.lots])
     assert lots == [[True], [False]]
+
+
+async def told(laurel: Laurel, program: Program) -> Any:
+    return json.loads((await cli(laurel, "programs", "show", program.name, "--json")).stdout)["notifications"]
+
+
+async def test_how_members_are_written_to_is_set_term_by_term(laurel: Laurel, program: Program) -> None:
+    before = await told(laurel, program)
+    assert (before["quietHours"], before["language"]) == ("21:00-08:00", "en")
+    wanted = ["--language", "HI-in", "--quiet-hours", "22:30-07:00", "--large-redemption", "900"]
+    wanted += ["--join-seconds", "0", "--tell", "birthday=none", "--tell", "points_earned=inbox,push"]
+    assert (await cli(laurel, "programs", "change", program.name, *wanted)).returncode == 0
+    after = {
+        "language": "hi-IN",
+        "quietHours": "22:30-07:00",
+        "joinSeconds": 0,
+        "largeRedemption": 900,
+        "tell": {**before["tell"], "birthday": [], "points_earned": ["push", "inbox"]},
+    }
+    assert await told(laurel, program) == after
+    shown = await cli(
+        laurel, "programs", "change", program.name, "--tell", "birthday=all", "--quiet-hours", "none"
+    )
+    assert re.search(r"tell birthday +email, sms, push, inbox", shown.stdout)
+    after["tell"]["birthday"] = before["tell"]["birthday"]
+    assert await told(laurel, program) == {**after, "quietHours": ""}
+    # As a worker reads it.
+    async with laurel.database.connection() as connection:
+        found = (await templates.terms_of(connection, [program.program_id]))[program.program_id]
+    assert (found.quiet_hours, dict(found.channels)) == (NONE, {"points_earned": ("push", "inbox")})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--language", "Hindi!"], "'Hindi!' must be a BCP 47 language tag"),
+        (["--quiet-hours", "21-8"], "write two times such as 21:00-08:00"),
+        (["--quiet-hours", "08:00-08:00"], "write two times such as 21:00-08:00"),
+        (["--quiet-hours", "21:00-08:00-09:00"], "write two times such as 21:00-08:00"),
+        (["--join-seconds", "86401"], "0<=x<=86400"),
+        (["--large-redemption", "0"], "1<=x"),
+        (["--tell", "wedding=all"], "'wedding' is no occasion; there is welcome, points_earned"),
+        (["--tell", "birthday=fax"], "write birthday=all, none or some of email,sms,push,inbox"),
+        (["--tell", "birthday="], "write birthday=all"),
+        (["--tell", "birthday=all", "--tell", "birthday=none"], "birthday stands there twice"),
+    ],
+)
+async def test_terms_of_messages_that_make_no_sense_are_refused_and_change_nothing(
+    laurel: Laurel, program: Program, options: list[str], said: str
+) -> None:
+    refused = await cli(laurel, "programs", "change", program.name, *options)
+    assert refused.returncode == 2
+    assert said in " ".join(refused.stderr.split())
+    assert await told(laurel, program) == (await told(laurel, await new_program(laurel.database)))

@@ -56,9 +56,9 @@ async def decide(laurel: Laurel, member_id: str, purpose: str, granted: bool) ->
     )
 
 
-async def buy(laurel: Laurel, member_id: str, rupees: int) -> None:
-    """A purchase, which earns a point for each rupee."""
-    await laurel.terminal.points.Accrue(
+async def buy(laurel: Laurel, member_id: str, rupees: int) -> str:
+    """The event of a purchase, which earns a point for each rupee."""
+    reply = await laurel.terminal.points.Accrue(
         points_pb2.AccrueRequest(
             request_id=uuid4().hex,
             member_id=member_id,
@@ -66,6 +66,7 @@ async def buy(laurel: Laurel, member_id: str, rupees: int) -> None:
             amount=Money(currency_code="INR", units=rupees),
         )
     )
+    return reply.event_id
 
 
 class Reader:

@@ -28,7 +28,7 @@ from server.domain.deliveries import Permanent
 from server.domain.notifications.templates import Content
 from server.operations.messages import Letter
 from server.settings import Settings
-from tests.support.mailbox import AT_ONCE, buy, decide, deliveries, inbox, join, open_shop, set_terms
+from tests.support.mailbox import AT_ONCE, buy, decide, deliveries, join, open_shop, set_terms
 from tests.support.mailserver import MailServer, mail_server
 from tests.support.personal import traces
 from tests.support.processes import environment
@@ -106,39 +106,6 @@ def plain(mail: EmailMessage) -> str:
 
 def address() -> str:
     return f"{uuid4().hex}@example.com"
-
-
-async def test_crossing_10_000_points_says_so_by_mail_and_push_once(shop: Laurel) -> None:
-    async with mail_server() as mails, listening(status=200) as phones:
-        push = f"json://{phones.place}/push/{{to}}?+X-Delivery-Id={{delivery_id}}"
-        async with worker(shop, smtp_url=mails.url, push_url=push):
-            email = address()
-            member_id = await join(shop, email=email, given_name="Asha", family_name="Rao")
-            await buy(shop, member_id, 9_999)
-            await buy(shop, member_id, 1)
-            await buy(shop, member_id, 5)
-            await told_all(shop, member_id)
-    found = [mail for mail in mails.to(email) if "Platinum" in mail["Subject"]]
-    assert [mail["Subject"] for mail in found] == ["You've unlocked Platinum"]
-    (mail,) = found
-    assert plain(mail).startswith("Hello Asha,")
-    html = mail.get_body(("html",))
-    assert html is not None
-    assert "<p>Hello Asha,</p>" in html.get_content()
-    sent = {
-        f"<{d['delivery_id']}@laurel.test>"
-        for d in await deliveries(shop, member_id)
-        if d["channel"] == "email"
-    }
-    assert {mail["Message-ID"] for mail in mails.to(email)} == sent
-    assert (mail["From"], mail["Auto-Submitted"]) == ("The Shop <shop@laurel.test>", "auto-generated")
-    pushed = [json.loads(call.body) for call in phones.received]
-    assert [one["title"] for one in pushed].count("You've unlocked Platinum") == 1
-    assert {call.path for call in phones.received} == {f"/push/{member_id}"}
-    ids = {call.headers["x-delivery-id"] for call in phones.received}
-    assert ids == {str(d["delivery_id"]) for d in await deliveries(shop, member_id) if d["channel"] == "push"}
-    subjects = [message.subject for message in (await inbox(shop, member_id)).messages]
-    assert subjects.count("You've unlocked Platinum") == 1
 
 
 async def test_a_worker_killed_while_it_sends_repeats_the_mail_under_the_same_id(

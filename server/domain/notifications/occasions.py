@@ -101,7 +101,10 @@ def happening(event: Logged, program: Program, terms: NotificationTerms) -> Happ
     return None if read is None else read(event, program, terms)
 
 
-def _welcome(event: Logged, _program: Program, _terms: NotificationTerms) -> Happening:
+def _welcome(event: Logged, _program: Program, _terms: NotificationTerms) -> Happening | None:
+    # Who was a member elsewhere has been one for long.
+    if event.payload.get("imported"):
+        return None
     return Happening(WELCOME, "welcome", {"tier": event.payload["tier"]})
 
 

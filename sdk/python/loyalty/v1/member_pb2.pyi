@@ -499,8 +499,13 @@ class RegisterMemberRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """1 to 64 visible ASCII characters, unique to this registration. Required."""
+    imported: _builtins.bool
+    """Whether the member comes from another system and was one before: then nobody is welcomed. Services and
+    staff may say so. What a retry says here changes nothing.
+    """
     @_builtins.property
     def member(self) -> Global___Member:
         """The member; at least one of email, phone, external_ids and card_numbers is required."""
@@ -510,10 +515,11 @@ class RegisterMemberRequest(_message.Message):
         *,
         request_id: _builtins.str = ...,
         member: Global___Member | None = ...,
+        imported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["imported", b"imported", "member", b"member", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

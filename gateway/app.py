@@ -153,7 +153,7 @@ class Gateway:
             try:
                 told = await self._backend.unary(call, raw)
             except Failed as failed:
-                if expected and failed.status.code == code_pb2.ABORTED:
+                if expected and etags.mismatch(failed.status):
                     failed.http = 412
                 raise
         await _reply(exchange, exchange.endpoint.writer.write(told))

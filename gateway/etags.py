@@ -8,12 +8,13 @@ import re
 from urllib.parse import quote, unquote
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.rpc import code_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gateway.statuses import Refused, wrong
 
 ETAG = "etag"
 ANY = "*"
+MISMATCH = "ETAG_MISMATCH"
 
 _SAFE = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
 _TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e]*)"\s*(?:,|$)')
@@ -50,7 +51,19 @@ def expected(header: str) -> str:
 
 def failed(message: str) -> Refused:
     """412."""
-    return Refused(412, code_pb2.ABORTED, "ETAG_MISMATCH", message)
+    return Refused(412, code_pb2.ABORTED, MISMATCH, message)
+
+
+def mismatch(status: status_pb2.Status) -> bool:
+    """Whether a status says that the resource has another etag.
+
+    ABORTED alone doesn't: servers say it of calls that met each other too, and these are
+    to be tried again as they are.
+    """
+    if status.code != code_pb2.ABORTED:
+        return False
+    info = error_details_pb2.ErrorInfo()
+    return any(detail.Unpack(info) and info.reason == MISMATCH for detail in status.details)
 
 
 def path_in_reply(message: Descriptor) -> tuple[str, ...]:

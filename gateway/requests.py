@@ -16,7 +16,7 @@ from gateway import etags, masks
 from gateway.bindings import WHOLE, Binding
 from gateway.bodies import ABSENT
 from gateway.contract import Contract
-from gateway.shapes import MOST_VIOLATIONS, Field, Shape, Shapes, contradictions, mistakes
+from gateway.shapes import MOST_VIOLATIONS, Field, Shape, Shapes, mistakes, overlooked
 from gateway.statuses import Refused, Violation, invalid, wrong
 
 HTTP_BODY = "google.api.HttpBody"
@@ -185,7 +185,7 @@ class RequestReader:
 
     def _parsed(self, tree: dict[str, Any]) -> bytes:
         if self._shape.careful:
-            violations = list(islice(contradictions(self._shape, tree), MOST_VIOLATIONS))
+            violations = list(islice(overlooked(self._shape, tree), MOST_VIOLATIONS))
             if violations:
                 raise invalid(_message(violations), *violations)
         try:

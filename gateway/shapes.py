@@ -25,10 +25,11 @@ KINDS: Mapping[int, str] = {
     FieldDescriptor.CPPTYPE_UINT32: "a 32-bit integer without sign",
     FieldDescriptor.CPPTYPE_UINT64: "a 64-bit integer without sign",
 }
+FIELD_MASK = "google.protobuf.FieldMask"
 MESSAGES = {
     "google.protobuf.Timestamp": "a time such as 2026-11-23T10:00:00Z",
     "google.protobuf.Duration": "a duration in seconds such as 1.5s",
-    "google.protobuf.FieldMask": "names of fields separated by commas",
+    FIELD_MASK: "names of fields separated by commas",
     "google.protobuf.Any": "an object with @type, of a message that the contracts have",
     "google.protobuf.Struct": "an object, not too deep",
     "google.protobuf.ListValue": "an array, not too deep",
@@ -59,6 +60,7 @@ class Field:
         self.json: str = field.json_name or camel(field.name)
         self.map = message is not None and message.GetOptions().map_entry
         self.many = field.is_repeated and not self.map
+        self.mask = message is not None and message.full_name == FIELD_MASK
         self.text: Text | None = None if self.map else _text(field)
 
     @cached_property
@@ -113,12 +115,12 @@ class Shape:
 
     @cached_property
     def careful(self) -> bool:
-        """Whether the message or one within it has such groups."""
+        """Whether the message or one within it has such groups, or masks."""
         seen: set[str] = set()
         waiting = [self]
         while waiting:
             shape = waiting.pop()
-            if shape.oneofs:
+            if shape.oneofs or any(field.mask for field in shape.fields.values()):
                 return True
             seen.add(shape.descriptor.full_name)
             inner = {field.shape for field in shape.fields.values()}
@@ -140,8 +142,12 @@ class Shapes:
         return made
 
 
-def contradictions(shape: Shape, tree: Any, path: str = "") -> Iterator[Violation]:
-    """Where JSON gives several fields of a group of which one may be given."""
+def overlooked(shape: Shape, tree: Any, path: str = "") -> Iterator[Violation]:
+    """What is wrong with JSON that can be read all the same.
+
+    These are several fields of a group of which one may be given, and masks that name nothing
+    somewhere.
+    """
     if not shape.careful or not isinstance(tree, dict):
         return
     for group in shape.oneofs:
@@ -150,10 +156,15 @@ def contradictions(shape: Shape, tree: Any, path: str = "") -> Iterator[Violatio
             yield Violation(f"{path}{given[-1]}", f"can't be given together with {given[0]}")
     for key, value in tree.items():
         field = shape.fields.get(key)
-        if field is None or field.shape is None or not field.shape.careful:
+        if field is None:
             continue
-        for where, item in _items(field, value, path):
-            yield from contradictions(field.shape, item, f"{where}.")
+        if field.mask:
+            for where, item in _items(field, value, path):
+                if isinstance(item, str) and not _names_fields(item):
+                    yield Violation(where, f"must be {field.wants}")
+        if field.shape is not None and field.shape.careful:
+            for where, item in _items(field, value, path):
+                yield from overlooked(field.shape, item, f"{where}.")
 
 
 def mistakes(
@@ -206,7 +217,7 @@ def _items(field: Field, value: Any, path: str) -> Sequence[tuple[str, Any]]:
 def _text(field: FieldDescriptor) -> Text | None:
     message = field.message_type
     if message is not None:
-        if message.full_name == "google.protobuf.FieldMask":
+        if message.full_name == FIELD_MASK:
             return _mask
         if message.full_name not in SCALAR_MESSAGES:
             return None
@@ -232,8 +243,15 @@ def _integer(text: str) -> str:
     return text
 
 
+def _names_fields(mask: str) -> bool:
+    """Whether each part of a mask's text is the name of something; an empty one has no parts."""
+    return not mask or all(name for path in mask.split(",") for name in path.split("."))
+
+
 def _mask(text: str) -> Any:
     """JSON has the paths in camel case; contracts and their readers in snake case."""
+    if not _names_fields(text):
+        raise ValueError(text)
     return ",".join(".".join(map(camel, path.split("."))) for path in text.split(","))
 
 

@@ -300,8 +300,22 @@ async def test_a_condition_that_can_not_be_held_is_refused(
 
 
 async def test_a_condition_that_does_not_hold_is_412(world: World) -> None:
-    body = {"etag": "2"}
-    assert (await world.http.patch("/v1/shelves/1/things/2", json=body)).status_code == 409
+    path, sent = "/v1/shelves/1/things/2", {"int32": 1}
+    response = await world.http.patch(path, json=sent, headers={"if-match": '"2"'})
+    assert response.status_code == 412
+    assert response.json()["details"][0]["reason"] == "ETAG_MISMATCH"
+    assert "retry-after" not in response.headers
+    # In the body it is a field like others.
+    assert (await world.http.patch(path, json={**sent, "etag": "2"})).status_code == 409
+    assert (await world.http.patch(path, json=sent, headers={"if-match": '"1"'})).status_code == 200
+
+
+async def test_calls_that_met_are_409_whatever_was_asked_of_the_etag(world: World) -> None:
+    for headers in ({}, {"if-match": '"1"'}):
+        response = await world.http.patch(
+            "/v1/shelves/1/things/2", json={"text": "contended"}, headers=headers
+        )
+        assert (response.status_code, response.json()["code"]) == (409, code_pb2.ABORTED)
 
 
 async def test_pages_of_known_origins_may_use_the_shim(world: World) -> None:

@@ -13,7 +13,7 @@ import grpc_tools
 import httpx
 from google.protobuf import descriptor_pb2
 from google.protobuf.message_factory import GetMessageClass
-from google.rpc import status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_tools import protoc
 
 from gateway.app import Gateway
@@ -107,8 +107,13 @@ class Server:
 
     async def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.note("Update", request, context)
-        if request.child.etag not in ("", "1"):
-            await context.abort(grpc.StatusCode.ABORTED, "changed meanwhile")
+        if request.child.text == "contended":
+            await context.abort(grpc.StatusCode.ABORTED, "met another call")
+        if {request.etag, request.child.etag} - {"", "1"}:
+            info = error_details_pb2.ErrorInfo(reason="ETAG_MISMATCH", domain="everything")
+            told = self.type("everything.v1.Failure")(code=code_pb2.ABORTED, message="changed meanwhile")
+            told.details.add().Pack(info)
+            await fail(told, context)
         # Not every mask can be written as JSON.
         return self.thing(child=request.child)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 App = Callable[..., Awaitable[None]]
 
@@ -130,6 +131,16 @@ class Bounded(HttpToolsProtocol):
             self._head_timer = None
 
 
+class Handshaken(WebSocketsSansIOProtocol):
+    """WebSockets of which a refused one is over; uvicorn takes it for forgotten, and logs an error."""
+
+    async def send(self, message: Any) -> None:
+        """Send what the application says."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
+
 def most_connections() -> int:
     """How many connections may be open at once, WebSockets among them."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -153,7 +164,7 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             http=Bounded,
-            ws="websockets-sansio",
+            ws=Handshaken,
             loop="none",
             lifespan="off",
             log_config=None,

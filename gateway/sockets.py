@@ -27,6 +27,7 @@ from gateway.routes import Match, Routes
 from gateway.scopes import Scope, address_of, callers_of, path_of, peer_of, values_of
 from gateway.statuses import ErrorResponse, Errors, Refused
 from gateway.streams import Activity, one, pump
+from gateway.watch import BINDING
 
 # Frames that wait while the backend is busy; then the client must wait too.
 WAITING = 16
@@ -69,6 +70,7 @@ class Sockets:
             protocol = _bearer(head)
             self._check_origin(scope, head)
             match = self._match(path_of(scope))
+            scope[BINDING] = match.binding
             values = values_of(match)
             seconds = headers.timeout(head, self._limits.max_deadline)
             endpoint = self._endpoints[match.binding]

@@ -23,6 +23,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 # Where the shim leaves the binding that it found, for us to read.
 BINDING = "laurel.binding"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Of a WebSocket that is accepted, and of one that is refused where no response can be sent.
+STATUSES = {"websocket.accept": 101, "websocket.close": 403}
 # Of a method that nobody knows, and of a path that no binding has.
 OTHER = "_OTHER"
 NOWHERE = ""
@@ -32,7 +34,11 @@ TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
 
 
 class Watched:
-    """An ASGI application whose requests are watched; WebSockets are only counted while they last."""
+    """An ASGI application whose requests and WebSockets are watched.
+
+    A stream is timed to the head of its response, a WebSocket to the end of its handshake:
+    how long either goes on is the client's wish. Their spans last as long as they do.
+    """
 
     def __init__(self, app: App, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
@@ -40,7 +46,7 @@ class Watched:
         self._durations = metrics.histogram(
             "http.server.request.duration",
             "s",
-            "Time from a request's head to the end of its response.",
+            "Time from a request's head to the end of its response, or to the head of a stream.",
             ("http_request_method", "http_route", "http_response_status_code"),
         )
         self._kept: dict[tuple[str, Binding | None, int], Series] = {}
@@ -61,7 +67,7 @@ class Watched:
             return
         self._under_way[kind] += 1
         try:
-            await (self._request if kind == "http" else self._app)(scope, receive, send)
+            await self._request(scope, receive, send)
         finally:
             self._under_way[kind] -= 1
 
@@ -72,8 +78,8 @@ class Watched:
 
         async def tell(message: Any) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if not status and (status := _status(message)) and _goes_on(scope):
+                self._series(scope, status).observe(time.perf_counter() - began)
             await send(message)
 
         token = current.set(trace)
@@ -81,12 +87,13 @@ class Watched:
             await self._app(scope, receive, tell)
         finally:
             current.reset(token)
-            self._series(scope, status).observe(time.perf_counter() - began)
+            if not status or not _goes_on(scope):
+                self._series(scope, status).observe(time.perf_counter() - began)
             if trace.span is not None:
                 _end(trace, scope, status)
 
     def _begin(self, scope: Scope) -> Trace:
-        trace = self._tracing.begin(scope["method"], Sent(scope["headers"]), {})
+        trace = self._tracing.begin(method_of(scope), Sent(scope["headers"]), {})
         if self._tracing.tracer is not None:
             # What stands behind the shim goes by the same decision.
             others = [header for header in scope["headers"] if header[0] not in TRACE_HEADERS]
@@ -94,7 +101,7 @@ class Watched:
         return trace
 
     def _series(self, scope: Scope, status: int) -> Series:
-        key = scope["method"], scope.get(BINDING), status
+        key = method_of(scope), scope.get(BINDING), status
         series = self._kept.get(key)
         if series is None:
             method, route = known(scope)
@@ -120,12 +127,30 @@ class Sent:
         return ""
 
 
+def method_of(scope: Scope) -> str:
+    """The HTTP method; a WebSocket begins with GET."""
+    method: str = scope.get("method", "GET")
+    return method
+
+
 def known(scope: Scope) -> tuple[str, str]:
     """Method and template of the path, of which there are only so many."""
-    method: str = scope["method"]
+    method = method_of(scope)
     binding: Binding | None = scope.get(BINDING)
     route = NOWHERE if binding is None else str(binding.template)
     return (method if method in METHODS else OTHER), route
+
+
+def _status(message: Any) -> int:
+    """The HTTP status that the first message of a response is or comes to."""
+    status: int = message.get("status") or STATUSES.get(message["type"], 0)
+    return status
+
+
+def _goes_on(scope: Scope) -> bool:
+    """Whether what comes after the head of a response comes when the client or the world wills."""
+    binding: Binding | None = scope.get(BINDING)
+    return binding is not None and binding.streams
 
 
 def _end(trace: Trace, scope: Scope, status: int) -> None:

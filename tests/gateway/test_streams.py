@@ -237,13 +237,14 @@ async def test_a_frame_has_a_size(world: World) -> None:
     ],
 )
 async def test_a_handshake_that_leads_nowhere_is_refused(
-    world: World, path: str, options: dict[str, Any], status: int
+    world: World, path: str, options: dict[str, Any], status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(InvalidStatus) as refused:
         async with socket(world, path, **options):
             pass
     assert refused.value.response.status_code == status
     assert json.loads(refused.value.response.body or b"{}")["details"]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_pages_that_are_let_in_open_websockets(world: World) -> None:

@@ -9,6 +9,8 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from gateway.server import HttpServer, bind
 from gateway.watch import Watched
@@ -27,6 +29,7 @@ class Watch:
     """The world's shim, watched, and what was told of it."""
 
     http: httpx.AsyncClient
+    port: int
     world: World
     metrics: Metrics
     exported: InMemorySpanExporter
@@ -35,6 +38,14 @@ class Watch:
         """How many requests by method, route and status."""
         histogram = next(i for i in self.metrics if i.about.name == "http.server.request.duration")
         return {labels: sum(series.counts) for labels, series in histogram.read().items()}  # type: ignore[union-attr]
+
+    async def told(self, spans: int) -> None:
+        """Wait for so many spans to have ended."""
+
+        async def ended() -> bool:
+            return len(self.exported.get_finished_spans()) == spans
+
+        await eventually(ended)
 
 
 @asynccontextmanager
@@ -49,7 +60,7 @@ async def watching(world: World, ratio: float | None) -> AsyncIterator[Watch]:
     front = HttpServer(app, bind("127.0.0.1", 0), max_message_bytes=1024 * 1024, drain_seconds=1.0)
     await front.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{front.port}", trust_env=False) as http:
-        yield Watch(http, world, metrics, exported)
+        yield Watch(http, front.port, world, metrics, exported)
     await front.stop()
 
 
@@ -134,3 +145,45 @@ async def test_a_client_that_leaves_is_counted_and_leaves_nothing_under_way(watc
     await eventually(counted)
     assert watch.counted() == {("GET", "/v1/wait", "none"): 1}
     assert 'http_server_active_requests{kind="http"} 0.0' in prometheus.text(watch.metrics).decode()
+
+
+async def test_a_stream_is_counted_and_timed_when_it_begins(watch: Watch) -> None:
+    for number, accept in enumerate(("application/x-ndjson", "text/event-stream")):
+        url = "/v1/things:watch?count=1&silence=3600s"
+        async with watch.http.stream("GET", url, headers={"accept": accept}) as response:
+            await anext(response.aiter_lines())
+            assert watch.counted() == {("GET", "/v1/things:watch", "200"): number + 1}
+            assert len(watch.exported.get_finished_spans()) == number, "it lasts as long as the stream"
+        await watch.told(number + 1)
+    assert (await watch.http.get("/v1/things:watch?nope=1")).status_code == 400
+    assert watch.counted() == {
+        ("GET", "/v1/things:watch", "200"): 2,
+        ("GET", "/v1/things:watch", "400"): 1,
+    }
+
+
+async def test_a_websocket_is_counted_with_what_its_handshake_came_to(watch: Watch) -> None:
+    place = f"ws://127.0.0.1:{watch.port}"
+    header = f"00-{TRACE}-{PARENT}-01"
+    async with connect(
+        f"{place}/v1/chat/{SECRET}", proxy=None, additional_headers={"traceparent": header}
+    ) as ws:
+        await ws.send("{}")
+        await ws.recv()
+        assert watch.counted() == {("GET", "/v1/chat/{name}", "101"): 1}
+        assert TRACE in watch.world.last.metadata["traceparent"]
+        await ws.send("")
+        await ws.wait_closed()
+    for path in ("/v1/touch", f"/{SECRET}"):
+        with pytest.raises(InvalidStatus):
+            async with connect(place + path, proxy=None):
+                pass
+    assert watch.counted() == {
+        ("GET", "/v1/chat/{name}", "101"): 1,
+        ("GET", "", "400"): 1,
+        ("GET", "", "404"): 1,
+    }
+    await watch.told(3)
+    spans = watch.exported.get_finished_spans()
+    assert sorted(span.name for span in spans) == ["GET", "GET", "GET /v1/chat/{name}"]
+    assert SECRET not in str([span.to_json() for span in spans])

@@ -36,6 +36,9 @@ class GatewaySettings(BaseSettings):
     max_message_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, description="larger requests are refused"
     )
+    grace_seconds: float = Field(
+        default=0.0, ge=0, description="how long requests are taken after SIGTERM, while readiness says no"
+    )
     drain_seconds: float = Field(default=10.0, ge=0, description="time for calls under way on SIGTERM")
     ops_host: str = Field(default="127.0.0.1", description="address of /metrics, /livez and /readyz")
     ops_port: int | None = Field(

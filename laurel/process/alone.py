@@ -43,7 +43,9 @@ async def serve_alone(address: str, http: GatewaySettings) -> None:
         places = {"http_host": http.http_host, "http_port": rest.port, "ops_port": ops_port}
         await until_asked({**places, "address": address})
         serving.state = "stopping"
-        log.info("stopping", drain_seconds=http.drain_seconds)
+        log.info("stopping", grace_seconds=http.grace_seconds, drain_seconds=http.drain_seconds)
+        # Balancers look at readiness now and then: until they have, requests come.
+        await asyncio.sleep(http.grace_seconds)
 
 
 class Serving:

@@ -1,9 +1,7 @@
 """Servers killed behind a shim that stands alone: nobody's retry counts twice, and the shim stays."""
 
 import asyncio
-import json
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -17,7 +15,7 @@ import httpx
 import pytest
 
 from tests.faults.shop import Shop, opened
-from tests.support.processes import LAUREL, Foreground
+from tests.support.processes import Foreground, gateway
 
 pytestmark = pytest.mark.faults
 
@@ -98,23 +96,16 @@ def shop(folder: Path) -> Iterator[Shop]:
 
 
 @pytest.fixture
-def shim(shop: Shop, tmp_path: Path) -> Iterator[Foreground]:
-    command = [LAUREL, "gateway", "--address", shop.addresses[0], "--http-port", "0"]
-    shim = Foreground(command, tmp_path, {})
-    try:
-        yield shim
-    finally:
-        if shim.process.poll() is None:
-            shim.end(signal.SIGTERM)
-        assert shim.process.stdout is not None
-        shim.process.stdout.close()
+def shim(shop: Shop, tmp_path: Path) -> Iterator[tuple[Foreground, dict[str, Any]]]:
+    with gateway(shop.addresses[0], tmp_path) as started:
+        yield started
 
 
 def test_a_server_killed_behind_the_shim_costs_retries_and_nothing_else(
-    shop: Shop, shim: Foreground, seed: int, capsys: pytest.CaptureFixture[str]
+    shop: Shop, shim: tuple[Foreground, dict[str, Any]], seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    alone, ready = shim
     source = random.Random(seed)
-    ready = json.loads(shim.wait_for('"event": "ready"'))
     address = f"127.0.0.1:{ready['http_port']}"
     sales = [_sale(shop, source, number) for number in range(SALES)]
     load = Load(address, shop.key, sales)
@@ -131,7 +122,7 @@ def test_a_server_killed_behind_the_shim_costs_retries_and_nothing_else(
     assert [mistake for sale in sales for mistake in sale.strange] == []
     assert [sale.order for sale in sales if sale.reply is None] == []
     assert opens[503] >= KILLS, "the kills met no call under way"
-    assert shim.process.poll() is None
+    assert alone.process.poll() is None
     assert "\n".join(shop.incidents()) == ""
     asyncio.run(_each_happened_once(shop, sales, address))
 

@@ -1,7 +1,6 @@
 """gRPC and REST of one process: by TLS, and stopped together."""
 
 import asyncio
-import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from server.store import locks
 from server.store.database import Database
 from tests.server.test_drain import until_nobody_listens, until_somebody_waits_for_a_lock
 from tests.support.certificates import Authority, Folder
-from tests.support.processes import LAUREL, Foreground
+from tests.support.processes import gateway
 from tests.support.programs import new_key, new_program
 
 
@@ -78,36 +77,36 @@ async def test_both_speak_tls_and_meet_a_renewed_certificate(
             assert await register(http)
 
 
-async def test_the_shim_alone_speaks_tls_to_both_sides(settings: Settings, key: str, tmp_path: Path) -> None:
+async def test_the_shim_alone_speaks_tls_to_both_sides_and_shows_a_renewed_certificate(
+    settings: Settings, key: str, tmp_path: Path
+) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir()
     outside.mkdir()
     theirs, ours = Folder(inside, Authority()), Folder(outside, Authority())
-    async with started(settings, **theirs.settings) as process:
-        address = f"127.0.0.1:{process.server.port}"
-        shim = Foreground(
-            [LAUREL, "gateway", "--address", address, "--http-port", "0"],
-            tmp_path,
-            {
-                "LAUREL_CA_FILE": str(theirs.ca),
-                "LAUREL_TLS_CERTIFICATE_FILE": str(ours.certificate),
-                "LAUREL_TLS_KEY_FILE": str(ours.key),
-            },
+
+    def visitor(port: int) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=f"https://127.0.0.1:{port}",
+            headers={"x-api-key": key},
+            verify=ssl.create_default_context(cadata=ours.authority.pem.decode()),
+            trust_env=False,
+            timeout=60,
         )
-        try:
-            told = await asyncio.to_thread(shim.wait_for, '"event": "ready"')
-            async with httpx.AsyncClient(
-                base_url=f"https://127.0.0.1:{json.loads(told)['http_port']}",
-                headers={"x-api-key": key},
-                verify=ssl.create_default_context(cadata=ours.authority.pem.decode()),
-                trust_env=False,
-                timeout=60,
-            ) as http:
-                assert await register(http)
-        finally:
-            await asyncio.to_thread(shim.end)
-            assert shim.process.stdout is not None
-            shim.process.stdout.close()
+
+    async with started(settings, **theirs.settings) as process:
+        shown = {f"LAUREL_{name}".upper(): value for name, value in ours.settings.items()}
+        address = f"127.0.0.1:{process.server.port}"
+        with gateway(address, tmp_path, LAUREL_CA_FILE=str(theirs.ca), **shown) as (shim, ready):
+            port = ready["http_port"]
+            async with visitor(port) as before:
+                assert await register(before)
+                ours.authority = Authority()
+                ours.renew()
+                await asyncio.to_thread(shim.wait_for, "certificate_renewed")
+                async with visitor(port) as after:
+                    assert await register(after)
+                assert await register(before), "connections that are there go on"
 
 
 async def test_a_request_under_way_is_answered_though_new_ones_are_not_taken(

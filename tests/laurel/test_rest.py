@@ -1,5 +1,6 @@
 """REST as its users meet it: the tour of the README against `laurel up`, and the shim alone."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -7,14 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from google.rpc import code_pb2
 
-from tests.support.processes import LAUREL, ROOT, Foreground, run, up
+from server.store import locks
+from tests.server.test_drain import until_nobody_listens, until_somebody_waits_for_a_lock
+from tests.support.processes import ROOT, gateway, run, up
 from tests.support.servers import Laurel
 
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -71,10 +76,7 @@ def test_the_tour_of_the_readme_works(home: Path) -> None:
 
 
 async def test_the_shim_alone_passes_calls_on_and_ends_when_asked(laurel: Laurel, tmp_path: Path) -> None:
-    command = [LAUREL, "gateway", "--address", laurel.address, "--http-port", "0"]
-    shim = Foreground(command, tmp_path, {"LAUREL_OPS_PORT": "0"})
-    try:
-        ready = json.loads(shim.wait_for('"event": "ready"'))
+    with gateway(laurel.address, tmp_path) as (shim, ready):
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{ready['http_port']}", trust_env=False, timeout=20
         ) as http:
@@ -96,28 +98,60 @@ async def test_the_shim_alone_passes_calls_on_and_ends_when_asked(laurel: Laurel
             counted = (await http.get(f"{ops}/metrics")).text
             assert 'http_response_status_code="200",http_route="/members/register"} 2.0' in counted
         assert shim.end(signal.SIGTERM) == 0
-    finally:
-        if shim.process.poll() is None:
-            shim.end(signal.SIGKILL)
-        assert shim.process.stdout is not None
-        shim.process.stdout.close()
 
 
 def test_a_shim_whose_server_is_away_lives_and_is_not_ready(tmp_path: Path) -> None:
-    command = [LAUREL, "gateway", "--address", "127.0.0.1:1", "--http-port", "0"]
-    shim = Foreground(command, tmp_path, {"LAUREL_OPS_PORT": "0"})
-    try:
-        ready = json.loads(shim.wait_for('"event": "ready"'))
+    with gateway("127.0.0.1:1", tmp_path) as (shim, ready):
         ops = f"http://127.0.0.1:{ready['ops_port']}"
         assert httpx.get(f"{ops}/livez", timeout=10, trust_env=False).status_code == 200
         told = httpx.get(f"{ops}/readyz", timeout=10, trust_env=False)
         assert (told.status_code, told.json()["checks"]["server"]) == (503, "can't be reached")
         assert shim.end(signal.SIGTERM) == 0
-    finally:
-        if shim.process.poll() is None:
-            shim.end(signal.SIGKILL)
-        assert shim.process.stdout is not None
-        shim.process.stdout.close()
+
+
+async def test_a_shim_that_stops_under_load_cuts_nobody_off(laurel: Laurel, tmp_path: Path) -> None:
+    """Its callers go elsewhere when readiness says so, as a balancer would send them."""
+    member_id = await laurel.register()
+    answers: Counter[int] = Counter()
+    gone = asyncio.Event()
+    with gateway(laurel.address, tmp_path, LAUREL_GRACE_SECONDS="3") as (shim, ready):
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{ready['http_port']}",
+            headers={"authorization": f"Bearer {laurel.service.key}", "x-request-timeout": "60"},
+            trust_env=False,
+            timeout=60,
+        ) as http:
+
+            async def caller() -> None:
+                while not gone.is_set():
+                    answers[(await http.get(f"/api/points/{member_id}")).status_code] += 1
+
+            async def answered(more: int) -> None:
+                enough = answers.total() + more
+                while answers.total() < enough:  # noqa: ASYNC110 - they are many
+                    await asyncio.sleep(0.01)
+
+            async with laurel.database.transaction() as connection:
+                await locks.take(connection, [locks.member_lock(UUID(member_id))])
+                redeem = {"requestId": uuid4().hex, "memberId": member_id, "points": "1"}
+                under_way = asyncio.create_task(http.post("/transactions/redeem", json=redeem))
+                await until_somebody_waits_for_a_lock(laurel.database)
+                callers = [asyncio.create_task(caller()) for _ in range(8)]
+                await answered(50)
+                shim.process.send_signal(signal.SIGTERM)
+                readiness = f"http://127.0.0.1:{ready['ops_port']}/readyz"
+                while (told := await http.get(readiness)).status_code == 200:
+                    pass
+                assert told.json()["checks"]["serving"] == "stopping"
+                await answered(8)
+                gone.set()
+                await asyncio.gather(*callers)
+                await until_nobody_listens(ready["http_port"])
+                assert not under_way.done()
+            answer = await under_way
+            assert (answer.status_code, answer.json()["code"]) == (400, code_pb2.FAILED_PRECONDITION)
+        assert await asyncio.to_thread(shim.process.wait, 20) == 0
+    assert set(answers) == {200}
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

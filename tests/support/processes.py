@@ -1,6 +1,7 @@
 """Run the `laurel` command as its users do, and end what a test started."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUREL = str(Path(sys.executable).parent / "laurel")
@@ -91,6 +93,20 @@ def up(folder: Path, *arguments: str, **settings: str) -> Iterator[Foreground]:
             stack.end(signal.SIGTERM)
         if stack.process.stdout is not None:
             stack.process.stdout.close()
+
+
+@contextlib.contextmanager
+def gateway(address: str, folder: Path, **settings: str) -> Iterator[tuple[Foreground, dict[str, Any]]]:
+    """`laurel gateway` before a server, ready, and where it listens; ended at the latest with the block."""
+    command = [LAUREL, "gateway", "--address", address, "--http-port", "0"]
+    shim = Foreground(command, folder, {"LAUREL_OPS_PORT": "0", **settings})
+    try:
+        yield shim, json.loads(shim.wait_for('"event": "ready"'))
+    finally:
+        if shim.process.poll() is None:
+            shim.end(signal.SIGTERM)
+        assert shim.process.stdout is not None
+        shim.process.stdout.close()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:

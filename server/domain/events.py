@@ -317,7 +317,10 @@ class PointsAdjusted(PointsMoved):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdjustmentRequested(Event):
-    """Somebody wants to put points in, or take them out if negative, and it takes a second person."""
+    """Somebody wants to put points in, or take them out if negative, and it takes a second person.
+
+    ``expires_at``: of points that are put in, where the program's terms are not to say.
+    """
 
     event_type = "adjustment.requested"
 
@@ -326,10 +329,12 @@ class AdjustmentRequested(Event):
     points: int
     reason: str
     actor: str
+    expires_at: datetime | None = None
 
     def payload(self) -> Mapping[str, Any]:
         """What is to be done, why, and who wants it."""
         return {
+            **({} if self.expires_at is None else {"expires_at": self.expires_at.isoformat()}),
             "adjustment_id": str(self.adjustment_id),
             "point_type": self.point_type,
             "points": self.points,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 from server.domain.chain import fault
@@ -22,6 +23,7 @@ class Check(StrEnum):
     RUNNING = "each row's balance is the sum of the rows up to it"
     HEAD = "each wallet points at the last of its rows"
     FIGURES = "each wallet's figures are the sums of its rows"
+    ACTIVITIES = "each earning's activity is in the event log as it was"
     WALLETS = "each wallet has rows"
     WALLET_LOTS = "lots hold what their wallets say"
     DEBTS = "no wallet has points to spend beside a debt"
@@ -38,7 +40,16 @@ class Check(StrEnum):
     LOGGED = "each transaction is in the event log"
     MEMBERS = "each row and order is an existing member's"
     SEATS = "who sits in a household is there, and each has a pool and, until it is dissolved, one head"
-    CAPS = "no cap's usage is negative"
+    REFUNDED = "what is noted as refunded was given back, and no more than was spent"
+    RETURNED = "what is noted as back came back"
+    DUE = "no wallet waits longer than until the clock changes it"
+    ACTIVE = "each wallet was last active when its rows say"
+    ACTIVE_LOTS = "each lot can be spent, or waits, as its rows say"
+    ADJUSTMENTS = "each adjustment is what was asked for and decided"
+    CAPS = "what caps have counted is what rules gave and returns gave back"
+    COUNTED = "what members bought and took over by merges is what is recorded"
+    REQUESTS = "what requests are answered with is in the ledger"
+    GUARDS = "triggers refuse what nobody may change"
     CHECKPOINT_FILE = "each checkpoint is signed and follows the one before it"
     CHECKPOINTS = "each end of a chain in the checkpoints is in the ledger"
 
@@ -79,14 +90,25 @@ class Place:
         )
 
 
+class Vouched(NamedTuple):
+    """Digests of the activity that earned a row: what its trace says, and what the event log has now."""
+
+    said: str
+    logged: str
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row as it was read; ``row`` is None if it holds what no server writes."""
+    """A row as it was read; ``row`` is None if it holds what no server writes.
+
+    ``activity`` is None where the row's trace vouches for none.
+    """
 
     place: Place
     row: Transaction | None
     created: Sequence[Lot] = ()
     allocations: Sequence[Allocation] = ()
+    activity: Vouched | None = None
 
 
 # What a point that a row allocates does to its lot: to what remains of it, and to what is held. Said
@@ -156,6 +178,10 @@ class History:
             problem = self._fault(row, entry)
             if problem is not None:
                 yield from self._first(Check.CHAIN, entry.place, problem)
+        if entry.activity is not None and entry.activity.said != entry.activity.logged:
+            yield entry.place.finding(
+                Check.ACTIVITIES, f"event {row.event_id} does not tell of what earned it any more"
+            )
         self.before = row
         for figure, points in figures(row.kind, row.debit_account, row.credit_account, row.points).items():
             self.sums[figure] += points

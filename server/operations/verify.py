@@ -16,7 +16,7 @@ from server.store.chains import WalletKey
 from server.store.database import Connection, Database
 from server.store.identities import EVERYTHING, IDENTITIES, OF_ALL, Scope, of_members, of_program
 
-OF_CHAINS = (Check.CHAIN, Check.RUNNING, Check.HEAD, Check.FIGURES)
+OF_CHAINS = (Check.CHAIN, Check.RUNNING, Check.HEAD, Check.FIGURES, Check.ACTIVITIES)
 BYTES_PER_STEP = 128  # of a file of checkpoints: about one end of a chain
 
 
@@ -40,10 +40,11 @@ class Result:
 
 
 class _Found:
-    """Counts findings, and keeps the first ``most`` of each check."""
+    """Counts findings, and keeps the first ``most`` of each check. ``vouched``: activities looked up."""
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self.vouched = 0
         self._faults: Counter[Check] = Counter()
         self._kept: dict[Check, list[Finding]] = {}
 
@@ -70,8 +71,9 @@ async def verify(
 
     ``keys`` are the ledger's, by id. Each result keeps its first ``most`` findings. The
     ledger is held against ``evidence`` if there is any. With ``since``, the number of a
-    checkpoint in it, that one is trusted, and only members are looked at who stand in the
-    event log after it. Raises Unavailable if the database goes away, NoSuchCheckpointError.
+    checkpoint in it, that one is trusted: of each chain its end must be there, and only members
+    are looked at who stand in the event log after it or whose chains end elsewhere now. Raises
+    Unavailable if the database goes away, NoSuchCheckpointError.
     """
     async with store.snapshot(database) as connection:
         scope = EVERYTHING if program_id is None else of_program(program_id)
@@ -81,7 +83,7 @@ async def verify(
             scope = of_members(trust.members)
         found = await store.counts(connection, scope)
         if trust is not None:
-            found["rows"] = max(0, found["rows"] - sum(sequence for sequence, _ in trust.ends.values()))
+            found["rows"] = max(0, found["rows"] - sum(sequence for sequence, _ in trust.begun.values()))
         checked = store.subjects(found)
         rows, size = found["rows"], 0 if evidence is None else evidence.size // BYTES_PER_STEP
         total = rows + size + len(IDENTITIES)
@@ -97,6 +99,7 @@ async def verify(
                 yield of_file.result(check, seen[check])
         async for done in _chains(connection, keys, scope, trust, of_chains):
             yield Progress("chains", size + done, total)
+        checked[Check.ACTIVITIES] = of_chains.vouched
         for check in OF_CHAINS:
             yield of_chains.result(check, checked[check])
         for done, check in enumerate(IDENTITIES, 1):
@@ -119,7 +122,7 @@ async def _chains(
     if trust is None:
         batches = rows_of.chains(connection, scope)
     else:
-        ends = {key: sequence for key, (sequence, _) in trust.ends.items()}
+        ends = {key: sequence for key, (sequence, _) in trust.begun.items()}
         batches = rows_of.chains_after(connection, scope, ends)
     current: WalletKey | None = None
     history, done = History(keys), 0
@@ -132,6 +135,7 @@ async def _chains(
                     over[current] = history
                 current, history = key, begun.pop(key) if key in begun else History(keys)
             found.add(history.take(entry))
+            found.vouched += entry.activity is not None
         await _close(connection, over, found)
         done += len(entries)
         yield done
@@ -144,7 +148,7 @@ async def _begun(
 ) -> dict[WalletKey, History]:
     """Histories that begin behind trusted rows. One whose row is gone, or another, begins with the first
     row that there is: what is missing before it is found as such."""
-    ends = [(key, sequence) for key, (sequence, _) in trust.ends.items()]
+    ends = [(key, sequence) for key, (sequence, _) in trust.begun.items()]
     if not ends:
         return {}
     totals = await rows_of.sums(connection, ends)
@@ -152,7 +156,7 @@ async def _begun(
     for entry in await rows_of.trusted_rows(connection, ends):
         place, row = entry.place, entry.row
         key = (place.program_id, place.member_id, place.point_type)
-        if row is not None and row.hash == trust.ends[key][1]:
+        if row is not None and row.hash == trust.begun[key][1]:
             begun[key] = History(keys, row, place, totals[key])
     return begun
 

@@ -1,19 +1,23 @@
 """Wallets' chains as `laurel verify` reads them: all rows some at a time, or those behind trusted ones."""
 
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from server.domain.checkpoints import Position
 from server.domain.ledger import Account, Allocation, Kind, Lot, Wallet
-from server.domain.proof import Entry, Place, figures
+from server.domain.proof import Entry, Place, Vouched, figures
+from server.domain.rules import trace
 from server.store.database import Connection
 from server.store.identities import Scope
 from server.store.ledger import LOT_COLUMNS, TRANSACTION_COLUMNS, transaction
 from server.store.verify import PATIENCE_SECONDS
 
 ROWS_AT_ONCE = 2000
+ENDS_AT_ONCE = 20_000
 
 WalletKey = tuple[UUID, UUID, str]  # program, member, point type
 RowKey = tuple[UUID, UUID, UUID]  # program, member, transaction
@@ -111,14 +115,35 @@ async def changed_members(
     return [(row[0], row[1]) for row in rows]
 
 
+async def ends(
+    connection: Connection, program_id: UUID | None
+) -> AsyncIterator[list[tuple[WalletKey, int | None, bytes | None, int | None]]]:
+    """Every wallet with the end that it points at, by sequence and hash, and the sequence of its last row.
+
+    None stands for a wallet, or rows, that there are not.
+    """
+    cursor = await connection.cursor(
+        """SELECT program_id, member_id, point_type, w.sequence, w.head_hash, l.last
+             FROM (SELECT * FROM wallet WHERE $1::uuid IS NULL OR program_id = $1) w
+             FULL JOIN (SELECT program_id, member_id, point_type, max(sequence) AS last
+                          FROM ledger_transaction WHERE $1::uuid IS NULL OR program_id = $1
+                         GROUP BY 1, 2, 3) l USING (program_id, member_id, point_type)""",
+        program_id,
+        timeout=PATIENCE_SECONDS,
+    )
+    while rows := await cursor.fetch(ENDS_AT_ONCE, timeout=PATIENCE_SECONDS):
+        yield [((r[0], r[1], r[2]), r[3], r[4], r[5]) for r in rows]
+
+
 async def _entries(connection: Connection, rows: Sequence[Any]) -> list[Entry]:
     keys = [(r["program_id"], r["member_id"], r["transaction_id"]) for r in rows]
     created = await _created(connection, keys)
     allocations = await _allocations(connection, keys)
-    return [
+    entries = [
         _entry(row, created.get(key, []), allocations.get(key, []))
         for row, key in zip(rows, keys, strict=True)
     ]
+    return await _with_activities(connection, entries)
 
 
 def _entry(row: Any, created: Sequence[Lot], allocations: Sequence[Allocation]) -> Entry:
@@ -130,6 +155,36 @@ def _entry(row: Any, created: Sequence[Lot], allocations: Sequence[Allocation]) 
     except ValueError:  # a kind or an account that there isn't
         read = None
     return Entry(place, read, created, allocations)
+
+
+async def _with_activities(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
+    """The same, where a trace vouches for an activity with what the event log has of it."""
+    said = [
+        trace.vouched(e.row.trace) if e.row is not None and e.row.kind is Kind.EARN else None for e in entries
+    ]
+    events = [
+        (e.place.program_id, e.place.member_id, e.row.event_id)
+        for e, digest in zip(entries, said, strict=True)
+        if e.row is not None and digest is not None
+    ]
+    rows = await connection.fetch(
+        """SELECT program_id, member_id, event_id, payload -> 'activity'
+             FROM (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]))
+                  AS wanted(program_id, member_id, event_id)
+             JOIN event_log USING (program_id, member_id, event_id)
+            WHERE event_type = 'points.earned'""",
+        *_columns(events),
+        timeout=PATIENCE_SECONDS,
+    )
+    logged = {(r[0], r[1], r[2]): trace.digest(json.loads(r[3] or "null")) for r in rows}
+    found = (
+        Vouched(digest, logged.get(event, ""))
+        for event, digest in zip(events, filter(None, said), strict=True)
+    )
+    return [
+        e if digest is None else replace(e, activity=next(found))
+        for e, digest in zip(entries, said, strict=True)
+    ]
 
 
 async def _created(connection: Connection, keys: Sequence[RowKey]) -> dict[RowKey, list[Lot]]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from server.domain.proof import ALLOCATED, Check
+from server.store.standing import ISO, STANDING
 
 
 class Scope(NamedTuple):
@@ -26,7 +27,7 @@ class Scope(NamedTuple):
 EVERYTHING = Scope("TRUE")
 
 # These hold of all members of a program together, and of no part of them.
-OF_ALL = frozenset({Check.TRANSFERS})
+OF_ALL = frozenset({Check.TRANSFERS, Check.REQUESTS})
 
 
 def of_program(program_id: UUID) -> Scope:
@@ -64,6 +65,16 @@ TABLES = """WITH
         SELECT * FROM event_log
          WHERE event_type LIKE 'points.%' AND event_type <> 'points.expiring' AND {within}),
     reserved AS NOT MATERIALIZED (SELECT * FROM hold WHERE {within}),
+    refunded AS NOT MATERIALIZED (SELECT * FROM refund WHERE {within}),
+    returned AS NOT MATERIALIZED (SELECT * FROM returned_line WHERE {within}),
+    asked AS NOT MATERIALIZED (SELECT * FROM adjustment WHERE {within}),
+    known AS NOT MATERIALIZED (SELECT * FROM member WHERE {within}),
+    proposed AS NOT MATERIALIZED (
+        SELECT * FROM event_log
+         WHERE event_type IN ('adjustment.requested', 'adjustment.rejected') AND {within}),
+    -- A request names no member by itself.
+    remembered AS NOT MATERIALIZED (
+        SELECT * FROM (SELECT *, NULL::uuid AS member_id FROM request_key) AS k WHERE {within}),
     placed AS NOT MATERIALIZED (SELECT * FROM seat WHERE left_at IS NULL AND {within}),
     formed AS NOT MATERIALIZED (
         SELECT * FROM (SELECT program_id, household_id AS member_id, dissolved_at FROM household) AS h
@@ -110,9 +121,9 @@ IDENTITIES: Mapping[Check, str] = {
           FULL JOIN (SELECT program_id, member_id, point_type, sum(open_points) AS points
                        FROM reserved GROUP BY 1, 2, 3) h USING (program_id, member_id, point_type)
          WHERE coalesce(p.held, 0) <> coalesce(h.points, 0)""",
-    # The rows of a hold name it in their traces. How it ended is told by the last of them, and until when it
-    # lasts by the event of the first.
-    Check.HELD: """
+    # The rows of a hold name it in their traces. How it ended is told by the last of them, for whom it is and
+    # until when it lasts by the first: in the oldest ledgers by its event.
+    Check.HELD: f"""
         SELECT program_id, member_id, coalesce(r.point_type, h.point_type), r.sequence, r.transaction_id,
                'hold ' || hold || CASE
                     WHEN h.points IS NULL THEN ' of ' || r.placed || ' points is gone'
@@ -121,8 +132,7 @@ IDENTITIES: Mapping[Check, str] = {
           FROM (SELECT program_id, member_id, hold_id::text AS hold, point_type, points,
                        concat_ws(', ', points || ' ' || point_type, open_points || ' open',
                                  captured || ' captured', status,
-                                 'until ' || replace(to_char(expires_at AT TIME ZONE 'UTC',
-                                             'YYYY-MM-DD"T"HH24:MI:SS.US'), '.000000', '') || '+00:00',
+                                 'until ' || {ISO.format("expires_at")}, 'for ' || spender_id,
                                  'of lots ' || (
                                      SELECT jsonb_object_agg(x ->> 0, x -> 1)::text FROM jsonb_array_elements(
                                          CASE WHEN jsonb_typeof(shares) = 'array' THEN shares END) AS x)
@@ -134,10 +144,12 @@ IDENTITIES: Mapping[Check, str] = {
                                       CASE WHEN placed > gone THEN 'open'
                                            WHEN last = 'CAPTURE' THEN 'captured'
                                            WHEN last = 'VOID' THEN 'voided' ELSE 'expired' END,
-                                      'until ' || (SELECT payload ->> 'until' FROM logged l
-                                                    WHERE l.program_id = moved.program_id
-                                                      AND l.member_id = moved.member_id
-                                                      AND l.event_id = moved.event_id),
+                                      'until ' || coalesce(until, (
+                                          SELECT payload ->> 'until' FROM logged l
+                                           WHERE l.program_id = moved.program_id
+                                             AND l.member_id = moved.member_id
+                                             AND l.event_id = moved.event_id)),
+                                      'for ' || spender,
                                       'of lots ' || (
                                           SELECT jsonb_object_agg(lot, left_there)::text
                                             FROM (SELECT replace(lot_id::text, '-', '') AS lot,
@@ -157,6 +169,9 @@ IDENTITIES: Mapping[Check, str] = {
                                     (array_agg(event_id ORDER BY sequence))[1] AS event_id,
                                     (array_agg(event_type ORDER BY sequence DESC))[1] AS last,
                                     array_agg(transaction_id) AS rows,
+                                    min(trace ->> 'until') FILTER (WHERE kind = 'HOLD') AS until,
+                                    min(trace #>> '{{household,spender}}') FILTER (WHERE kind = 'HOLD')
+                                        AS spender,
                                     coalesce(sum(points) FILTER (WHERE kind = 'HOLD'), 0) AS placed,
                                     coalesce(sum(points) FILTER (WHERE kind = 'CAPTURE'), 0) AS captured,
                                     coalesce(sum(points) FILTER (WHERE kind <> 'HOLD'), 0) AS gone
@@ -250,7 +265,16 @@ IDENTITIES: Mapping[Check, str] = {
                ON t.program_id = r.program_id AND t.member_id = r.member_id
                   AND t.transaction_id = moved.transaction_id AND t.event_id = r.event_id
          WHERE t.transaction_id IS NULL""",
+    # An order that earned nothing has an event and no row.
     Check.ORDERED: """
+        SELECT l.program_id, l.member_id, NULL::text, NULL::bigint, NULL::uuid,
+               'event ' || l.event_id || ' is of an order that is not recorded: it could be recorded again'
+          FROM logged l
+          LEFT JOIN receipt r USING (program_id, member_id, event_id)
+         WHERE r.event_id IS NULL
+           AND coalesce(payload #>> '{activity,reference}', payload ->> 'order_reference',
+                        payload ->> 'reference', '') <> ''
+        UNION ALL
         SELECT t.program_id, t.member_id, t.point_type, t.sequence, t.transaction_id,
                'order ' || t.order_reference || ' does not name it: it could be recorded again'
           FROM entry t
@@ -309,8 +333,5 @@ IDENTITIES: Mapping[Check, str] = {
                     ELSE EXISTS (SELECT FROM wallet w WHERE w.program_id = f.program_id
                                     AND w.member_id = f.member_id
                                     AND w.balance + w.pending + w.held > 0) END""",
-    Check.CAPS: """
-        SELECT program_id, member_id, NULL::text, NULL::bigint, NULL::uuid,
-               'rule ' || rule || ' has given ' || points || ' points in ' || period
-          FROM usage WHERE points < 0""",
+    **STANDING,
 }

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from server.domain.proof import Check, Finding
 from server.store.database import UNHURRIED, Connection, Database
 from server.store.identities import ALLOCATES, CREATES, IDENTITIES, Scope
+from server.store.standing import IMMUTABLE, PERMANENT
 
 PATIENCE_SECONDS = 24 * 3600.0  # a large ledger takes its time; the pool's limits are those of a purchase
 
@@ -38,11 +39,17 @@ async def counts(connection: Connection, scope: Scope) -> dict[str, int]:
                            (SELECT count(*) FROM entry WHERE order_reference <> '') AS ordered,
                            (SELECT count(*) FROM logged) AS events,
                            (SELECT count(*) FROM placed) + (SELECT count(*) FROM formed) AS seats,
-                           (SELECT count(*) FROM usage) AS caps""",
+                           (SELECT count(*) FROM usage) AS caps,
+                           (SELECT count(*) FROM refunded) AS refunds,
+                           (SELECT count(*) FROM returned) AS returns,
+                           (SELECT count(*) FROM asked) AS adjustments,
+                           (SELECT count(*) FROM known) AS members,
+                           (SELECT count(*) FROM remembered) AS requests""",
         *scope.arguments,
         timeout=PATIENCE_SECONDS,
     )
-    return dict(row) if row is not None else {}
+    assert row is not None
+    return {**row, "guards": len(IMMUTABLE) + len(PERMANENT)}
 
 
 async def violations(
@@ -92,5 +99,14 @@ SUBJECTS: Mapping[Check, str] = {
     Check.LOGGED: "rows",
     Check.MEMBERS: "rows",
     Check.SEATS: "seats",
+    Check.REFUNDED: "refunds",
+    Check.RETURNED: "returns",
+    Check.DUE: "wallets",
+    Check.ACTIVE: "wallets",
+    Check.ACTIVE_LOTS: "lots",
+    Check.ADJUSTMENTS: "adjustments",
     Check.CAPS: "caps",
+    Check.COUNTED: "members",
+    Check.REQUESTS: "requests",
+    Check.GUARDS: "guards",
 }

@@ -17,8 +17,10 @@ from server.operations.verify import Result, verify
 from server.store.database import Connection
 from tests.support.servers import Laurel
 
-IMMUTABLE = ("ledger_transaction", "allocation", "event_log", "business_key")
-MUTABLE = ("wallet", "lot", "hold", "cap_usage", "member")
+TABLES = (
+    "ledger_transaction", "allocation", "event_log", "business_key", "request_key", "wallet", "lot", "hold",
+    "refund", "returned_line", "cap_usage", "adjustment", "member",
+)  # fmt: skip
 
 
 @dataclass
@@ -138,14 +140,14 @@ async def tampered(shop: Laurel, customer: Customer, tampering: str) -> AsyncIte
         tampering = tampering.replace(f"${number}", f"'{row}'")
     tampering = tampering.replace("$m", f"'{customer.member_id}'")
     async with as_owner(shop) as connection:
-        for table in (*IMMUTABLE, *MUTABLE):
+        for table in TABLES:
             await connection.execute(f"CREATE TABLE kept_{table} AS TABLE {table}")
         await connection.execute(tampering)
     try:
         yield
     finally:
         async with as_owner(shop) as connection:
-            for table in (*IMMUTABLE, *MUTABLE):
+            for table in TABLES:
                 await connection.execute(f"DELETE FROM {table}")
                 await connection.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE TABLE kept_{table}")
                 await connection.execute(f"DROP TABLE kept_{table}")
@@ -155,8 +157,8 @@ async def tampered(shop: Laurel, customer: Customer, tampering: str) -> AsyncIte
 async def as_owner(shop: Laurel) -> AsyncIterator[Connection]:
     """A transaction of somebody who may switch the triggers off."""
     async with shop.database.transaction() as connection:
-        for table in IMMUTABLE:
-            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER immutable")
+        for table in TABLES:
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         yield connection
-        for table in IMMUTABLE:
-            await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER immutable")
+        for table in TABLES:
+            await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")

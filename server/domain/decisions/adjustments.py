@@ -100,6 +100,7 @@ def _request(draft: Draft, own: Holdings, point_type: str, command: Adjust) -> O
             points=command.points,
             reason=command.reason,
             actor=cause.actor,
+            expires_at=command.expires_at,
         )
     )
     return _outcome(draft, own, point_type, command.points, (), asked)

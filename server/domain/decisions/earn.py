@@ -1,6 +1,7 @@
 """Earning: what the rules give for a purchase or an event."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from server.domain.activity import PURCHASE, Activity
 from server.domain.books import Books, Prepared
@@ -25,10 +26,11 @@ def earn(draft: Draft, books: Books, command: Earn, prepared: Prepared) -> Outco
     if seated is not None:
         pools.activate_awaiting(draft, own, seated[1], command.event_type)
     given = evaluate(terms.rules, what, own.facts, books.cap_usage.get(command.member_id, {}))
-    awards = []
+    awards, activity = [], _activity(command)
+    why_all = {"activity": trace.digest(activity), "revision": terms.revision} if given.awards else {}
     for point_type, award in given.awards.items():
         own.touch(point_type, what.occurred_at)
-        why = {**trace.dump(given, point_type), "revision": terms.revision}
+        why = {**trace.dump(given, point_type), **why_all}
         awards += _credit(draft, own, point_type, award, why, what)
     own.facts = own.facts._replace(
         purchases=own.facts.purchases + (command.event_type == PURCHASE),
@@ -40,7 +42,7 @@ def earn(draft: Draft, books: Books, command: Earn, prepared: Prepared) -> Outco
         shared = sum(award.points for award in handed if award.point_type == program.main_point_type)
     for key, points in given.cap_usage.items():
         draft.changes.cap_usage[command.member_id, key] = points
-    draft.events.append(_event(draft, own, command, what, given.awards))
+    draft.events.append(_event(draft, own, command, what, activity, given.awards))
     main = given.awards.get(program.main_point_type)
     wallet = own.wallet(program.main_point_type)
     before = own.state.facts.tier
@@ -118,6 +120,7 @@ def _event(
     own: Holdings,
     command: Earn,
     what: Activity,
+    activity: Mapping[str, Any],
     awards: Mapping[str, evaluation.Award],
 ) -> PointsEarned:
     terms = draft.terms
@@ -127,21 +130,26 @@ def _event(
         member_id=command.member_id,
         occurred_at=what.occurred_at,
         recorded_at=terms.now,
-        activity={
-            "type": command.event_type,
-            "store": command.store,
-            "channel": command.channel,
-            "reference": command.reference,
-            "currency": command.currency,
-            "amount": str(command.amount),
-            "lines": [
-                [n.line_id, n.sku, n.category, n.quantity, str(n.amount), dict(n.attributes)]
-                for n in command.lines
-            ],
-            "attributes": plain(command.attributes),
-        },
+        activity=activity,
         awards={point_type: award.points for point_type, award in awards.items()},
         transaction_ids=draft.rows_of(own, draft.cause),
         revision=terms.revision,
         version=own.state.version + 1,
     )
+
+
+def _activity(command: Earn) -> Mapping[str, Any]:
+    """What happened, as the event log keeps it and the rows' traces vouch for."""
+    return {
+        "type": command.event_type,
+        "store": command.store,
+        "channel": command.channel,
+        "reference": command.reference,
+        "currency": command.currency,
+        "amount": str(command.amount),
+        "lines": [
+            [n.line_id, n.sku, n.category, n.quantity, str(n.amount), dict(n.attributes)]
+            for n in command.lines
+        ],
+        "attributes": plain(command.attributes),
+    }

@@ -30,7 +30,7 @@ def place(draft: Draft, books: Books, command: PlaceHold, _: Prepared) -> Outcom
     hold_id = terms.new_id()
     until = terms.now + timedelta(seconds=command.seconds or ledger.hold_seconds)
     shares = own.allocated(point_type, command.points)
-    why = {"hold": str(hold_id), **spent_for(own, command.member_id)}
+    why = {"hold": str(hold_id), "until": until.isoformat(), **spent_for(own, command.member_id)}
     row = draft.move(own, point_type, Kind.HOLD, BALANCE, HELD, command.points, why, allocations=shares)
     hold = Hold(
         hold_id, point_type, command.points, command.points, 0, HoldStatus.OPEN, until, shares, spender_id

@@ -2,13 +2,16 @@
 
     earn    {"rules": [{"rule", "version", "outcome", "computed", "points", "point_type",
                         "lines": {line_id: points}, "notes": [{"kind", ...}],
-                        "periods": [the counters of its caps that it used]}, ...]}
+                        "periods": [the counters of its caps that it used]}, ...],
+             "activity": the digest of what happened, which the event log has}
     redeem  {"worth": {"rule", "version", "value", "currency", "points", "money"}}
 
 The trace enters the row's hash, and returns are computed from it: keys are only ever added.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from server.domain.rules.evaluation import CapKey, Evaluation, RedemptionTerms, RuleResult
@@ -16,6 +19,18 @@ from server.domain.rules.reading import plain
 
 # The one text of a trace, whoever writes it down: it enters the row's hash.
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def digest(activity: Mapping[str, Any]) -> str:
+    """SHA-256 of an activity as the event log has it. In a row's trace it stands under the row's hash."""
+    return hashlib.sha256(canonical(activity).encode()).hexdigest()
+
+
+def vouched(trace: str) -> str | None:
+    """The digest of the activity for which a row's trace vouches; None in the oldest rows."""
+    said = json.loads(trace)
+    digest = said.get("activity") if isinstance(said, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 def dump(evaluation: Evaluation, point_type: str) -> dict[str, Any]:

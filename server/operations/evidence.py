@@ -15,6 +15,10 @@ from server.store import checkpoints as store
 from server.store.chains import WalletKey
 from server.store.checkpoint_file import PublicKeys, Read, lines, size
 from server.store.database import Connection
+from server.store.ledger import MemberOf
+from server.store.merges import families
+
+Ends = Mapping[WalletKey, tuple[int, bytes]]
 
 
 class NoSuchCheckpointError(Exception):
@@ -50,11 +54,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """A trusted checkpoint, who has changed since, and where their chains ended then: sequence and hash."""
+    """A trusted checkpoint, who has changed since, and where all chains ended then: sequence and hash.
+
+    ``begun``: these ends, of the members who have changed.
+    """
 
     number: int
-    members: Sequence[tuple[UUID, UUID]]
-    ends: Mapping[WalletKey, tuple[int, bytes]]
+    members: Sequence[MemberOf]
+    ends: Ends
+    begun: Ends
 
 
 class Held(NamedTuple):
@@ -78,16 +86,34 @@ async def trusted(
             f"the event log doesn't reach back to checkpoint {number}: the database was restored since, or "
             "that was the beginning of the first look at everything; verify everything"
         )
-    members = await chains.changed_members(connection, since, program_id)
-    wanted = set(members)
     ends: dict[WalletKey, tuple[int, bytes]] = {}
     for earlier in _checkpoints(evidence):
         if earlier.number > number:
             break
         for head in earlier.heads:
-            if head[:2] in wanted:
+            if program_id is None or head.program_id == program_id:
                 ends[head[:3]] = (head.sequence, head.hash)
-    return Trusted(number, members, ends)
+    changed = {*await chains.changed_members(connection, since, program_id)}
+    changed |= await _elsewhere(connection, ends, program_id)
+    # What a merged member has is looked at together with who lives on, or it would seem to be missing.
+    members = await families(connection, changed)
+    looked_at = {*members}
+    begun = {key: end for key, end in ends.items() if key[:2] in looked_at}
+    return Trusted(number, members, ends, begun)
+
+
+async def _elsewhere(connection: Connection, trusted: Ends, program_id: UUID | None) -> set[MemberOf]:
+    """Members whose chains do not end where they did, by their wallets or by their rows.
+
+    Who writes behind the servers' backs leaves no event, so the log alone doesn't tell of everybody.
+    """
+    missing, found = {*trusted}, set()
+    async for wallets in chains.ends(connection, program_id):
+        for key, sequence, head_hash, last in wallets:
+            missing.discard(key)
+            if last != sequence or trusted.get(key) != (sequence, head_hash):
+                found.add(key[:2])
+    return found | {key[:2] for key in missing}
 
 
 def _checkpoints(evidence: Evidence) -> Iterator[Checkpoint]:
@@ -101,7 +127,7 @@ def _checkpoints(evidence: Evidence) -> Iterator[Checkpoint]:
 async def hold_against(
     connection: Connection, evidence: Evidence, program_id: UUID | None, trust: Trusted | None
 ) -> AsyncIterator[Held]:
-    """Check every line, and that the ledger has what it names; of trusted lines, only what changed since."""
+    """Check every line, and that the ledger has what it names; of trusted ones, each chain's last end."""
     last: Checkpoint | None = None
     known: store.Known | None = None
     for read in lines(evidence.path, evidence.keys):

@@ -31,6 +31,24 @@ async def survivors(connection: Connection, wanted: Collection[MemberOf]) -> dic
     return {(row[0], row[1]): row[2] for row in rows}
 
 
+async def families(connection: Connection, members: Collection[MemberOf]) -> list[MemberOf]:
+    """These members, whoever lives on instead of them, and all who were merged into those."""
+    rows = await connection.fetch(
+        """WITH wanted AS (SELECT program_id, member_id, coalesce(merged_into, member_id) AS root
+                             FROM unnest($1::uuid[], $2::uuid[]) AS w(program_id, member_id)
+                             LEFT JOIN member USING (program_id, member_id))
+           SELECT program_id, member_id FROM wanted
+            UNION
+           SELECT program_id, root FROM wanted
+            UNION
+           SELECT program_id, m.member_id FROM wanted w JOIN member m USING (program_id)
+            WHERE m.merged_into = w.root""",
+        [program_id for program_id, _ in members],
+        [member_id for _, member_id in members],
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 def consents_in_force(wanted: Collection[MemberOf]) -> Question[dict[MemberOf, dict[str, Consent]]]:
     """The latest decision of each of these members about each purpose."""
     return Question(

@@ -41,8 +41,11 @@ CUT_OFF = """
     DELETE FROM lot WHERE transaction_id = $4;
     DELETE FROM event_log WHERE payload -> 'transaction_ids' ->> 0 = $4;
     DELETE FROM business_key WHERE transaction_ids = ARRAY[$4::uuid];
+    DELETE FROM request_key WHERE reply -> 'awards' -> 0 ->> 0 = replace($4, '-', '');
+    UPDATE member SET purchases = purchases - 1 WHERE member_id = $m;
     UPDATE wallet SET balance = 20, lifetime = 140, sequence = 3,
-                      head_hash = (SELECT hash FROM ledger_transaction WHERE transaction_id = $3)
+                      (head_hash, active_at) = (SELECT hash, occurred_at FROM ledger_transaction
+                                                 WHERE transaction_id = $3)
      WHERE member_id = $m"""
 # Nothing of a member's is left but the member.
 CLEARED = """
@@ -51,6 +54,8 @@ CLEARED = """
     DELETE FROM lot WHERE member_id = $m;
     DELETE FROM event_log WHERE member_id = $m;
     DELETE FROM business_key WHERE member_id = $m;
+    DELETE FROM request_key WHERE reply ->> 'member_id' = replace($m, '-', '');
+    UPDATE member SET purchases = 0 WHERE member_id = $m;
     DELETE FROM wallet WHERE member_id = $m"""
 
 
@@ -332,7 +337,7 @@ async def test_since_a_checkpoint_only_what_is_newer_is_verified(shop: Laurel, p
     results = await since(evidence=evidence(shop, path))
     assert {check: r.faults for check, r in results.items() if r.faults} == {}
     assert (results[Check.CHAIN].checked, results[Check.FIGURES].checked) == (1, 1)
-    assert results[Check.CHECKPOINTS].checked == 1
+    assert results[Check.CHECKPOINTS].checked == len(heads(shop, path))
 
     edit = "UPDATE ledger_transaction SET reason = 'x' WHERE transaction_id ="
     # What is old and trusted isn't looked at, whoever's it is.
@@ -371,6 +376,58 @@ async def test_since_a_checkpoint_what_it_has_must_be_there(
         since=1,
     )
     assert found[Check.CHECKPOINTS][0].problem.endswith("another row stands there")
+
+
+FORGED = """
+    INSERT INTO ledger_transaction
+    SELECT program_id, member_id, gen_random_uuid(), point_type, 5, kind, 5000, debit_account, credit_account,
+           balance_after + 5000, now(), now(), event_id, event_type, order_reference, store, channel,
+           source_system, actor, credential_id, reason, trace, key_id, hash, sha256('made up')
+      FROM ledger_transaction WHERE transaction_id = $4"""
+QUIET = {
+    "a forged row": (FORGED, Check.CHAIN, "was changed after it was written, or forged"),
+    "a forged row, and the wallet with it": (
+        f"""{FORGED}; UPDATE wallet SET balance = balance + 5000, lifetime = lifetime + 5000, sequence = 5,
+                      head_hash = sha256('made up') WHERE member_id = $m""",
+        Check.CHAIN,
+        "was changed after it was written, or forged",
+    ),
+    "a forged wallet": (
+        FORGED.replace("point_type, 5", "'gold', 1"),
+        Check.HEAD,
+        "is the last of rows without a wallet",
+    ),
+    "a wallet without rows": (
+        "INSERT INTO wallet SELECT program_id, member_id, 'gold', 5, 0, 0, 0, 5, 1, head_hash FROM wallet "
+        "WHERE member_id = $m",
+        Check.WALLETS,
+        "has no rows",
+    ),
+    "another balance": (
+        "UPDATE wallet SET balance = 999, sequence = 5 WHERE member_id = $m", Check.FIGURES, "balance is 999",
+    ),
+    "the end cut off": (CUT_OFF, Check.CHECKPOINTS, "the rows end at sequence 3"),
+    "everything gone": (CLEARED, Check.CHECKPOINTS, "the wallet has no rows"),
+    "another last row": (
+        "UPDATE ledger_transaction SET hash = '\\x00' WHERE transaction_id = $4",
+        Check.CHECKPOINTS,
+        "another row stands there",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", QUIET)
+async def test_since_a_checkpoint_who_is_quiet_is_not_out_of_sight(
+    shop: Laurel, path: Path, what: str
+) -> None:
+    """Nobody does anything after the checkpoint but the owner of the database, who leaves no event."""
+    await new_customer(shop)
+    victim = await new_customer(shop)
+    await taken(shop, path)
+    tampering, check, words = QUIET[what]
+    found = await found_after(shop, victim, tampering, evidence=evidence(shop, path), since=1)
+    assert [f.member_id for f in found[check]] == [victim.member_id]
+    assert words in found[check][0].problem
 
 
 async def test_a_wallet_that_came_after_the_checkpoint_is_verified_whole(shop: Laurel, path: Path) -> None:
@@ -502,13 +559,12 @@ async def test_commands_take_check_and_name_what_is_missed(
     assert code == 0, said
     assert "no checkpoints" not in said
     async with tampered(shop, customer, CUT_OFF):
-        code, said = await laurel("verify", "--since", "1")
-        assert code == 0, said
-        code, said = await laurel("verify")
-    assert code == 1
-    assert "the rows end at sequence 3" in next(
-        line for line in said.splitlines() if str(customer.member_id) in line
-    )
+        for since in ((), ("--since", "1")):
+            code, said = await laurel("verify", *since)
+            assert code == 1
+            assert "the rows end at sequence 3" in next(
+                line for line in said.splitlines() if str(customer.member_id) in line
+            )
     put(path, text(path).replace(b'"number":1', b'"number":2'))
     code, said = await laurel("checkpoint", "check", str(path))
     assert (code, "was changed after it was signed" in said) == (1, True)

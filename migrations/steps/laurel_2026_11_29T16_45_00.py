@@ -8,4 +8,4 @@ DESCRIPTION = "Permanence"
 
 
 async def forwards() -> MigrationManager:
-    return from_file(ID, DESCRIPTION, "0015_permanence.sql")
+    return from_file(ID, DESCRIPTION, "0016_permanence.sql")

@@ -152,7 +152,19 @@ def _take_back(
     if not points:
         return [], 0
     point_type = earned.point_type
-    why = {"reverses": str(earned.transaction_ids[0]), "purchase": str(purchase.event_id), "lines": back}
+    first, *beside = map(str, earned.transaction_ids)
+    why = {
+        "reverses": first,
+        **({"beside": beside} if beside else {}),
+        "purchase": str(purchase.event_id),
+        "lines": back,
+        # The arithmetic, for whoever is to explain it: points of a line, its units and those back before.
+        "earned": {
+            line.line_id: [earned.lines[line.line_id], line.quantity, line.returned]
+            for line in purchase.lines
+            if line.line_id in back and line.line_id in earned.lines
+        },
+    }
     rows = []
     for account, taken, shares in _sources(draft, books, own, earned, points):
         row = draft.move(

@@ -52,7 +52,7 @@ def _told(result: RuleResult) -> list[str]:
         return [f"{name} gave nothing: {_NOTES[str(note['kind'])](note, result)}." for note in limits[-1:]]
     capped = any(note["kind"] == "cap" for note in limits)
     # Before caps: what the cap left is the next sentence.
-    gave = _count(result.computed if capped else result.points, result.point_type)
+    gave = counted(result.computed if capped else result.points, result.point_type)
     told = [f"{name} {'came to' if capped else 'gave'} {gave}: {arithmetic}."] if arithmetic else []
     for note in limits:
         words = _NOTES[str(note["kind"])](note, result)
@@ -71,12 +71,12 @@ def _earn(note: Note, _: RuleResult) -> str:
 
 def _multiply(note: Note, result: RuleResult) -> str:
     lines = " of the matching lines" if note["of"] == "lines" else ""
-    base = _count(int(note["base"]), result.point_type)
+    base = counted(int(note["base"]), result.point_type)
     return f"{note['by']} times the base of {base}{lines}, that is {note['more']} more"
 
 
 def _fixed(note: Note, result: RuleResult) -> str:
-    return f"{_count(int(note['points']), result.point_type)}, whatever the amount"
+    return f"{counted(int(note['points']), result.point_type)}, whatever the amount"
 
 
 def _bonus(note: Note, _: RuleResult) -> str:
@@ -95,7 +95,7 @@ def _cap(note: Note, result: RuleResult) -> str:
 
 
 def _limit(note: Note, result: RuleResult) -> str:
-    return f"{_count(int(note['points']), result.point_type)} {_PER[str(note['per'])]}"
+    return f"{counted(int(note['points']), result.point_type)} {_PER[str(note['per'])]}"
 
 
 def _outbid(note: Note, result: RuleResult) -> str:
@@ -103,7 +103,7 @@ def _outbid(note: Note, result: RuleResult) -> str:
     if note["mode"] == "first":
         return f"rule {other} came before it in the group {group}, where the first one counts"
     theirs, own = int(note["theirs"]), int(note["own"])
-    gave = _count(theirs, result.point_type)
+    gave = counted(theirs, result.point_type)
     if theirs == own:
         return f"rule {other} of the group {group} gave as much, {gave}, and came first"
     cap = next((other_note for other_note in result.notes if other_note["kind"] == "cap"), None)
@@ -132,7 +132,8 @@ def _terms(note: Note, _: RuleResult) -> str:
     return f"says that its points {separator.join(said)}"
 
 
-def _count(points: int, point_type: str) -> str:
+def counted(points: int, point_type: str) -> str:
+    """Points with their name, such as `1 point`."""
     unit = point_type.removesuffix("s") if points == 1 else point_type
     return f"{points} {unit}"
 

@@ -296,7 +296,7 @@ async def test_every_movement_is_explained(shop: Laurel) -> None:
         points_pb2.TransactionKind.Name(row.kind): (await explain(shop.service, row.transaction_id))
         for row in page.transactions
     }
-    assert "were taken back by RETURN" in told["TRANSACTION_KIND_REVERSE_EARN"]
+    assert "were taken back, because goods came back" in told["TRANSACTION_KIND_REVERSE_EARN"]
     assert "stale" in told["TRANSACTION_KIND_REVERSE_EARN"]
     assert f"reverses transaction {spent.transaction_id}" in told["TRANSACTION_KIND_REVERSE_REDEEM"]
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from loyalty.v1 import member_pb2
 from uuid_utils.compat import uuid7
 
 from server import secrets
@@ -376,6 +377,27 @@ async def test_since_a_checkpoint_what_it_has_must_be_there(
         since=1,
     )
     assert found[Check.CHECKPOINTS][0].problem.endswith("another row stands there")
+
+
+async def test_since_a_checkpoint_a_merged_member_is_looked_at_with_who_lives_on(
+    shop: Laurel, path: Path
+) -> None:
+    """What the one bought counts for the other, so either alone would seem to be wrong."""
+    survivor, merged = await new_customer(shop), await new_customer(shop)
+    request = member_pb2.MergeMembersRequest(
+        request_id="merge", member_id=str(survivor.member_id), merged_member_id=str(merged.member_id)
+    )
+    await shop.service.members.MergeMembers(request)
+    await taken(shop, path)
+    await earn(shop, str(survivor.member_id), 5)
+    since = partial(verified, shop, evidence=evidence(shop, path), since=1)
+    results = await since()
+    assert [r for r in results.values() if r.faults] == []
+    assert results[Check.COUNTED].checked == 2
+    edit = "UPDATE member SET purchases = purchases - 1 WHERE member_id = $m"
+    async with tampered(shop, survivor, edit):
+        (finding,) = (await since())[Check.COUNTED].findings
+    assert "has 6 purchases and took over 147 lifetime points; recorded are 7 and 147" in finding.problem
 
 
 FORGED = """

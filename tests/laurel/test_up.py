@@ -1,11 +1,15 @@
 import json
+import os
+import pwd
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import httpx
 import pytest
 
 from laurel.stack.processes import command_of
-from tests.support.processes import environment, run, up, wait_until
+from tests.support.processes import Foreground, environment, run, up, wait_until
 
 
 @pytest.fixture
@@ -64,6 +68,85 @@ def test_what_it_promises_works_and_ctrl_c_keeps_the_data(home: Path) -> None:
         assert (home / ".laurel" / "secrets.json").read_bytes() == secrets
         assert "added" not in stack.text
         assert "made" not in stack.text
+
+
+@pytest.fixture
+def ordinary(home: Path) -> dict[str, Any]:
+    """An ordinary account, as subprocess takes it, to which the folder belongs."""
+    if os.geteuid() != 0:
+        pytest.skip("all tests of this file run as an ordinary user already")
+    entry = pwd.getpwnam("nobody")
+    os.chown(home, entry.pw_uid, entry.pw_gid)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+@pytest.fixture
+def python(home: Path, ordinary: dict[str, Any]) -> Path:
+    """An interpreter with all that ours has, which that account may run in ``home``."""
+    if _runs(sys.executable, ordinary):
+        return Path(sys.executable)
+    # Ours may lie in a home that is closed to others; a copy of it doesn't.
+    base, library = Path(sys.base_prefix), Path(sysconfig.get_path("stdlib"))
+    copy = home / "copy" / library.relative_to(base)
+    shutil.copytree(library, copy, ignore=shutil.ignore_patterns("site-packages", "test", "*.a"))
+    (home / "copy" / "bin").mkdir()
+    shared = Path(sysconfig.get_config_var("LIBDIR")) / sysconfig.get_config_var("INSTSONAME")
+    if shared.suffix != ".a":
+        shutil.copy2(shared, home / "copy" / "lib")
+    binary = shutil.copy2(os.path.realpath(sys.executable), home / "copy" / "bin")
+    (copy / "site-packages").mkdir()
+    ours = sysconfig.get_path("purelib")
+    (copy / "site-packages" / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    if not _runs(binary, ordinary, "import laurel.commands.up"):
+        pytest.skip("an ordinary user can't read this checkout, or can't run a copy of this interpreter")
+    return Path(binary)
+
+
+def _runs(python: Path | str, account: dict[str, Any], code: str = "") -> bool:
+    try:
+        ran = subprocess.run(
+            [str(python), "-c", code],
+            check=False,
+            cwd="/",
+            env=environment(**_library_path(Path(python))),
+            **account,
+        )
+        return ran.returncode == 0
+    except PermissionError:
+        return False
+
+
+def _library_path(python: Path) -> dict[str, str]:
+    """Where a copied interpreter finds its own library."""
+    return {"LD_LIBRARY_PATH": str(python.parents[1] / "lib")}
+
+
+def test_an_ordinary_user_runs_it_and_the_next_start_finds_the_data(
+    home: Path, ordinary: dict[str, Any], python: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = ["--port", "0", "--http-port", "0", "--ops-port", "0"]
+    command = [str(python), "-c", "from laurel.cli import laurel; laurel()", "up", *free]
+    took = []
+    for _ in range(2):
+        began = time.monotonic()
+        stack = Foreground(command, home, {"HOME": str(home), **_library_path(python)}, ordinary)
+        try:
+            stack.wait_for("Ctrl-C stops the stack", 120.0)
+            took.append(time.monotonic() - began)
+            if len(took) == 1:
+                assert run("members", "register", "--card", "4711471147", cwd=home).returncode == 0
+            bought = run(
+                "points", "accrue", "4711471147", "500", "INR", "--order", f"R-{len(took)}", cwd=home
+            )
+            assert bought.returncode == 0, bought.stderr
+            owners = {path.stat().st_uid for path in (home / ".laurel").rglob("*")}
+            assert owners == {ordinary["user"]}
+        finally:
+            assert stack.end() == 0, stack.text
+            assert stack.process.stdout is not None
+            stack.process.stdout.close()
+    with capsys.disabled():
+        print(f" [the first start took {took[0]:.1f} s, the second {took[1]:.1f} s] ", end="", flush=True)
 
 
 def test_points_are_earned_spent_and_explained_by_command(home: Path) -> None:

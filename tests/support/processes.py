@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,14 @@ def run(
 class Foreground:
     """A command that keeps running, and what it has printed so far."""
 
-    def __init__(self, command: Sequence[str], cwd: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        settings: Mapping[str, str],
+        account: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """``account``: whom to run as, as subprocess takes it; else as ourselves."""
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
@@ -47,6 +55,7 @@ class Foreground:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            **account,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -32,6 +32,7 @@ from workers.channels import CHANNELS, keep_saying, open_channels
 from workers.deliveries import Deliveries, Pace
 from workers.jobs import Jobs
 from workers.means import Channel, Means
+from workers.projections import daily_figures, member_summary
 from workers.projections.member_summary import MemberSummaries
 from workers.relay import Relay
 from workers.scheduler import Scheduler
@@ -133,7 +134,7 @@ class Process:
         opened.push_async_callback(ended, [asyncio.create_task(summaries.keep(database))])
         drain = settings.worker_drain_seconds
         self._begin(opened, _both(relay.stop(drain), deliveries.stop(drain)), relay.run(), deliveries.run())
-        self._open_schedules(opened, database, redis, keys, telemetry, holder)
+        self._open_schedules(opened, database, redis, summaries, keys, telemetry, holder)
         jobs = Jobs(settings.redis_url.get_secret_value(), relay)
         self._begin(opened, jobs.stop(), jobs.run())
         await self._open_ops(opened, telemetry, database, relay)
@@ -169,6 +170,7 @@ class Process:
         opened: contextlib.AsyncExitStack,
         database: Database,
         redis: Redis,
+        summaries: MemberSummaries,
         keys: Secrets,
         telemetry: Telemetry,
         holder: str,
@@ -177,8 +179,11 @@ class Process:
         settings = self._settings
         hints = Hints(redis)
         opened.push_async_callback(hints.close)
+        projections = daily_figures.Build(), member_summary.Build(summaries)
         try:
-            wanted = open_schedules(settings, keys, database, hints, Commits(telemetry.metrics), now)
+            wanted = open_schedules(
+                settings, keys, database, hints, Commits(telemetry.metrics), now, projections
+            )
         except SecretsError as error:
             raise StartError(str(error)) from None
         scheduler = Scheduler(database, wanted, now, holder, telemetry.metrics, settings.worker_lease_seconds)

@@ -1,7 +1,7 @@
 """What is done by the clock: a literal map from names to how often and what."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +12,7 @@ from server.ids import new_id
 from server.operations.birthdays import Birthdays
 from server.operations.checkpoints import take
 from server.operations.hints import Hints
+from server.operations.messages import Messages
 from server.operations.programs import Programs
 from server.operations.runs import Done, Runs
 from server.operations.watch import Commits
@@ -21,20 +22,28 @@ from server.store.checkpoint_file import CheckpointWriter
 from server.store.database import Database
 from server.store.schedules import Turn
 from server.store.sealing import Sealer
+from workers.projections import rebuild
+from workers.projections.rebuild import Build
 from workers.scheduler import OFF, Schedule
 from workers.settings import WorkerSettings
 
 NOTHING = "nothing to do"
+SWEEP_EVERY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Chores:
-    """What is done, with what it takes. ``checkpoints`` is None where nobody wants them."""
+    """What is done, with what it takes. ``checkpoints`` is None where nobody wants them.
+
+    ``projections``: what can forget the generations of each.
+    """
 
     database: Database
     runs: Runs
     birthdays: Birthdays
     webhooks: Webhooks
+    messages: Messages
+    projections: Sequence[Build]
     checkpoints: CheckpointWriter | None
     clock: Callable[[], datetime]
 
@@ -63,6 +72,20 @@ class Chores:
         dropped = await self.webhooks.forget(turn.program_id)
         return f"{dropped:,} deliveries forgotten" if dropped else NOTHING
 
+    async def message_log(self, turn: Turn) -> str:
+        """Forget messages of long ago and what was sent of them, and give up what no channel takes."""
+        cleared = await self.messages.clear(turn.program_id)
+        parts = [
+            f"{cleared.messages:,} messages and {cleared.deliveries:,} deliveries forgotten",
+            f"{cleared.lapsed:,} deliveries given up",
+        ]
+        return "; ".join(parts) if any(cleared) else NOTHING
+
+    async def generations(self, _: Turn) -> str:
+        """Remove what is left of read models that were made again, or never to the end."""
+        swept = [await rebuild.sweep(self.database, build) for build in self.projections]
+        return f"{sum(swept):,} generations removed" if any(swept) else NOTHING
+
     async def checkpoint(self, turn: Turn) -> str:
         """Write down where the chains end. Raises CheckpointError, and OSError if it can't be written."""
         assert self.checkpoints is not None
@@ -81,6 +104,7 @@ def open_schedules(
     hints: Hints,
     commits: Commits,
     clock: Callable[[], datetime],
+    projections: Sequence[Build],
 ) -> Mapping[str, Schedule]:
     """What a worker with these settings does by the clock. Raises SecretsError."""
     programs, file = Programs(), None
@@ -96,6 +120,8 @@ def open_schedules(
         Runs(database, programs, keys.ledger, clock, new_id, watch=commits, hints=hints),
         Birthdays(database, Sealer(keys), programs, clock, new_id),
         Webhooks(database, Sealer(keys), clock),
+        Messages(database, Sealer(keys), clock),
+        projections,
         file,
         clock,
     )
@@ -111,6 +137,8 @@ def schedules(chores: Chores, due_seconds: float, checkpoint_seconds: float) -> 
         "birthday": Schedule(DAY, chores.birthday),
         "tiers": Schedule(DAY, chores.tiers),
         "webhook_log": Schedule(DAY, chores.webhook_log),
+        "message_log": Schedule(DAY, chores.message_log),
+        "generations": Schedule(SWEEP_EVERY, chores.generations, of_program=False),
         "checkpoint": Schedule(
             timedelta(seconds=checkpoint_seconds) if chores.checkpoints else OFF,
             chores.checkpoint,

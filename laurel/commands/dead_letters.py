@@ -89,9 +89,13 @@ def show(*, dead_letter_id: str, program: str, as_json: bool) -> None:
 def replay(*, dead_letter_ids: tuple[str, ...], consumer: str, program: str, as_json: bool) -> None:
     """Have them tried again, soon: events by their consumer, deliveries under the ids that they had.
 
+    An event of notifications that happened more than a week ago is settled by that too, and nobody is told
+    of it any more.
+
     \b
     laurel dead-letters replay 0199f0c2-...
-    laurel dead-letters replay --consumer history
+    laurel dead-letters replay --consumer daily_figures
+    laurel dead-letters replay --consumer email
     """
     with connect("staff", program) as client:
         settled = [

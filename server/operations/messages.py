@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from server.domain.notifications.templates import Content, Key, Template
 from server.domain.program import Program
 from server.operations.rendering import RenderingError, render
 from server.operations.template_files import chosen, own
-from server.store import members, messages, programs, templates
+from server.store import deliveries, members, messages, programs, templates
 from server.store.database import Connection, Database
 from server.store.messages import Message
 from server.store.sealing import BrokenSealError, Sealer
@@ -47,6 +47,19 @@ class Inbox(NamedTuple):
     more: bool
     unread: int
 
+
+class Cleared(NamedTuple):
+    """What was cleared away: messages and deliveries forgotten, and deliveries given up."""
+
+    messages: int = 0
+    deliveries: int = 0
+    lapsed: int = 0
+
+
+# An inbox goes back so far; what was sent of it, and how, is of no use for so long.
+INBOX_KEPT = timedelta(days=365)
+SENT_KEPT = timedelta(days=30)
+CLEARED_AT_ONCE = 1000
 
 # What a channel reaches a member by.
 ADDRESSES: Mapping[str, Callable[[Member], str]] = {
@@ -118,6 +131,27 @@ class Messages:
             where = f"template {'.'.join(template.key)} version {template.version}"
             raise Permanent(f"{where}: {error}") from None
         return Letter(delivery.delivery_id, member_id, address, content, template.key.language)
+
+    async def clear(self, program_id: UUID) -> Cleared:
+        """Forget what is old, and give up what waited for a channel for as long as it was news."""
+        now, lapsed, forgotten, more = self._clock(), 0, 0, True
+        while more:
+            async with self._database.transaction() as connection:
+                found = await deliveries.lapse(connection, program_id, decide.NEWS_FOR, CLEARED_AT_ONCE)
+            lapsed, more = lapsed + found, found == CLEARED_AT_ONCE
+        last: UUID | None = UUID(int=0)
+        while last is not None:
+            async with self._database.transaction() as connection:
+                found, last = await deliveries.forget(
+                    connection, program_id, ADDRESSES, now - SENT_KEPT, last, CLEARED_AT_ONCE
+                )
+            forgotten += found
+        dropped, more = 0, True
+        while more:
+            async with self._database.transaction() as connection:
+                found = await messages.forget(connection, program_id, now - INBOX_KEPT, CLEARED_AT_ONCE)
+            dropped, more = dropped + found, found == CLEARED_AT_ONCE
+        return Cleared(dropped, forgotten, lapsed)
 
     async def _wanted(self, connection: Connection, delivery: Delivery, program: Program) -> Message:
         """The delivery's message, closed. Raises Unwanted and Postponed."""

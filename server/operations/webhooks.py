@@ -229,7 +229,7 @@ class Webhooks:
         while True:
             async with self._database.transaction() as connection:
                 found, last = await deliveries.forget(
-                    connection, program_id, CHANNEL, before, after, FORGOTTEN_AT_ONCE
+                    connection, program_id, [CHANNEL], before, after, FORGOTTEN_AT_ONCE
                 )
             if last is None:
                 return dropped

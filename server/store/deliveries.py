@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -194,9 +194,14 @@ async def discard(connection: Connection, program_id: UUID, delivery_id: UUID) -
 
 
 async def forget(
-    connection: Connection, program_id: UUID, channel: str, before: datetime, after: UUID, most: int
+    connection: Connection,
+    program_id: UUID,
+    channels: Collection[str],
+    before: datetime,
+    after: UUID,
+    most: int,
 ) -> tuple[int, UUID | None]:
-    """Drop at most ``most`` that went through the channel and were made before then, with their attempts.
+    """Drop at most ``most`` that went through these channels and were made before then, with their attempts.
 
     Looks at those beyond the id ``after``, in their order; how many it dropped, and the last, None if it
     found none. What is pending or dead stays.
@@ -205,7 +210,7 @@ async def forget(
         """WITH old AS (
                SELECT program_id, delivery_id FROM delivery
                 WHERE program_id = $1 AND delivery_id > $2 AND delivery_id < $3
-                  AND channel = $4 AND status IN ('sent', 'discarded') AND finished_at < $5
+                  AND channel = ANY($4::text[]) AND status IN ('sent', 'discarded') AND finished_at < $5
                 ORDER BY delivery_id LIMIT $6 FOR UPDATE
            ), attempts AS (
                DELETE FROM delivery_attempt AS a USING old
@@ -220,12 +225,31 @@ async def forget(
         after,
         # Ids begin with the milliseconds of their making.
         UUID(int=int(before.timestamp() * 1000) << 80),
-        channel,
+        list(channels),
         before,
         most,
     )
     assert row is not None
     return row[0], row[1]
+
+
+async def lapse(connection: Connection, program_id: UUID, after: timedelta, most: int) -> int:
+    """Give up at most so many that are overdue for so long, and whose channel nobody had open since."""
+    done: str = await connection.execute(
+        """UPDATE delivery
+              SET status = 'dead', token = token + 1, finished_at = now(),
+                  last_error = 'no worker had the channel open'
+            WHERE ctid = ANY(ARRAY(
+                  SELECT ctid FROM delivery AS d
+                   WHERE program_id = $1 AND status = 'pending' AND next_attempt_at < now() - $2::interval
+                     AND NOT EXISTS (SELECT FROM open_channel AS o
+                                      WHERE o.channel = d.channel AND o.seen_at > now() - $2::interval)
+                   LIMIT $3 FOR UPDATE SKIP LOCKED))""",
+        program_id,
+        after,
+        most,
+    )
+    return int(done.removeprefix("UPDATE "))
 
 
 class Tried(NamedTuple):

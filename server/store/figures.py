@@ -123,6 +123,12 @@ async def everything(connection: Connection, generation: UUID) -> Figures:
     return {Key(r[0], r[1], r[2], r[3], Measure(r[4]), r[5]): r[6] for r in found}
 
 
-async def drop(connection: Connection, generation: UUID) -> None:
-    """Forget a generation."""
-    await connection.execute("DELETE FROM daily_figure WHERE generation = $1", generation)
+async def drop(connection: Connection, generation: UUID, most: int) -> bool:
+    """Forget at most so many rows of a generation; whether there may be more."""
+    done: str = await connection.execute(
+        """DELETE FROM daily_figure WHERE ctid = ANY(ARRAY(
+               SELECT ctid FROM daily_figure WHERE generation = $1 LIMIT $2))""",
+        generation,
+        most,
+    )
+    return done == f"DELETE {most}"

@@ -232,6 +232,20 @@ async def mark_read(
     )
 
 
+async def forget(connection: Connection, program_id: UUID, before: datetime, most: int) -> int:
+    """Drop at most so many that were made before then; how many that were."""
+    done: str = await connection.execute(
+        """DELETE FROM message WHERE ctid = ANY(ARRAY(
+               SELECT ctid FROM message WHERE program_id = $1 AND message_id < $2
+                ORDER BY message_id LIMIT $3 FOR UPDATE SKIP LOCKED))""",
+        program_id,
+        # Ids begin with the milliseconds of their making.
+        UUID(int=int(before.timestamp() * 1000) << 80),
+        most,
+    )
+    return int(done.removeprefix("DELETE "))
+
+
 def _message(row: Any) -> Message:
     facts: Mapping[str, Any] = json.loads(row["facts"])
     return Message(**{**row, "facts": facts})

@@ -69,7 +69,13 @@ async def standing(connection: Connection, name: str) -> Standing:
 
 
 async def begin(connection: Connection, name: str, building: UUID, total: int) -> None:
-    """From now on ``building`` is built, whoever built before."""
+    """From now on ``building`` is built; what was built before, whoever did, is dropped."""
+    await connection.execute(
+        """INSERT INTO dropped_generation (name, generation)
+           SELECT name, building FROM projection WHERE name = $1 AND building IS NOT NULL
+               ON CONFLICT DO NOTHING""",
+        name,
+    )
     await connection.execute(
         """UPDATE projection SET building = $2, building_since = clock_timestamp(),
                                  building_seen = clock_timestamp(), done = 0, total = $3
@@ -94,7 +100,14 @@ async def came_on(connection: Connection, name: str, building: UUID, done: int) 
 
 
 async def take_over(connection: Connection, name: str, building: UUID) -> None:
-    """What was built is read from now on. Raises Superseded."""
+    """What was built is read from now on, and what was read before is dropped. Raises Superseded."""
+    await connection.execute(
+        """INSERT INTO dropped_generation (name, generation)
+           SELECT name, generation FROM projection WHERE name = $1 AND building = $2
+               ON CONFLICT DO NOTHING""",
+        name,
+        building,
+    )
     mine = await connection.fetchval(
         """UPDATE projection SET generation = building, built_at = clock_timestamp(), building = NULL,
                                  building_since = NULL, building_seen = NULL, done = 0, total = 0
@@ -104,6 +117,43 @@ async def take_over(connection: Connection, name: str, building: UUID) -> None:
     )
     if mine is None:
         raise Superseded(name)
+
+
+async def give_up(
+    connection: Connection, name: str, *, building: UUID | None = None, idle_seconds: float = 0
+) -> bool:
+    """Build it no more, and drop what is there of it: ``building``, or whichever has idled for so long."""
+    found = await connection.fetchval(
+        """WITH left_lying AS (
+               SELECT name, building FROM projection
+                WHERE name = $1 AND building = coalesce($2, building)
+                  AND building_seen <= clock_timestamp() - make_interval(secs => $3) FOR UPDATE
+           ), dropped AS (
+               INSERT INTO dropped_generation (name, generation) SELECT * FROM left_lying
+               ON CONFLICT DO NOTHING
+           )
+           UPDATE projection SET building = NULL, building_since = NULL, building_seen = NULL,
+                                 done = 0, total = 0
+             FROM left_lying WHERE projection.name = left_lying.name
+           RETURNING true""",
+        name,
+        building,
+        idle_seconds,
+    )
+    return bool(found)
+
+
+async def dropped(connection: Connection, name: str) -> list[UUID]:
+    """The generations that nobody reads any more and of which something may be left."""
+    rows = await connection.fetch("SELECT generation FROM dropped_generation WHERE name = $1", name)
+    return [row[0] for row in rows]
+
+
+async def gone(connection: Connection, name: str, generation: UUID) -> None:
+    """Nothing is left of a dropped generation."""
+    await connection.execute(
+        "DELETE FROM dropped_generation WHERE name = $1 AND generation = $2", name, generation
+    )
 
 
 async def place(connection: Connection, name: str) -> Position:

@@ -19,6 +19,7 @@ from server.store.log import BEGINNING, LoggedEvent, Position
 ROWS = 500
 # As much is caught up with while nobody follows the log; more is done before.
 LAST_STRETCHES = 4
+DROPPED_AT_ONCE = 5000
 
 
 async def handle(connection: Connection, events: Sequence[LoggedEvent]) -> None:
@@ -91,6 +92,6 @@ class Build:
             await _count(connection, building, [event])
         return True
 
-    async def drop(self, connection: Connection, generation: UUID) -> None:
-        """Forget a generation."""
-        await figures.drop(connection, generation)
+    async def drop(self, connection: Connection, generation: UUID) -> bool:
+        """Forget some of a generation; whether there is more."""
+        return await figures.drop(connection, generation, DROPPED_AT_ONCE)

@@ -130,6 +130,7 @@ class Build:
             raise Lost
         return True
 
-    async def drop(self, _: Connection, generation: UUID) -> None:
-        """Forget a generation."""
+    async def drop(self, _: Connection, generation: UUID) -> bool:
+        """Forget a generation, all of it at once."""
         await self._summaries.store.drop(generation)
+        return False

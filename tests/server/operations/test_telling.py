@@ -18,6 +18,7 @@ from server.domain.events import Event
 from server.domain.notifications.quiet_hours import QuietHours
 from server.operations.messages import Letter, Messages
 from server.store import events as event_store
+from server.store.channels import say_open
 from server.store.sealing import Sealer
 from server.store.together import write
 from tests.support.mailbox import AT_ONCE, Reader, buy, decide, deliveries, inbox, join, open_shop, set_terms
@@ -280,3 +281,38 @@ async def test_nothing_personal_is_written_down(shop: Laurel, reader: Reader) ->
         for table in ("message", "delivery", "event_log", "template"):
             rows = await connection.fetch(f"SELECT to_jsonb(t) FROM {table} t")
             assert traces(json.dumps([row[0] for row in rows])) == [], table
+
+
+async def test_old_messages_are_forgotten_and_what_no_channel_takes_is_given_up(
+    shop: Laurel, reader: Reader
+) -> None:
+    old, sent, waiting = [await join(shop, "email") for _ in range(3)]
+    await reader.tell(None, "member.registered")
+    program_id, now = shop.program.program_id, datetime.now(UTC)
+    week_ago, month_ago = now - timedelta(days=8), now - timedelta(days=31)
+    async with shop.database.connection() as connection:
+        await connection.execute("DELETE FROM open_channel")
+        await say_open(connection, ["email"])
+        await connection.execute(
+            "UPDATE delivery SET status = 'sent', finished_at = $2 WHERE member_id = ANY($1::uuid[])",
+            [UUID(old), UUID(sent)],
+            month_ago,
+        )
+        await connection.execute(
+            "UPDATE delivery SET next_attempt_at = $2 WHERE member_id = $1", UUID(waiting), week_ago
+        )
+    later = messages(shop, now + timedelta(days=31))
+    # While a worker has the channel it will be sent.
+    assert (await later.clear(program_id)).lapsed == 0
+    async with shop.database.connection() as connection:
+        await connection.execute("UPDATE open_channel SET seen_at = $1", week_ago)
+    cleared = await later.clear(program_id)
+    assert cleared.lapsed == 1
+    (given_up,) = await deliveries(shop, waiting)
+    assert (given_up["status"], given_up["last_error"]) == ("dead", "no worker had the channel open")
+    assert [await deliveries(shop, member_id) for member_id in (old, sent)] == [[], []]
+    async with shop.database.connection() as connection:
+        kept = "SELECT count(*) FROM message WHERE program_id = $1"
+        assert await connection.fetchval(kept, program_id) >= 3
+        await messages(shop, now + timedelta(days=366)).clear(program_id)
+        assert await connection.fetchval(kept, program_id) == 0

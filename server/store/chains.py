@@ -3,12 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from server.domain.checkpoints import Position
-from server.domain.ledger import Account, Allocation, Kind, Lot, Wallet
+from server.domain.ledger import Account, Allocation, Kind, Lot, Transaction, Wallet
 from server.domain.proof import Entry, Place, Vouched, figures
 from server.domain.rules import trace
 from server.store.database import Connection
@@ -68,7 +67,7 @@ async def trusted_rows(connection: Connection, ends: Sequence[tuple[WalletKey, i
         [sequence for _, sequence in ends],
         timeout=PATIENCE_SECONDS,
     )
-    return [_entry(row, (), ()) for row in rows]
+    return [Entry(_place(row), _read(row)) for row in rows]
 
 
 async def sums(
@@ -139,52 +138,47 @@ async def _entries(connection: Connection, rows: Sequence[Any]) -> list[Entry]:
     keys = [(r["program_id"], r["member_id"], r["transaction_id"]) for r in rows]
     created = await _created(connection, keys)
     allocations = await _allocations(connection, keys)
-    entries = [
-        _entry(row, created.get(key, []), allocations.get(key, []))
-        for row, key in zip(rows, keys, strict=True)
+    read = [_read(row) for row in rows]
+    activities = await _activities(connection, read)
+    return [
+        Entry(_place(row), own, created.get(key, ()), allocations.get(key, ()), activities.get(at))
+        for at, (row, own, key) in enumerate(zip(rows, read, keys, strict=True))
     ]
-    return await _with_activities(connection, entries)
 
 
-def _entry(row: Any, created: Sequence[Lot], allocations: Sequence[Allocation]) -> Entry:
-    place = Place(
+def _place(row: Any) -> Place:
+    return Place(
         row["program_id"], row["member_id"], row["point_type"], row["sequence"], row["transaction_id"]
     )
+
+
+def _read(row: Any) -> Transaction | None:
     try:
-        read = transaction(row)
+        return transaction(row)
     except ValueError:  # a kind or an account that there isn't
-        read = None
-    return Entry(place, read, created, allocations)
+        return None
 
 
-async def _with_activities(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
-    """The same, where a trace vouches for an activity with what the event log has of it."""
-    said = [
-        trace.vouched(e.row.trace) if e.row is not None and e.row.kind is Kind.EARN else None for e in entries
-    ]
-    events = [
-        (e.place.program_id, e.place.member_id, e.row.event_id)
-        for e, digest in zip(entries, said, strict=True)
-        if e.row is not None and digest is not None
-    ]
-    rows = await connection.fetch(
-        """SELECT program_id, member_id, event_id, payload -> 'activity'
-             FROM (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]))
-                  AS wanted(program_id, member_id, event_id)
+async def _activities(connection: Connection, rows: Sequence[Transaction | None]) -> dict[int, Vouched]:
+    """Of those rows that vouch for an activity, by their places: for which, and what the event log has."""
+    said = {
+        at: digest
+        for at, row in enumerate(rows)
+        if row is not None and row.kind is Kind.EARN and (digest := trace.vouched(row.trace))
+    }
+    earned = [(row.program_id, row.member_id, row.event_id) for at in said if (row := rows[at]) is not None]
+    found = await connection.fetch(
+        """SELECT at, payload -> 'activity'
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[])
+                  AS wanted(program_id, member_id, event_id, at)
              JOIN event_log USING (program_id, member_id, event_id)
             WHERE event_type = 'points.earned'""",
-        *_columns(events),
+        *_columns(earned),
+        list(said),
         timeout=PATIENCE_SECONDS,
     )
-    logged = {(r[0], r[1], r[2]): trace.digest(json.loads(r[3] or "null")) for r in rows}
-    found = (
-        Vouched(digest, logged.get(event, ""))
-        for event, digest in zip(events, filter(None, said), strict=True)
-    )
-    return [
-        e if digest is None else replace(e, activity=next(found))
-        for e, digest in zip(entries, said, strict=True)
-    ]
+    logged = {at: trace.digest(json.loads(activity or "null")) for at, activity in found}
+    return {at: Vouched(digest, logged.get(at, "")) for at, digest in said.items()}
 
 
 async def _created(connection: Connection, keys: Sequence[RowKey]) -> dict[RowKey, list[Lot]]:

@@ -17,6 +17,7 @@ from typing import Any
 from server.domain.rules.evaluation import CapKey, Evaluation, RedemptionTerms, RuleResult
 from server.domain.rules.reading import plain
 
+_VOUCHED = '{"activity":"'
 # The one text of a trace, whoever writes it down: it enters the row's hash.
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
@@ -26,11 +27,10 @@ def digest(activity: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(activity).encode()).hexdigest()
 
 
-def vouched(trace: str) -> str | None:
-    """The digest of the activity for which a row's trace vouches; None in the oldest rows."""
-    said = json.loads(trace)
-    digest = said.get("activity") if isinstance(said, dict) else None
-    return digest if isinstance(digest, str) else None
+def vouched(trace: str) -> str:
+    """The digest of the activity for which the trace of a row that was earned vouches; "" in the oldest."""
+    # Of the sorted keys it is the first, and whoever verifies reads one of each row.
+    return trace[len(_VOUCHED) :].partition('"')[0] if trace.startswith(_VOUCHED) else ""
 
 
 def dump(evaluation: Evaluation, point_type: str) -> dict[str, Any]:

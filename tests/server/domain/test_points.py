@@ -1,5 +1,6 @@
 """Decisions without a database: what must hold whatever the commands are."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from server.domain.activity import PURCHASE, MemberFacts
+from server.domain.activity import PURCHASE, Line, MemberFacts
 from server.domain.actor import Actor, CallerKind
 from server.domain.books import Books, Decision, MemberState, Terms
 from server.domain.chain import fault
@@ -22,6 +23,7 @@ from server.domain.ledger import Allocation, Lot, Transaction
 from server.domain.lots import allocate
 from server.domain.points import decide, prepare
 from server.domain.program import Program, Tier
+from server.domain.rules import trace
 from server.domain.rules.compile import RuleSet
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -233,3 +235,21 @@ def test_a_rate_converts_before_rules_see_the_amount() -> None:
     assert isinstance(decided, Decision)
     assert decided.outcome.points == 832
     assert decided.events[0].payload()["activity"]["amount"] == "10.00"
+
+
+def test_every_row_that_was_earned_vouches_for_its_purchase_as_the_log_keeps_it() -> None:
+    lines = (Line("1", "tea", "", 2, Decimal(8)), Line("2", "jam", "", 1, Decimal(4), {"size": "½"}))
+    decided = decide(
+        books(),
+        prepare(command(Earn, ANN, "r", amount=Decimal(12), lines=lines), PROGRAM),
+        terms(count(1)),
+    )
+    assert isinstance(decided, Decision)
+    [event] = decided.events
+    kept = json.loads(json.dumps(event.payload()))["activity"]
+    traces = [movement.transaction.trace for movement in decided.movements]
+    assert len(traces) == 2
+    assert {trace.vouched(text) for text in traces} == {trace.digest(kept)}
+    kept["lines"][0][3] = 20
+    assert trace.vouched(traces[0]) != trace.digest(kept)
+    assert trace.vouched(trace.canonical({"revision": 1, "rules": []})) == ""

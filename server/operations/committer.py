@@ -52,8 +52,6 @@ from telemetry.metrics import Metrics
 OUTAGE_PATIENCE_SECONDS = 2.0
 OUTAGE_PAUSE_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 0.5
-# How long a batch waits for a lock: many times what a transaction takes.
-LOCK_PATIENCE = "SET LOCAL lock_timeout = '250ms'"
 # Between two looks at what is set aside.
 ASIDE_PAUSE_SECONDS = 0.05
 # How often those who wait for room in the queue look for it.
@@ -67,7 +65,7 @@ class Committer:
 
     One lane makes batches about twice as large as two do, so a command costs less CPU; the price
     is that a batch that waits for another transaction's lock holds up the next, for as long as
-    ``LOCK_PATIENCE`` says. With one lane commands of a member also take effect in the order in which
+    ``locks.SHORTLY`` says. With one lane commands of a member also take effect in the order in which
     they were submitted, however their batch is split, repeated or set aside; what stands in a ``Line``
     relies on that.
     """
@@ -271,7 +269,7 @@ class Committer:
         snapshots = await self._programs.at_hand(self._database, program_ids)
         batch = prepared(commands, snapshots)
         locking = locks.taking_all(needs(batch, self._sharing))
-        async with self._database.transaction(f"{LOCK_PATIENCE}; {locking}") as connection:
+        async with self._database.transaction(f"{locks.SHORTLY}; {locking}") as connection:
             now = self._clock()
             batch, ledger = await load(
                 connection, self._programs, snapshots, batch, now, self._new_id, self._keys

@@ -27,7 +27,7 @@ from server.operations.programs import Programs
 from server.operations.watch import MOVEMENTS, Commits
 from server.secrets import Keyring
 from server.store import due, events, ledger, locks
-from server.store.database import Connection, Database
+from server.store.database import Blocked, Connection, Database, Undone, overlong
 from server.store.ledger import MemberOf
 from server.store.together import ask, write
 from telemetry.metrics import Metrics
@@ -165,9 +165,9 @@ class Runs:
         """Do the work for all of them but those with whom it fails."""
         try:
             return await work(members)
-        except Unavailable:
-            raise
-        except Exception as fault:  # noqa: BLE001 - whatever it is, it must not keep the others waiting
+        except Exception as fault:
+            if isinstance(fault, Unavailable) and not isinstance(fault, Blocked):
+                raise
             if len(members) == 1:
                 log.error("run_failed", member_id=str(members[0]), fault=type(fault).__name__)
                 return Done(1, failed=list(members))
@@ -227,16 +227,27 @@ class Runs:
 
     @asynccontextmanager
     async def _holding(self, program_id: UUID, members: Collection[UUID]) -> AsyncIterator[Connection]:
-        """A transaction that holds the locks of these members, and of which there is one at a time."""
+        """A transaction that holds the locks of these members, and of which there is one at a time.
+
+        Raises Blocked if somebody else keeps the lock of one of them.
+        """
         if self._dry_run:
             async with self._database.connection() as connection:
                 yield connection
             return
-        async with self._database.transaction() as connection:
-            await connection.execute(locks.taking([], shared=[locks.program_lock(program_id)]))
-            await locks.take(connection, [locks.run_lock(program_id)])
-            await locks.take(connection, sorted(locks.member_lock(member_id) for member_id in members))
-            yield connection
+        theirs = False
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(locks.taking([], shared=[locks.program_lock(program_id)]))
+                await locks.take(connection, [locks.run_lock(program_id)])
+                theirs = True
+                await connection.execute(locks.SHORTLY)
+                await locks.take(connection, sorted(locks.member_lock(member_id) for member_id in members))
+                yield connection
+        except Blocked:
+            if theirs:
+                raise
+            raise overlong(Undone) from None  # by another run or a publication, which is nobody's among these
 
     async def _load(
         self, connection: Connection, program_id: UUID, members: Collection[UUID], *, whole: bool = False

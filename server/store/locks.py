@@ -21,6 +21,10 @@ from server.store.database import Connection
 from server.store.keys import RequestKey
 from server.store.ledger import MemberOf
 
+# For who waits for locks of several members: many times what a transaction takes, and no longer, because
+# whoever wants one of the others waits too.
+SHORTLY = "SET LOCAL lock_timeout = '250ms'"
+
 
 def program_lock(program_id: UUID) -> int:
     """The lock of a program's rules."""

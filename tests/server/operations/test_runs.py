@@ -175,6 +175,16 @@ async def test_who_can_not_be_done_keeps_nobody_else_waiting(shop: Clockwork) ->
     assert await left(shop) == 1
 
 
+async def test_a_member_whose_lock_is_kept_holds_up_nobody_else(shop: Clockwork) -> None:
+    members = await shop.customers(9)
+    shop.now += timedelta(days=11)
+    async with shop.database.transaction() as connection:
+        await locks.take(connection, [locks.member_lock(members[4])])
+        done = await shop.catch_up(batch_size=50)
+    assert (set(done.failed), done.points["points", "expired"]) == ({members[4]}, 800)
+    assert (await shop.catch_up()).points["points", "expired"] == 100
+
+
 async def test_a_dry_run_tells_the_same_and_changes_nothing(shop: Clockwork) -> None:
     members = await shop.customers(5)
     shop.now += timedelta(days=11)

@@ -136,7 +136,7 @@ class Raw:
     async def over(cls, connection: asyncpg.Connection) -> "Raw":
         """Make the copies. What changes is filled, what grows is empty."""
         made = cls(connection)
-        await connection.execute("CREATE SCHEMA raw")
+        await connection.execute("DROP SCHEMA IF EXISTS raw CASCADE; CREATE SCHEMA raw")
         for table in (*GROWING, *CHANGING):
             await connection.execute(f"CREATE TABLE raw.{table} (LIKE public.{table} INCLUDING ALL)")
         for table in CHANGING:

@@ -2,22 +2,29 @@
 
 import random
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import batches, evaluation, footprint, live, load, tools
+from bench import batches, evaluation, footprint, journals, live, load, tools
+from bench.batches import Rates
 from bench.figures import Figures, middle
 from bench.ledgers import Ledger, Size
 from bench.live import Delays
 from bench.load import Pace, Target
 from bench.stack import Stack
+from laurel.clients import Missing
+from laurel.stack.servers import COMMAND
 
 SHOWN_MILLISECONDS = 300.0
 REWARDED_MILLISECONDS = 100.0
+# Of the rate asked for, what must have come about for the delays beside it to count.
+REACHED = 0.9
 ACCRUE_PATH = "/transactions/accrue"
+UNTOLD = (sys.executable, "-m", "bench.untold")
 WITHOUT_TELEMETRY: Mapping[str, str | None] = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": None,
     "LAUREL_ACCESS_LOG": "none",
@@ -160,11 +167,13 @@ def _latency_at_half(bench: Bench) -> Measured:
     return Measured(ratio, {"echo": middle(bare), "Laurel": middle(ours)})
 
 
-def _without(name: str, settings: Mapping[str, str | None]) -> Callable[[Bench], Measured]:
+def _without(
+    name: str, settings: Mapping[str, str | None], command: Sequence[str] = COMMAND
+) -> Callable[[Bench], Measured]:
     """What accruals cost more with a part than without it."""
 
     def measure(bench: Bench) -> Measured:
-        with bench.stack.server(f"without {name}", settings) as bare, bench.stack.server() as full:
+        with bench.stack.server(f"without {name}", settings, command) as bare, bench.stack.server() as full:
             without, everything = bench.in_turns(
                 lambda: bench.calling(bare, "accrue"), lambda: bench.calling(full, "accrue")
             )
@@ -174,11 +183,27 @@ def _without(name: str, settings: Mapping[str, str | None]) -> Callable[[Bench],
     return measure
 
 
-def _raw_sql(bench: Bench) -> Measured:
+def _committer(bench: Bench) -> Measured:
     stack = bench.stack
     rates = batches.compare(
         stack.database_url, stack.secrets_file, stack.members, bench.seconds, bench.rounds
     )
+    return _against_raw_sql("committer", rates)
+
+
+def _journals(name: str, send: journals.Send) -> Callable[[Bench], Measured]:
+    def measure(bench: Bench) -> Measured:
+        stack = bench.stack
+        with stack.server() as server:
+            rates = journals.compare(
+                server, stack.database_url, stack.members, send, bench.seconds, bench.rounds
+            )
+        return _against_raw_sql(name, rates)
+
+    return measure
+
+
+def _against_raw_sql(name: str, rates: Rates) -> Measured:
     ratio = statistics.median(
         committed / raw for committed, raw in zip(rates.committed, rates.raw, strict=True)
     )
@@ -186,7 +211,7 @@ def _raw_sql(bench: Bench) -> Measured:
         ratio,
         {
             "raw SQL, purchases/s": statistics.median(rates.raw),
-            "committer, purchases/s": statistics.median(rates.committed),
+            f"{name}, purchases/s": statistics.median(rates.committed),
         },
     )
 
@@ -236,11 +261,17 @@ def _while_others_buy(
             buying = beside.submit(bench.calling, server, "accrue", pace)
             looked.append(look(server, bench.stack.members, bench.warm_up, bench.seconds))
             loads.append(buying.result())
+    others = middle(loads)
+    if others.completions < REACHED * bench.steady_rate:
+        raise Missing(
+            f"others bought {others.completions:.0f} times a second instead of {bench.steady_rate}; "
+            "this machine is too slow or too busy for that"
+        )
     p95 = statistics.median(delays.p95 for delays in looked)
     return Measured(
         p95 / most,
         {
-            "others buy": middle(loads),
+            "others buy": others,
             "p50 ms": statistics.median(delays.p50 for delays in looked),
             "p95 ms": p95,
             "looks": float(sum(delays.looks for delays in looked)),
@@ -249,12 +280,12 @@ def _while_others_buy(
 
 
 def _live(bench: Bench) -> Measured:
-    with bench.stack.server() as server:
+    with bench.stack.server() as server, bench.stack.worker():
         return _while_others_buy(bench, server, live.shown, SHOWN_MILLISECONDS)
 
 
 def _event(bench: Bench) -> Measured:
-    with bench.stack.server() as server, live.reward_in_force(server):
+    with bench.stack.server() as server, bench.stack.worker(), live.reward_in_force(server):
         return _while_others_buy(bench, server, live.rewarded, REWARDED_MILLISECONDS)
 
 
@@ -274,11 +305,19 @@ ROWS: Mapping[str, Row] = {
     "redeem": Row("Redeem / bare echo", 0.50, _against_echo("redeem")),
     "get-balance": Row("GetBalance / bare echo", 0.85, _against_echo("get-balance")),
     "get-member": Row("GetMember / bare echo", 0.85, _against_echo("get-member")),
-    "batches": Row("batches of purchases / raw SQL of the same rows", 0.70, _raw_sql),
+    "batches": Row("batches of purchases / raw SQL of the same rows", 0.70, _committer),
+    "batched": Row(
+        "purchases by BatchAccrue / raw SQL of the same rows", 0.70, _journals("batched", journals.batched)
+    ),
+    "streamed": Row(
+        "purchases by Exchange / raw SQL of the same rows", 0.70, _journals("streamed", journals.streamed)
+    ),
     "large": Row("Accrue with a large ledger / with an empty one", 0.90, _large),
     "rules": Row("evaluation with 10,000 rules / with 10", 2.0, _rules, at_most=True),
     "rest": Row("REST accrue / Go grpc-gateway before the same server", 1.0, _rest),
-    "telemetry": Row("Accrue with telemetry / without", None, _without("telemetry", WITHOUT_TELEMETRY)),
+    "telemetry": Row(
+        "Accrue with telemetry / without", None, _without("telemetry", WITHOUT_TELEMETRY, UNTOLD)
+    ),
     "limits": Row("Accrue with rate limits / without", None, _without("limits", WITHOUT_LIMITS)),
     "live": Row(
         "a purchase shows on an open WebSocket, p95 / 300 ms, while others buy", 1.0, _live, at_most=True

@@ -22,7 +22,8 @@ from laurel.stack.children import STOP_SIGNALS
 from laurel.stack.postgres import EmbeddedPostgres
 from laurel.stack.processes import end_child, open_log, spawn
 from laurel.stack.redis import EmbeddedRedis
-from laurel.stack.servers import ServerProcess, reserve
+from laurel.stack.servers import COMMAND, ServerProcess, reserve
+from laurel.stack.workers import WorkerProcess
 from server import secrets
 
 READY_SECONDS = 20.0
@@ -73,20 +74,46 @@ class Stack:
         self._opened.close()
 
     @contextmanager
-    def server(self, name: str = "Laurel", settings: Mapping[str, str | None] = NOTHING) -> Iterator[Target]:
+    def server(
+        self,
+        name: str = "Laurel",
+        settings: Mapping[str, str | None] = NOTHING,
+        command: Sequence[str] = COMMAND,
+    ) -> Iterator[Target]:
         """A server with everything on, but for these variables; None takes one away."""
         with reserve("127.0.0.1", 0) as held, reserve("127.0.0.1", 0) as held_http:
             port, http_port = held.getsockname()[1], held_http.getsockname()[1]
             address, http = f"127.0.0.1:{port}", f"127.0.0.1:{http_port}"
             places = {"LAUREL_PORT": str(port), "LAUREL_HTTP_PORT": str(http_port)}
             environment = self.environment({**places, **settings})
-            process = ServerProcess(environment, self.folder / "server.log", drain_seconds=5.0)
+            process = ServerProcess(
+                environment, self.folder / "server.log", drain_seconds=5.0, command=command
+            )
             try:
                 process.start()
                 process.wait_until_serving(address)
                 yield Target(name, address, self.key, [process.pid], self._database_pids, http)
             finally:
                 process.stop()
+
+    @contextmanager
+    def worker(self) -> Iterator[None]:
+        """A worker, as `make run` has one beside its server."""
+        address = free_address()
+        host, _, port = address.rpartition(":")
+        places = {
+            "LAUREL_WORKER_OPS_HOST": host,
+            "LAUREL_WORKER_OPS_PORT": port,
+            "LAUREL_CHECKPOINT_FILE": str(self.folder / "checkpoints.jsonl"),
+            "LAUREL_MAIL_FOLDER": str(self.folder / "mail"),
+        }
+        process = WorkerProcess(self.environment(places), self.folder / "worker.log", 5.0, address)
+        try:
+            process.start()
+            process.wait_until_at_work()
+            yield
+        finally:
+            process.stop()
 
     def ledger(self, name: str, size: Size) -> Ledger:
         """A database of that name beside the stack's own, with a ledger of that size. Raises Missing."""

@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,15 @@ MARK = "-m laurel.process"
 class ServerProcess(Child):
     """One server process and its log."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        drain_seconds: float,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         grace = float(environment.get("LAUREL_GRACE_SECONDS") or 0)
-        super().__init__(COMMAND, environment, log, grace + drain_seconds + 5.0)
+        super().__init__(command, environment, log, grace + drain_seconds + 5.0)
 
     def wait_until_serving(self, address: str) -> None:
         """Wait until a server of this address says so and this process listens. Raises StackError."""

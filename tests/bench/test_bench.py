@@ -1,0 +1,51 @@
+"""`make bench`, small: the whole way from an empty folder to the figures."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import journals, shop, tools
+from bench.__main__ import main
+from bench.load import Target
+from laurel.clients import Missing
+from tests.support.servers import Laurel
+
+pytestmark = pytest.mark.toolchains
+SMALL = ["--quick", "--only", "accrue", "--seconds", "0.5", "--members", "20"]
+
+
+def test_a_row_is_measured_and_written_down(tmp_path: Path) -> None:
+    try:
+        tools.ghz()
+    except Missing as reason:
+        pytest.skip(str(reason))
+    output = tmp_path / "results.json"
+    assert main([*SMALL, "--output", str(output)]) == 0
+    results = json.loads(output.read_text())
+    (row,) = results["rows"]
+    assert (row["name"], row["target"]) == ("accrue", {"at_least": 0.6})
+    assert row["ratio"] > 0
+    assert set(row["figures"]) == {"echo", "Laurel"}
+    assert row["met"] == (row["ratio"] >= 0.6)
+    assert results["machine"]["cores"] > 0
+    assert results["options"]["members"] == 20
+    assert results["not_measured"] == {}
+
+
+@pytest.mark.parametrize("send", [journals.batched, journals.streamed])
+async def test_all_that_a_journal_brings_is_recorded_and_written_again(
+    laurel: Laurel, send: journals.Send
+) -> None:
+    await asyncio.to_thread(shop.publish, laurel.address, laurel.service.key)
+    members = [await laurel.register() for _ in range(8)]
+    target = Target("tests", laurel.address, laurel.service.key)
+    url = laurel.settings.database_url.get_secret_value()
+    rates = await journals.compared(target, url, members, send, 0.1, 1)
+    assert len(rates.committed) == len(rates.raw) == 1
+    async with laurel.database.connection() as connection:
+        recorded = await connection.fetchval("SELECT count(*) FROM business_key")
+        again = await connection.fetchval("SELECT count(*) FROM raw.business_key")
+    # The first half second only warms up.
+    assert 0 < again < recorded

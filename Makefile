@@ -38,7 +38,7 @@ run: $(READY) ## Set up and run the local stack in the foreground; Ctrl-C stops 
 test: $(READY) ## Set up and run the tests against a real PostgreSQL and Redis.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-faults: $(READY) ## Kill servers, workers and PostgreSQL under load, again and again; a few minutes.
+faults: $(READY) ## Kill servers, workers and PostgreSQL under load, again and again; ten minutes or so.
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
 toolchains: $(READY) ## Test what needs Go: the Go till, load by ghz; what is absent is skipped and named.

@@ -8,12 +8,13 @@ import uvloop
 from pydantic import ValidationError
 
 from server import logs
+from workers.deliveries import Pace
 from workers.main import Broken, StartError, work
 from workers.settings import WorkerSettings
 from workers.subscriptions import SUBSCRIPTIONS, Subscription
 
 
-def main(subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS) -> int:
+def main(subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS, pace: Pace | None = None) -> int:
     """Work until told to stop; 0 then, 1 if it couldn't start."""
     try:
         settings = WorkerSettings()  # type: ignore[call-arg] # the environment fills it in
@@ -26,7 +27,7 @@ def main(subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS) -> int:
     logs.configure(settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(work(settings, subscriptions))
+            runner.run(work(settings, subscriptions, pace=pace))
     except (StartError, Broken) as error:
         print(f"laurel worker: {error}", file=sys.stderr)
         return 1

@@ -1,13 +1,10 @@
 """Tills that sell and redeem without pause, and never forget what they asked for."""
 
 import asyncio
-import contextlib
-import multiprocessing
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Any, cast
 from uuid import uuid4
 
@@ -15,6 +12,7 @@ import grpc
 from grpc_status import rpc_status
 from loyalty.v1 import holds_pb2_grpc, points_pb2_grpc
 
+from tests.faults.apart import Apart
 from tests.support.refusals import Refusal, read
 from tests.support.servers import WithKey
 
@@ -40,12 +38,16 @@ RECONNECT = (
 
 @dataclass
 class Sale:
-    """One request, what became of it, and the codes of the tries that left it open, with their words."""
+    """One request, what became of it, and the codes of the tries that left it open, with their words.
+
+    ``replied``: when the reply came, by the machine's monotonic clock.
+    """
 
     method: str
     request: Any
     server: int
     reply: Any = None
+    replied: float = 0.0
     refusal: str = ""
     unanswered: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
@@ -70,11 +72,11 @@ class Probe:
     refusal: Refusal | None
 
 
-class Tills:
-    """Callers in a process of their own: one that starts others must not be amid gRPC calls.
+class Tills(Apart):
+    """Callers who each take the next sale and send it until it is answered.
 
-    Each takes the next sale and sends it, with one request_id, to one server and the
-    other until it is answered. A call that takes longer than ``call_seconds`` is given up.
+    With one request_id, to one server and the other. A call that takes longer than ``call_seconds`` is
+    given up.
     """
 
     def __init__(
@@ -85,58 +87,27 @@ class Tills:
         seed: int,
         call_seconds: float = CALL_SECONDS,
     ) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_work, args=(theirs, addresses, key, count, seed, call_seconds), daemon=True
-        )
-
-    def __enter__(self) -> "Tills":
-        self._process.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._pipe.send(None)
-        self._process.join(10)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._process.close()
-        self._pipe.close()
+        super().__init__(_Line, addresses, key, count, seed, call_seconds)
 
     def sell(self, sales: Sequence[Sale]) -> None:
         """Put these in the line."""
-        self._ask("sell", sales)
+        self.ask("sell", sales)
 
     def settled(self, seconds: float = SETTLE_SECONDS) -> list[Sale]:
         """Every sale there was, in order, once all are settled."""
-        return cast("list[Sale]", self._ask("settled", seconds=seconds))
+        return cast("list[Sale]", self.ask("settled", seconds=seconds))
 
     def until_left(self, count: int, seconds: float = SETTLE_SECONDS) -> None:
         """Wait until no more than so many sales stand in the line, all tills being busy."""
-        self._ask("until_left", count, seconds=seconds)
+        self.ask("until_left", count, seconds=seconds)
 
     def repeated(self, seconds: float = SETTLE_SECONDS) -> list[Any]:
         """What each acknowledged sale, in order, is answered when the other server gets it once more."""
-        return cast("list[Any]", self._ask("repeated", seconds=seconds))
+        return cast("list[Any]", self.ask("repeated", seconds=seconds))
 
     def probed(self, calls: Sequence[tuple[str, Any]], during: float) -> list[Probe]:
         """Calls to each server, again and again with request_ids of their own, for so many seconds."""
-        return cast("list[Probe]", self._ask("probed", calls, during, seconds=during + 60.0))
-
-    def _ask(self, what: str, *arguments: object, seconds: float = 60.0) -> object:
-        self._pipe.send((what, arguments))
-        assert self._pipe.poll(seconds), f"{what}: not done after {seconds:.0f} s"
-        return self._pipe.recv()
-
-
-def _work(pipe: Connection, *about_the_line: Any) -> None:
-    async def obey() -> None:
-        # Channels belong to the loop that runs when they are made.
-        await _Line(*about_the_line).obey(pipe)
-
-    asyncio.run(obey())
+        return cast("list[Probe]", self.ask("probed", calls, during, seconds=during + 60.0))
 
 
 class _Line:
@@ -158,16 +129,12 @@ class _Line:
         self._random = random.Random(seed)
         self._sales: list[Sale] = []
         self._line: asyncio.Queue[Sale] = asyncio.Queue()
+        self._tills = [asyncio.create_task(self._till()) for _ in range(count)]
 
-    async def obey(self, pipe: Connection) -> None:
-        """Do what the test asks for, one thing after the other, until it asks for nothing more."""
-        tills = [asyncio.create_task(self._till()) for _ in range(self._count)]
-        while (asked := await asyncio.to_thread(pipe.recv)) is not None:
-            what, arguments = asked
-            pipe.send(await getattr(self, what)(*arguments))
-        for till in tills:
+    async def close(self) -> None:
+        for till in self._tills:
             till.cancel()
-        await asyncio.gather(*tills, return_exceptions=True)
+        await asyncio.gather(*self._tills, return_exceptions=True)
         for channel in self._channels:
             await channel.close()
 
@@ -242,6 +209,7 @@ class _Line:
         while time.monotonic() < until:
             try:
                 sale.reply = await self._call(sale.method, sale.request, sale.server, self._call_seconds)
+                sale.replied = time.monotonic()
                 return
             except grpc.aio.AioRpcError as error:
                 if not _leaves_open(error):

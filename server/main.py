@@ -254,7 +254,7 @@ class Server:
         )
         opened.push_async_callback(committer.close)
         opened.push_async_callback(ended, [asyncio.create_task(follow(redis, database, programs))])
-        live = Live(database, programs, redis, now)
+        live = Live(database, programs, redis, now, messages=Messages(database, Sealer(keys), now))
         opened.push_async_callback(live.close)
         credentials = Credentials(database, now, settings.credential_cache_seconds)
         opened.push_async_callback(credentials.close)

@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ from server.operations.watch import Commits
 from server.secrets import Secrets, SecretsError
 from server.store.channels import say_open
 from server.store.database import Database
+from server.store.log import LoggedEvent
 from server.store.sealing import Sealer
 from telemetry.listener import Listener
 from telemetry.setup import Telemetry, TelemetryError
@@ -38,7 +40,7 @@ from workers.relay import Relay
 from workers.scheduler import Scheduler
 from workers.schedules import open_schedules
 from workers.settings import WorkerSettings
-from workers.subscriptions import SUBSCRIPTIONS, Subscription, in_redis
+from workers.subscriptions import NOTIFICATIONS, SUBSCRIPTIONS, Subscription, in_redis
 from workers.watch import Watch
 
 SERVICE = "laurel-worker"
@@ -108,6 +110,8 @@ class Process:
         opened.push_async_callback(_close_database, database)
         redis = _open_redis(settings)
         opened.push_async_callback(redis.aclose)
+        hints = Hints(redis)
+        opened.push_async_callback(hints.close)
         summaries = MemberSummaries(redis, now)
         holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         relay = Relay(
@@ -117,6 +121,7 @@ class Process:
             new_id,
             Watch(telemetry.metrics),
             settings.worker_lease_seconds,
+            handled=partial(_hint, hints),
         )
         means = Means(database, Sealer(keys), settings, now)
         channels = await open_channels(means, opened, self._channels)
@@ -134,7 +139,7 @@ class Process:
         opened.push_async_callback(ended, [asyncio.create_task(summaries.keep(database))])
         drain = settings.worker_drain_seconds
         self._begin(opened, _both(relay.stop(drain), deliveries.stop(drain)), relay.run(), deliveries.run())
-        self._open_schedules(opened, database, redis, summaries, keys, telemetry, holder)
+        self._open_schedules(opened, database, hints, summaries, keys, telemetry, holder)
         jobs = Jobs(settings.redis_url.get_secret_value(), relay)
         self._begin(opened, jobs.stop(), jobs.run())
         await self._open_ops(opened, telemetry, database, relay)
@@ -169,7 +174,7 @@ class Process:
         self,
         opened: contextlib.AsyncExitStack,
         database: Database,
-        redis: Redis,
+        hints: Hints,
         summaries: MemberSummaries,
         keys: Secrets,
         telemetry: Telemetry,
@@ -177,8 +182,6 @@ class Process:
     ) -> None:
         """Do what is done by the clock. Raises StartError."""
         settings = self._settings
-        hints = Hints(redis)
-        opened.push_async_callback(hints.close)
         projections = daily_figures.Build(), member_summary.Build(summaries)
         try:
             wanted = open_schedules(
@@ -220,6 +223,13 @@ class Process:
             ) from None
         opened.push_async_callback(listener.close)
         self.ops_port = listener.port
+
+
+def _hint(hints: Hints, consumer: str, events: Sequence[LoggedEvent]) -> None:
+    """Whom there may be a message for by now: their streams look. Messages leave the version as it is."""
+    if consumer == NOTIFICATIONS:
+        for event in events:
+            hints.changed(event.program_id, event.member_id, 0)
 
 
 async def _open_database(settings: WorkerSettings) -> Database:

@@ -48,6 +48,7 @@ class Relay:
     ``holder`` names this process and no other. ``lease_seconds``: somebody else may take over
     from a holder that has done nothing for so long; a handler has most of it for one batch.
     ``at_once``: so many transactions of handlers at most are under way, each on a connection of its own.
+    ``handled`` is told, after the commit, which consumer has taken which events.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Relay:
         watch: Watch,
         lease_seconds: float = 10.0,
         at_once: int = 4,
+        handled: Callable[[str, Sequence[LoggedEvent]], None] | None = None,
     ) -> None:
         self._database = database
         self._consumers = consumers
         self._holder = holder
         self._new_id = new_id
+        self._tell = handled or (lambda _consumer, _events: None)
         self._watch = watch
         self._lease_seconds = lease_seconds
         self._patience = lease_seconds * 0.6
@@ -189,6 +192,7 @@ class Relay:
             raise
         except Exception as fault:  # noqa: BLE001 - whatever it was, it ends with the event that caused it
             return await self._failed(lease, stretch.events, failure(fault))
+        self._tell(lease.consumer, stretch.events)
         self._grow(lease.consumer, most)
         self._watch.handled(lease.consumer, len(stretch.events), time.perf_counter() - began)
         return moved if stretch.more else None

@@ -34,12 +34,14 @@ class Subscription:
     rows: int = 500
 
 
+NOTIFICATIONS = "notifications"
+
 # The name is what is remembered of a consumer: another name begins anew.
 SUBSCRIPTIONS: Mapping[str, Subscription] = MappingProxyType(
     {
         "webhooks": Subscription(webhooks.want),
         # Not from the beginning: nobody wants to hear now what was before messages came.
-        "notifications": Subscription(notifications.handle, frozenset(EVENTS), from_beginning=False),
+        NOTIFICATIONS: Subscription(notifications.handle, frozenset(EVENTS), from_beginning=False),
         "daily_figures": Subscription(daily_figures.handle, figures.EVENT_TYPES),
     }
 )

@@ -72,6 +72,8 @@ def told(update: member_pb2.WatchMemberResponse) -> str:
             return f"{moved.message}{f' ({about})' if about else ''}{f': {figures}' if figures else ''}"
         case "tier":
             return update.tier.message
+        case "message":
+            return f"{update.message.subject}: {' '.join(update.message.text.split())}"
         case "status":
             into = f" into {update.status.merged_into}" if update.status.merged_into else ""
             return f"{_status(update.status.after)}{into}"

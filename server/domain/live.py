@@ -11,12 +11,16 @@ from server.domain.program import Program
 
 
 class Place(NamedTuple):
-    """An event's place in the log. ``event_id`` is near those of its neighbours, by which they are found."""
+    """An event's place in the log. ``event_id`` is near those of its neighbours, by which they are found.
+
+    ``message``: the position of the last message that came into the inbox by then; the log has none of these.
+    """
 
     epoch: int
     xid: int
     position: int
     event_id: UUID
+    message: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,18 @@ class StatusChanged:
     after: str
 
 
-Update = PointsMoved | TierReached | StatusChanged
+@dataclass(frozen=True, slots=True)
+class MessageCame:
+    """A message is in the inbox, or took in more."""
+
+    message_id: UUID
+    occasion: str
+    subject: str
+    text: str
+    language: str
+
+
+Update = PointsMoved | TierReached | StatusChanged | MessageCame
 
 # What a member reads; {} is the points, such as `100 points and 5 credits`.
 SAID: Mapping[str, str] = MappingProxyType(

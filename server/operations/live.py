@@ -8,7 +8,7 @@ streams of a process look together, once in a while, whether there is something 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,10 +22,11 @@ from redis.exceptions import RedisError
 
 from server.domain.errors import NotFound, Refused
 from server.domain.ledger import Wallet
-from server.domain.live import Happened, Place, Update, told
+from server.domain.live import Happened, MessageCame, Place, Update, told
 from server.domain.members import all_wallets
 from server.ending import ended
 from server.operations.coalesced import Coalesced
+from server.operations.messages import Messages
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
 from server.store import live as store
@@ -33,7 +34,7 @@ from server.store import merges
 from server.store.database import Connection, Database
 from server.store.hints import member_changes, name_of
 from server.store.ledger import MemberOf
-from server.store.live import PAGE, Since
+from server.store.live import PAGE, Came, Since
 from server.store.together import Question, ask
 
 # How long a hint that went missing delays what it was about; shorter while none can come.
@@ -81,6 +82,7 @@ class _Present:
     newest: Place
     standing: Standing
     happened: list[Happened]
+    came: list[Came]
 
 
 class _Watcher:
@@ -94,7 +96,10 @@ class _Watcher:
 
 
 class Live:
-    """The open streams of one process. ``clock`` tells the time, aware, in UTC."""
+    """The open streams of one process. ``clock`` tells the time, aware, in UTC.
+
+    ``messages`` makes text of what came into inboxes; None where nobody is to be told of it.
+    """
 
     def __init__(
         self,
@@ -103,6 +108,7 @@ class Live:
         redis: Redis,
         clock: Callable[[], datetime],
         *,
+        messages: Messages | None = None,
         look_seconds: float = LOOK_SECONDS,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
@@ -110,6 +116,7 @@ class Live:
         self._programs = programs
         self._redis = redis
         self._clock = clock
+        self._messages = messages
         self._look_seconds = look_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._watchers: dict[str, tuple[MemberOf, set[_Watcher]]] = {}
@@ -120,10 +127,11 @@ class Live:
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look_for_ever())]
 
     async def watch(
-        self, program_id: UUID, member_id: UUID, since: Place | None
+        self, program_id: UUID, member_id: UUID, since: Place | None, *, inbox: bool = False
     ) -> AsyncGenerator[Told, None]:
         """How the member stands, or else everything since a place, and then what happens, for ever.
 
+        What comes into the member's ``inbox`` too, if that is wanted.
         Raises NotFound, and Unavailable or ResourceExhausted when the database can't be asked.
         """
         member = program_id, member_id
@@ -135,20 +143,38 @@ class Live:
                     raise NotFound("MEMBER_NOT_FOUND", "no such member")
                 if since is None or since.epoch != found.epoch:
                     # What it was told of before a restore may not have happened in this history.
-                    since, happened = found.newest, []
+                    since, happened, came = found.newest, [], []
                     yield Told(since, self._clock(), found.standing)
                 else:
-                    happened = found.happened
+                    happened, came = found.happened, found.came
                 program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
                 for event in happened:
-                    since = event.place
+                    since = event.place._replace(message=since.message)
                     update = told(event, member_id, program)
                     if update is not None:
                         yield Told(since, event.recorded_at, found.standing, update)
+                async for position, at, message in self._shown(member, came if inbox else []):
+                    since = since._replace(message=position)
+                    yield Told(since, at, found.standing, message)
+                if came:
+                    since = since._replace(message=came[-1].position)
                 watcher.place = since
-                while len(happened) < PAGE and not watcher.wake.is_set():
+                while max(len(happened), len(came)) < PAGE and not watcher.wake.is_set():
                     if not await self._woken(watcher):
                         yield Told(since, self._clock())
+
+    async def _shown(
+        self, member: MemberOf, came: Sequence[Came]
+    ) -> AsyncGenerator[tuple[int, datetime, MessageCame], None]:
+        """What these say, each with its position and when it was made."""
+        if not came or self._messages is None:
+            return
+        shown = await self._messages.shown(*member, [one.message_id for one in came])
+        for message_id, position in came:
+            if (one := shown.get(message_id)) is not None:
+                made, content = one
+                update = MessageCame(message_id, made.occasion, content.subject, content.text, made.language)
+                yield position, made.created_at, update
 
     async def close(self) -> None:
         """Listen and look no more."""
@@ -243,9 +269,11 @@ class Live:
             questions: list[Question[Any]] = [
                 store.epoch(),
                 store.newest(members),
-                *([store.since(places)] if places else []),
+                store.newest_message(members),
             ]
-            epoch, newest, *happened = await ask(connection, *questions)
+            if places:
+                questions += [store.since(places), store.messages_since(places)]
+            epoch, newest, last, *happened = await ask(connection, *questions)
             states = await members_as_due(connection, self._programs, members, self._clock())
             ended = [member for member, state in states.items() if state.status == "merged"]
             survivors = await merges.survivors(connection, ended) if ended else {}
@@ -261,13 +289,15 @@ class Live:
                 survivors.get(member),
             )
         beginning = Place(epoch, 0, 0, UUID(int=0))
-        since = happened[0] if happened else {}
+        since: Mapping[Since, list[Happened]] = happened[0] if places else {}
+        came: Mapping[Since, list[Came]] = happened[1] if places else {}
         return {
             (member, place): _Present(
                 epoch,
-                newest.get(member, beginning),
+                newest.get(member, beginning)._replace(message=last.get(member, 0)),
                 standings[member],
                 since.get((member, place), []) if place is not None else [],
+                came.get((member, place), []) if place is not None else [],
             )
             for member, place in wanted
             if member in standings

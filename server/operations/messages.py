@@ -89,11 +89,30 @@ class Messages:
             found = await messages.inbox(
                 connection, program_id, member_id, before=before, size=size + 1, unread=unread
             )
-            pinned = {(Key(m.occasion, INBOX, m.language), m.version) for m in found if m.version}
-            written = await templates.versions(connection, program_id, pinned) if pinned else {}
+            written = await self._written(connection, program_id, found)
             waiting = await messages.unread(connection, program_id, member_id)
         shown = [Shown(m, _shown(m, member, program, written)) for m in found[:size]]
         return Inbox(shown, len(found) > size, waiting)
+
+    async def shown(
+        self, program_id: UUID, member_id: UUID, message_ids: Sequence[UUID]
+    ) -> Mapping[UUID, Shown]:
+        """These messages of the inbox, with their texts; what isn't there is left out."""
+        async with self._database.connection() as connection:
+            member = await self._member(connection, program_id, member_id)
+            program = await programs.get(connection, program_id)
+            if member is None or program is None:
+                return {}
+            found = await messages.those(connection, program_id, member_id, message_ids)
+            written = await self._written(connection, program_id, found)
+        return {m.message_id: Shown(m, _shown(m, member, program, written)) for m in found}
+
+    async def _written(
+        self, connection: Connection, program_id: UUID, found: Sequence[Message]
+    ) -> Mapping[tuple[Key, int], Template]:
+        """The program's own templates by which these are shown."""
+        pinned = {(Key(m.occasion, INBOX, m.language), m.version) for m in found if m.version}
+        return await templates.versions(connection, program_id, pinned) if pinned else {}
 
     async def mark_read(self, program_id: UUID, member_id: UUID, message_ids: Sequence[UUID]) -> int:
         """These are read; how many are still unread. What isn't there is passed over. Raises NotFound."""

@@ -79,7 +79,9 @@ class MemberService:
         fields.check()
         program_id = call.actor.program_id
         since = self._places.decode(program_id, member_id, request.last_event_id)
-        async with aclosing(self._live.watch(program_id, member_id, since)) as news:
+        # As ListMessages: a till shows nobody's messages.
+        inbox = call.actor.kind is not CallerKind.TERMINAL
+        async with aclosing(self._live.watch(program_id, member_id, since, inbox=inbox)) as news:
             async for told in news:
                 yield update_message(told, self._places.encode(program_id, member_id, told.place))
 

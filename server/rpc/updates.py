@@ -10,14 +10,14 @@ from uuid import UUID
 from loyalty.v1 import member_pb2 as pb
 
 from server.domain.errors import invalid
-from server.domain.live import Place, PointsMoved, StatusChanged, TierReached
+from server.domain.live import MessageCame, Place, PointsMoved, StatusChanged, TierReached
 from server.domain.members import Status
 from server.operations.live import Standing, Told
 from server.rpc.profiles import STATUSES, wallet_message
 
 MAX_LENGTH = 512
 MAC_BYTES = 16
-PLACE = struct.Struct(">iQq16s")
+PLACE = struct.Struct(">iQq16sq")
 
 
 class Places:
@@ -28,7 +28,7 @@ class Places:
 
     def encode(self, program_id: UUID, member_id: UUID, place: Place) -> str:
         """The event id of a place."""
-        packed = PLACE.pack(place.epoch, place.xid, place.position, place.event_id.bytes)
+        packed = PLACE.pack(place.epoch, place.xid, place.position, place.event_id.bytes, place.message)
         return (
             base64.urlsafe_b64encode(self._mac(program_id, member_id, packed) + packed).decode().rstrip("=")
         )
@@ -48,8 +48,8 @@ class Places:
             raise invalid(
                 "last_event_id", "must be an event_id of an update about this member", "EVENT_ID_INVALID"
             )
-        epoch, xid, position, event_id = PLACE.unpack(packed)
-        return Place(epoch, xid, position, UUID(bytes=event_id))
+        epoch, xid, position, event_id, told = PLACE.unpack(packed)
+        return Place(epoch, xid, position, UUID(bytes=event_id), told)
 
     def _mac(self, program_id: UUID, member_id: UUID, packed: bytes) -> bytes:
         return hmac.digest(self._key, program_id.bytes + member_id.bytes + packed, hashlib.sha256)[:MAC_BYTES]
@@ -74,6 +74,16 @@ def update_message(told: Told, event_id: str) -> pb.WatchMemberResponse:
             message.status.before = STATUSES[Status(before)]
             message.status.after = STATUSES[Status(after)]
             message.status.merged_into = str(standing.merged_into or "")
+        case MessageCame(message_id, occasion, subject, body, language):
+            message.message.CopyFrom(
+                pb.MessageUpdate(
+                    message_id=str(message_id),
+                    occasion=occasion,
+                    subject=subject,
+                    text=body,
+                    language_code=language,
+                )
+            )
     return message
 
 

@@ -7,7 +7,7 @@ there is to see, whatever other transactions are still open. That holds within o
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from server.domain.live import Happened, Place
@@ -21,8 +21,11 @@ PAGE = 50
 # events by their ids, so only those are looked at that can be newer than a place.
 CLOCKS_MILLISECONDS = 3_600_000
 
-_WANTED = """unnest($1::uuid[], $2::uuid[], $3::integer[], $4::xid8[], $5::bigint[], $6::uuid[])
-             WITH ORDINALITY AS wanted(program_id, member_id, epoch, xid, position, after, number)"""
+_WANTED = """unnest($1::uuid[], $2::uuid[], $3::integer[], $4::xid8[], $5::bigint[], $6::uuid[], $7::bigint[])
+             WITH ORDINALITY AS wanted(program_id, member_id, epoch, xid, position, after, told, number)"""
+_LATER = """(SELECT message_id, position FROM message
+              WHERE program_id = wanted.program_id AND member_id = wanted.member_id
+                AND position > wanted.told AND in_inbox ORDER BY position LIMIT {limit})"""
 # OFFSET 0: the log's primary key would give the order, and lead through everybody's events.
 _NEWER = """(SELECT * FROM (SELECT * FROM event_log
                      WHERE program_id = wanted.program_id AND member_id = wanted.member_id
@@ -67,10 +70,47 @@ def since(wanted: Sequence[Since]) -> Question[Mapping[Since, list[Happened]]]:
     )
 
 
+class Came(NamedTuple):
+    """A message that came into an inbox, and its position among the member's."""
+
+    message_id: UUID
+    position: int
+
+
+def newest_message(members: Collection[MemberOf]) -> Question[dict[MemberOf, int]]:
+    """The position of the last message to each of these members, of those who have any."""
+    return Question(
+        """SELECT ROW(program_id, member_id, max(position)) FROM message
+            WHERE (program_id, member_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+            GROUP BY program_id, member_id""",
+        ([program_id for program_id, _ in members], [member_id for _, member_id in members]),
+        lambda rows: {(row[0], row[1]): row[2] for row in rows},
+    )
+
+
+def messages_since(wanted: Sequence[Since]) -> Question[Mapping[Since, list[Came]]]:
+    """Up to PAGE messages that came into inboxes after each place, in order; what has none is absent."""
+
+    def read(rows: Sequence[Any]) -> dict[Since, list[Came]]:
+        found: dict[Since, list[Came]] = {}
+        for number, message_id, position in rows:
+            found.setdefault(wanted[number - 1], []).append(Came(message_id, position))
+        return found
+
+    return Question(
+        f"""SELECT ROW(number, m.message_id, m.position)
+             FROM {_WANTED}, LATERAL {_LATER.format(limit=PAGE)} AS m
+            ORDER BY number, m.position""",
+        _columns(wanted),
+        read,
+    )
+
+
 def behind(wanted: Sequence[Since]) -> Question[list[MemberOf]]:
     """The members to whom something has happened after their places."""
     return Question(
-        f"SELECT ROW(number) FROM {_WANTED} WHERE EXISTS {_NEWER.format(limit=1)}",
+        f"""SELECT ROW(number) FROM {_WANTED}
+             WHERE EXISTS {_NEWER.format(limit=1)} OR EXISTS {_LATER.format(limit=1)}""",
         _columns(wanted),
         lambda rows: [wanted[row[0] - 1][0] for row in rows],
     )
@@ -84,7 +124,7 @@ def epoch() -> Question[int]:
 def _columns(wanted: Sequence[Since]) -> tuple[tuple[Any, ...], ...]:
     return columns(
         [
-            (*member, place.epoch, place.xid, place.position, _earliest(place.event_id))
+            (*member, place.epoch, place.xid, place.position, _earliest(place.event_id), place.message)
             for member, place in wanted
         ]
     )

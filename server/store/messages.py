@@ -141,10 +141,11 @@ async def add(connection: Connection, messages: Sequence[Message]) -> set[UUID]:
 
 
 async def grow(connection: Connection, messages: Sequence[Message]) -> None:
-    """Write the facts of messages that took in more; to the member they are unread again."""
+    """Write the facts of messages that took in more; to the member they are unread again, and news."""
     if messages:
         await connection.execute(
-            """UPDATE message SET facts = grown.facts, read_at = NULL
+            """UPDATE message
+                  SET facts = grown.facts, read_at = NULL, position = nextval('message_position')
                  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::jsonb[])
                       AS grown(program_id, member_id, message_id, facts)
                 WHERE message.program_id = grown.program_id AND message.member_id = grown.member_id
@@ -202,6 +203,20 @@ async def inbox(
         before,
         unread,
         size,
+    )
+    return [_message(row) for row in rows]
+
+
+async def those(
+    connection: Connection, program_id: UUID, member_id: UUID, message_ids: Sequence[UUID]
+) -> list[Message]:
+    """These messages of the inbox, as far as they are there."""
+    rows = await connection.fetch(
+        f"""{_MESSAGES}
+             WHERE program_id = $1 AND member_id = $2 AND message_id = ANY($3::uuid[]) AND in_inbox""",
+        program_id,
+        member_id,
+        message_ids,
     )
     return [_message(row) for row in rows]
 

@@ -13,7 +13,7 @@ from loyalty.v1 import member_pb2_grpc, points_pb2
 
 from tests.support.servers import Caller
 
-Kind = Literal["standing", "points", "tier", "status"]
+Kind = Literal["standing", "points", "tier", "status", "message"]
 PATIENCE_SECONDS = 60.0
 
 

@@ -150,7 +150,7 @@ async def test_an_event_id_is_good_for_one_member_and_nobody_makes_one_up(shop: 
         event_id = stream.event_id
     assert len(event_id) < 512
     for wrong in (other, one):
-        altered = event_id if wrong == other else event_id[:-4] + "AAAA"
+        altered = event_id if wrong == other else event_id[:-4] + "BBBB"
         refusal = await refused(shop.address, shop.terminal.key, wrong, altered)
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "EVENT_ID_INVALID")
         assert set(refusal.violations) == {"last_event_id"}

@@ -639,6 +639,7 @@ class WatchMemberResponse(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     RECORD_TIME_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Where the client is with it, opaque; send the last one as last_event_id. At most 512 characters."""
@@ -665,6 +666,10 @@ class WatchMemberResponse(_message.Message):
         """Nothing happened; the stream is still there."""
 
     @_builtins.property
+    def message(self) -> Global___MessageUpdate:
+        """A message in the member's inbox. Terminals aren't told of any."""
+
+    @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """When what is told was recorded; of a standing and a heartbeat, when it was sent."""
 
@@ -677,13 +682,14 @@ class WatchMemberResponse(_message.Message):
         tier: Global___TierUpdate | None = ...,
         status: Global___StatusUpdate | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        message: Global___MessageUpdate | None = ...,
         record_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "points", b"points", "record_time", b"record_time", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "message", b"message", "points", b"points", "record_time", b"record_time", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "heartbeat", b"heartbeat", "points", b"points", "record_time", b"record_time", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "heartbeat", b"heartbeat", "message", b"message", "points", b"points", "record_time", b"record_time", "standing", b"standing", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["standing", "points", "tier", "status", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["standing", "points", "tier", "status", "heartbeat", "message"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 
@@ -846,6 +852,46 @@ class TierUpdate(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TierUpdate: _TypeAlias = TierUpdate  # noqa: Y015
+
+@_typing.final
+class MessageUpdate(_message.Message):
+    """MessageUpdate holds a message of the inbox, as ListMessages shows it. It comes again with another text where
+    it takes in more, such as what was earned by a second purchase.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    OCCASION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """UUID. Take what has the same one out of what is shown."""
+    occasion: _builtins.str
+    """Why it was made, such as `points_earned`."""
+    subject: _builtins.str
+    """One line."""
+    text: _builtins.str
+    """The message."""
+    language_code: _builtins.str
+    """The language of the template, as a BCP 47 tag."""
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        occasion: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        text: _builtins.str = ...,
+        language_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["language_code", b"language_code", "message_id", b"message_id", "occasion", b"occasion", "subject", b"subject", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageUpdate: _TypeAlias = MessageUpdate  # noqa: Y015
 
 @_typing.final
 class StatusUpdate(_message.Message):

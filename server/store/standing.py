@@ -46,11 +46,15 @@ STANDING: Mapping[Check, str] = {
                ON t.program_id = f.program_id AND t.member_id = f.member_id
                   AND t.transaction_id = f.transaction_id AND t.kind IN ('REDEEM', 'CAPTURE')
          WHERE b.points IS DISTINCT FROM f.points OR t.points IS NULL OR t.points < b.points""",
-    # Of what earned something a row tells, of the rest the event alone; where both do they must agree.
+    # Of what earned something a row tells, of the rest the event alone; where both do they must agree. It is
+    # noted with whose purchase it was.
     Check.RETURNED: """
-        SELECT program_id, coalesce(n.member_id, b.member_id), NULL::text, NULL::bigint, NULL::uuid,
+        SELECT coalesce(n.program_id, b.program_id), coalesce(b.member_id, n.member_id), NULL::text,
+               NULL::bigint, NULL::uuid,
                coalesce(b.units, 0) || ' units of line ' || line_id || ' of purchase ' || purchase
                || ' are back, ' || coalesce(n.quantity, 0) || ' are noted'
+               || CASE WHEN n.event_id IS NOT NULL AND e.event_id IS NULL
+                       THEN ' of member ' || n.member_id || ', whose it is not' ELSE '' END
           FROM (SELECT program_id, purchase, line_id, sum(units) AS units,
                        (array_agg(member_id))[1] AS member_id
                   FROM (SELECT program_id, member_id, event_id, trace ->> 'purchase' AS purchase,
@@ -67,7 +71,10 @@ STANDING: Mapping[Check, str] = {
                  GROUP BY 1, 2, 3) b
           FULL JOIN (SELECT *, event_id::text AS purchase FROM returned) n
                USING (program_id, purchase, line_id)
-         WHERE b.units IS DISTINCT FROM n.quantity""",
+          LEFT JOIN event_log e
+               ON e.program_id = n.program_id AND e.member_id = n.member_id AND e.event_id = n.event_id
+                  AND e.event_type = 'points.earned'
+         WHERE b.units IS DISTINCT FROM n.quantity OR e.event_id IS NULL""",
     Check.DUE: """
         SELECT program_id, member_id, point_type, p.sequence, NULL::uuid,
                'the clock changes the wallet at ' || d.first || ', it waits '
@@ -142,7 +149,8 @@ STANDING: Mapping[Check, str] = {
                     WHEN q.said IS NULL THEN ' of ' || a.said || ' was never asked for'
                     ELSE ' is of ' || a.said || '; what is recorded says ' || q.said END
           FROM (SELECT program_id, member_id, adjustment_id::text AS adjustment, point_type,
-                       concat_ws(', ', points || ' ' || point_type, 'asked by ' || requested_by, reason,
+                       concat_ws(', ', points || ' ' || point_type, 'for ' || member_id,
+                                 'asked by ' || requested_by, reason,
                                  'until ' || {ISO.format("expires_at")},
                                  CASE WHEN status = 'approved' THEN 'approved as ' || transaction_id
                                       ELSE status END,
@@ -151,7 +159,8 @@ STANDING: Mapping[Check, str] = {
           FULL JOIN (
                SELECT program_id, q.member_id, adjustment, r.sequence, r.transaction_id,
                       concat_ws(', ', (payload ->> 'points') || ' ' || (payload ->> 'point_type'),
-                                'asked by ' || (payload ->> 'actor'), payload ->> 'reason',
+                                'for ' || q.member_id, 'asked by ' || (payload ->> 'actor'),
+                                payload ->> 'reason',
                                 'until ' || (payload ->> 'expires_at'),
                                 CASE WHEN r.transaction_id IS NOT NULL THEN 'approved as ' || r.transaction_id
                                      WHEN x.adjustment IS NOT NULL THEN 'rejected' ELSE 'pending' END,

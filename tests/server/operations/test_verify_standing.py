@@ -180,6 +180,12 @@ TAMPERINGS: dict[str, tuple[str, Check, str]] = {
     "more is back than came": (
         f"UPDATE returned_line SET quantity = 2 {MINE}", Check.RETURNED, "are back, 2 are noted",
     ),
+    "a return is somebody else's": (
+        f"UPDATE returned_line SET member_id = gen_random_uuid() {MINE}", Check.RETURNED, "whose it is not",
+    ),
+    "a refund is somebody else's": (
+        f"UPDATE refund SET member_id = gen_random_uuid() {MINE}", Check.REFUNDED, "10 are noted",
+    ),
     "an event tells of another return": (
         """UPDATE event_log SET payload = jsonb_set(payload, '{lines,0,2}', '2')
             WHERE member_id = $m AND event_type = 'points.returned'""",
@@ -220,6 +226,11 @@ TAMPERINGS: dict[str, tuple[str, Check, str]] = {
         Check.ADJUSTMENTS,
         "asked by staff:zoe",
     ),
+    "an adjustment goes to somebody else": (
+        "UPDATE adjustment SET member_id = gen_random_uuid() WHERE adjustment_id = $p",
+        Check.ADJUSTMENTS,
+        "is of 500 points, for",
+    ),
     "an adjustment lasts longer": (
         "UPDATE adjustment SET expires_at = now() WHERE adjustment_id = $p", Check.ADJUSTMENTS, "until",
     ),
@@ -232,7 +243,7 @@ TAMPERINGS: dict[str, tuple[str, Check, str]] = {
     "a refused adjustment waits again": (
         "UPDATE adjustment SET status = 'pending', decided_at = NULL WHERE adjustment_id = $r",
         Check.ADJUSTMENTS,
-        "says 500 points, asked by staff:anna, a lost parcel, rejected",
+        "asked by staff:anna, a lost parcel, rejected",
     ),
     "an adjustment vanishes": (
         "DELETE FROM adjustment WHERE adjustment_id = $p", Check.ADJUSTMENTS, "is gone",
@@ -296,7 +307,8 @@ async def test_tampering_is_found(shop: Laurel, regular: Regular, what: str) -> 
         tampering = tampering.replace(f"${letter}", f"'{adjustment}'")
     found = (await found_after(shop, regular, tampering))[check]
     assert words in found[0].problem, found
-    assert found[0].member_id in (regular.member_id, None)
+    if "somebody else" not in what:
+        assert found[0].member_id in (regular.member_id, None)
     assert [r for r in (await verified(shop)).values() if r.faults] == []
 
 

@@ -119,6 +119,40 @@ async def test_a_member_earns_and_spends(till: Till, card: str, earning: None) -
     assert till.outbox("sale") == []
 
 
+@pytest.mark.toolchains
+async def test_the_till_of_the_readme_sells_in_go(laurel: Laurel, earning: None) -> None:
+    if shutil.which("go") is None:
+        pytest.skip("go isn't installed")
+    section = (ROOT / "README.md").read_text().partition("\nThe till again in Go")[2]
+    block = re.search(r"^```\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    story, keys = re.subn(r"(LAUREL_API_KEY)=\.\.\..*", rf"\1={laurel.terminal.key}", block[1])
+    assert keys == 1
+
+    def run() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", story],
+            env=environment(LAUREL_ADDRESS=laurel.address),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    outbox = EXAMPLES / "go" / "outbox"
+    kept = outbox.exists()
+    done = await asyncio.to_thread(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if not kept:
+        outbox.rmdir()
+    joined, sold, redeemed, balance = done.stdout.splitlines()[-4:]
+    assert joined.startswith("Asha joined as ")
+    assert sold == "receipt R-1: 100 points, balance 100"
+    assert redeemed == "receipt R-2: 40 points redeemed, balance 60"
+    assert balance.startswith("balance 60, tier ")
+
+
 async def test_a_sale_without_a_server_is_kept_and_counts_once(till: Till, card: str, earning: None) -> None:
     online, till.address = till.address, NOWHERE
     assert "in the outbox" in await till("sell", card, "500.00", "R-1" + card)

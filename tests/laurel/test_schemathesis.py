@@ -38,6 +38,7 @@ CHECKS = (
     "missing_required_header",
     "unsupported_method",
     "allow_header_conformance",
+    "ignored_auth",
 )
 # Paths that have other methods too, as those of a resource of that name: GET /members/register is
 # a member called "register". No document can say that.
@@ -70,17 +71,27 @@ NAMED = (
 )
 # Streams that go on until their caller leaves. Schemathesis would wait for their end.
 ENDLESS = ("MemberService_WatchMember",)
-CONFIGURATION = "".join(
-    [
-        "[checks]\nenabled = false\n",
-        *(f"{name}.enabled = true\n" for name in CHECKS),
-        *(
-            f'[[operations]]\ninclude-path = "{path}"\n'
-            "checks.unsupported_method.enabled = false\nchecks.allow_header_conformance.enabled = false\n"
-            for path in BESIDE_PARAMETERS
-        ),
-    ]
-)
+
+
+def configuration(service_key: str, staff_key: str) -> str:
+    """What Schemathesis is to check, and with whose key it calls what."""
+    return "".join(
+        [
+            f'headers = {{ "x-api-key" = "{service_key}" }}\n',
+            "[checks]\nenabled = false\n",
+            *(f"{name}.enabled = true\n" for name in CHECKS),
+            *(
+                f'[[operations]]\ninclude-path = "{path}"\n'
+                "checks.unsupported_method.enabled = false\nchecks.allow_header_conformance.enabled = false\n"
+                for path in BESIDE_PARAMETERS
+            ),
+            *(
+                f'[[operations]]\ninclude-operation-id-regex = "^{name}"\n'
+                f'headers = {{ "x-api-key" = "{staff_key}" }}\n'
+                for name in OF_STAFF
+            ),
+        ]
+    )
 
 
 RULE = {"rule": "base", "when": {"event": "PURCHASE"}, "then": [{"earn": {"points": 20, "per": "100.00"}}]}
@@ -310,13 +321,13 @@ def take_names(answer: Any, names: dict[str, str]) -> None:
 
 
 async def test_schemathesis_finds_nothing(
-    http: httpx.AsyncClient, told: dict[str, Any], tmp_path: Path
+    http: httpx.AsyncClient, told: dict[str, Any], staff_key: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "openapi.json").write_text(json.dumps(with_names(told, await known(http))))
-    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
+    (tmp_path / "openapi.json").write_text(json.dumps(with_names(told, await known(http, staff_key))))
+    (tmp_path / "schemathesis.toml").write_text(configuration(http.headers["x-api-key"], staff_key))
     process = await asyncio.create_subprocess_exec(
         str(PROGRAM), "--config-file", "schemathesis.toml", "run", "openapi.json",
-        "--url", str(http.base_url), "--header", f"x-api-key: {http.headers['x-api-key']}",
+        "--url", str(http.base_url),
         "--phases", "examples,coverage,fuzzing",
         "--max-examples", os.environ.get("SCHEMATHESIS_EXAMPLES", "3"),
         "--seed", os.environ.get("SCHEMATHESIS_SEED", "1"),
@@ -329,21 +340,30 @@ async def test_schemathesis_finds_nothing(
     assert f"Tested: {len(list(operations(told))) - len(ENDLESS)}\n" in said.decode()
 
 
-async def known(http: httpx.AsyncClient) -> dict[str, list[str]]:
+async def known(http: httpx.AsyncClient, staff_key: str) -> dict[str, list[Any]]:
     """What is there, so that operations get past looking for it."""
-    member = {"email": f"{uuid4().hex}@example.com"}
-    headers = {"idempotency-key": uuid4().hex}
-    registered = await http.post("/members/register", json={"member": member}, headers=headers)
-    member_id = registered.json()["member"]["memberId"]
+
+    names: dict[str, str] = {}
+
+    async def make(path: str, body: dict[str, Any], **headers: str) -> None:
+        answer = await http.post(path, json={"requestId": uuid4().hex} | body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        take_names(answer.json(), names)
+
+    endpoint = {"url": "https://partner.example/hooks", "eventTypes": ["points.*"]}
+    await make("/members/register", {"member": {"email": f"{uuid4().hex}@example.com"}})
+    await make("/webhooks", endpoint, **{"x-api-key": staff_key})
     return {
-        "member_id": [member_id],
-        "memberId": [member_id],
+        **{name: [value] for name, value in endpoint.items()},
+        "endpoint_id": [names["endpointId"]],
+        "member_id": [names["memberId"]],
+        "memberId": [names["memberId"]],
         "requestId": [uuid4().hex for _ in range(3)],
         "pageToken": [""],
     }
 
 
-def with_names(told: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+def with_names(told: Mapping[str, Any], names: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The document with ``names`` as the only values of what requests so call; answers may hold any."""
     schemas = told["components"]["schemas"]
     requests = {name: named(schema, names) for name, schema in schemas.items() if name.endswith("Request")}
@@ -358,7 +378,7 @@ def with_names(told: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict[
     return {**told, "paths": paths, "components": components}
 
 
-def named(asked: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+def named(asked: dict[str, Any], names: Mapping[str, list[Any]]) -> dict[str, Any]:
     """A parameter, or the schema of a request, whose values are those of ``names``."""
     if asked.get("name") in names:
         return asked | {"schema": {"enum": names[asked["name"]]}}

@@ -30,6 +30,7 @@ from tests.faults.load import Sale, Tills
 from tests.faults.peers import Peers
 from tests.faults.proof import each_sale_happened_once, verified, wallets_agree
 from tests.faults.shop import STOP_SECONDS, Shop
+from tests.faults.takeover import MOVED, Takeovers, few_wait, held
 from tests.faults.telling import (
     all_sent,
     behind,
@@ -53,20 +54,12 @@ SALES_PER_KILL = 60
 RECOVERY_SECONDS = 30.0
 # What is under way with those that work is over by then.
 OTHERS_SECONDS = 5.0
-FEW = 20
 # Until all is quiet, on a busy machine.
 QUIET_SECONDS = 180.0
 # How long the early writer takes.
 HOLD_SECONDS = float(os.environ.get("LAUREL_FAULTS_HOLD_SECONDS") or 60.0)
 LIVE_SECONDS = 1.0
 POOR = "INSUFFICIENT_POINTS"
-# Each time that a consumer comes on.
-MOVED = """
-CREATE TABLE moved (consumer text, moved_at timestamptz);
-CREATE FUNCTION note_move() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN INSERT INTO moved VALUES (NEW.consumer, NEW.moved_at); RETURN NULL; END $$;
-CREATE TRIGGER noted AFTER UPDATE OF moved_at ON subscription FOR EACH ROW EXECUTE FUNCTION note_move();
-"""
 
 
 @pytest.fixture
@@ -170,60 +163,12 @@ def at_work(shop: Shop, workers: list[Child]) -> list[Child]:
     return [worker for worker in workers if worker.running and worker.pid in holders]
 
 
-def held_by(shop: Shop, dead: Sequence[int]) -> tuple[float, set[str]]:
-    """The time there, and what these processes held: consumers, and deliveries by their ids.
-
-    Who has a delivery isn't written down; it is among those that somebody has.
-    """
-    [[at, consumers, deliveries]] = ask(
-        shop,
-        """SELECT extract(epoch FROM clock_timestamp())::float8,
-                  ARRAY(SELECT consumer FROM subscription WHERE leased_until > clock_timestamp()
-                           AND split_part(holder, ':', 2)::int = ANY($1)),
-                  ARRAY(SELECT delivery_id::text FROM delivery
-                         WHERE status = 'pending' AND token > 0 AND next_attempt_at > now())""",
-        list(dead),
-    )
-    return at, {*consumers, *deliveries}
-
-
-def few_wait(shop: Shop) -> bool:
-    due = "SELECT count(*) FROM delivery WHERE status = 'pending' AND next_attempt_at <= now()"
-    return int(ask(shop, due)[0][0]) < FEW
-
-
-def recoveries(shop: Shop, lost: dict[str, float]) -> list[tuple[float, str]]:
-    """How long after its holder died each consumer came on, and each delivery was tried; the longest last."""
-    came_on: defaultdict[str, list[float]] = defaultdict(list)
-    for name, at in ask(
-        shop,
-        """SELECT consumer, extract(epoch FROM moved_at)::float8 FROM moved
-           UNION ALL
-           SELECT delivery_id::text, extract(epoch FROM attempted_at)::float8 + milliseconds / 1000.0
-             FROM delivery_attempt
-           UNION ALL
-           SELECT delivery_id::text, extract(epoch FROM finished_at)::float8 FROM delivery""",
-    ):
-        came_on[name].append(at)
-    return sorted(
-        (min(at for at in came_on[name] if at > since) - since, name) for name, since in lost.items()
-    )
-
-
-def story(shop: Shop, name: str) -> str:
-    """What is known of a delivery."""
-    rows = ask(shop, "SELECT * FROM delivery WHERE delivery_id::text = $1", name)
-    rows += ask(shop, "SELECT * FROM delivery_attempt WHERE delivery_id::text = $1 ORDER BY token", name)
-    return "\n".join(map(str, rows))
-
-
 def test_workers_that_are_killed_lose_nothing_and_others_take_over_soon(
     shop: Shop, peers: Peers, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = random.Random(seed)
     execute(shop, MOVED)
-    # When whoever held it last died.
-    lost: dict[str, float] = {}
+    takeovers = Takeovers(shop)
     with following(shop, 2) as workers, Tills(shop.addresses, shop.key, TILLS, seed) as tills:
         for kill in range(KILLS):
             # What is taken over comes after what waits already, and that is not to be measured.
@@ -241,20 +186,25 @@ def test_workers_that_are_killed_lose_nothing_and_others_take_over_soon(
                 if victim.running:
                     os.kill(victim.pid, signal.SIGKILL)
                     victim.stop()
-            at, held = held_by(shop, dead)
-            lost |= dict.fromkeys(held, at)
+            if not everybody:
+                takeovers.died(dead)
+            ready = len(logged_by(shop, "ready"))
             for victim in victims:
                 victim.start()
+            if everybody:
+                # How soon somebody is there again is the machine's business.
+                assert wait_until(lambda ready=ready: len(logged_by(shop, "ready")) > ready, QUIET_SECONDS)
+                takeovers.died(dead)
         sales = tills.settled()
         quiet(shop)
-    took = recoveries(shop, lost)
+    took = takeovers.took()
     longest, slowest = took[-1]
     well = all_is_well(shop, peers, sales)
     _tell(
         capsys,
         f"seed {seed}: {KILLS} kills, {len(took)} times taken over, at most {longest:.1f} s later; {well}",
     )
-    assert longest < RECOVERY_SECONDS, f"{slowest}\n{story(shop, slowest)}\n{took[-30:]}"
+    assert longest < RECOVERY_SECONDS, slowest
 
 
 def test_workers_and_servers_replaced_one_by_one_lose_nothing_and_cut_no_stream_off(
@@ -313,6 +263,8 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_goes_on(
             while True:
                 found = ask(shop, holding)
                 if not found:
+                    if caught_up(shop, ["slow"]):
+                        tills.sell(shop.sales(source, 100, f"more-{time.monotonic_ns()}"))
                     continue
                 os.kill(found[0]["pid"], signal.SIGSTOP)
                 if ask(shop, holding) == found:
@@ -329,14 +281,16 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_goes_on(
             os.kill(frozen, signal.SIGCONT)
         tills.settled()
         quiet(shop)
-        fenced = [entry["consumer"] for entry in logged_by(shop, "relay_fenced")]
+        # By the fence; by PostgreSQL if it was frozen between its last word and COMMIT.
+        words = ("relay_fenced", "relay_interrupted", "relay_postponed")
+        shut_out = [entry.get("consumer") for word in words for entry in logged_by(shop, word)]
         sent = frozen_amid_sending(shop, tills, source, workers)
         sales = tills.settled()
         quiet(shop)
         assert all(worker.running for worker in workers)
     well = all_is_well(shop, peers, sales)
     _tell(capsys, f"seed {seed}: taken over after {over:.1f} s, all sent after {sent:.1f} s; {well}")
-    assert fenced.count("slow") == 1
+    assert "slow" in shut_out
 
 
 def frozen_amid_sending(shop: Shop, tills: Tills, source: random.Random, workers: Sequence[Child]) -> float:
@@ -345,12 +299,12 @@ def frozen_amid_sending(shop: Shop, tills: Tills, source: random.Random, workers
     unsent = "SELECT FROM delivery WHERE status = 'pending' AND delivery_id::text = ANY($1) LIMIT 1"
     for attempt in count():
         tills.sell(shop.sales(source, SALES_PER_KILL, f"again-{attempt}"))
-        assert wait_until(lambda: bool(held_by(shop, [])[1]), QUIET_SECONDS)
+        assert wait_until(lambda: bool(held(shop)), QUIET_SECONDS)
         os.kill(worker.pid, signal.SIGSTOP)
         began = time.monotonic()
         try:
-            _, held = held_by(shop, [])
-            assert wait_until(lambda held=held: not ask(shop, unsent, list(held)), RECOVERY_SECONDS)
+            theirs = held(shop)
+            assert wait_until(lambda theirs=theirs: not ask(shop, unsent, theirs), RECOVERY_SECONDS)
         finally:
             os.kill(worker.pid, signal.SIGCONT)
         took = time.monotonic() - began

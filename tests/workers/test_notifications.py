@@ -228,6 +228,7 @@ async def test_a_burst_is_one_mail(shop: Laurel) -> None:
         for rupees in (100, 20, 3):
             await buy(shop, member_id, rupees)
         await caught_up(shop.database, [CONSUMER])
+        await ended(shop, member_id, "email", "sent", "pending")
         async with shop.database.connection() as connection:  # an hour later
             await connection.execute(
                 "UPDATE delivery SET next_attempt_at = now() WHERE member_id = $1", UUID(member_id)

@@ -251,7 +251,7 @@ class Members:
     @asynccontextmanager
     async def _changing(self, change: "_Change") -> AsyncIterator[Connection]:
         """A transaction; once it is committed, whoever listens is told whom it touched."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(locks.FOR_ONE) as connection:
             yield connection
         if self._hints is not None and (member := change.touched) is not None:
             self._hints.changed(member.program_id, member.member_id, member.version + 1)

@@ -24,6 +24,8 @@ from server.store.ledger import MemberOf
 # For who waits for locks of several members: many times what a transaction takes, and no longer, because
 # whoever wants one of the others waits too.
 SHORTLY = "SET LOCAL lock_timeout = '250ms'"
+# For who waits for one: while it waits it has a connection, of which there are few.
+FOR_ONE = "SET LOCAL lock_timeout = '2s'"
 
 
 def program_lock(program_id: UUID) -> int:

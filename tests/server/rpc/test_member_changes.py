@@ -23,8 +23,10 @@ from server.rpc.gate import Call
 from server.rpc.members import MemberService
 from server.rpc.pages import Pages
 from server.rpc.versions import Versions
+from server.store import locks
+from server.store.database import Database
 from server.store.sealing import Sealer
-from tests.support.refusals import refusal
+from tests.support.refusals import read, refusal
 from tests.support.servers import Laurel
 
 UNKNOWN = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -336,3 +338,17 @@ async def test_a_change_whose_first_try_met_another_is_made_once(laurel: Laurel)
             await connection.execute("DROP FUNCTION collide CASCADE; DROP SEQUENCE tries")
     assert (reply.member.given_name, reply.member.version, tries) == ("Usha", 2, 3)
     assert [kind for kind, _ in await log_of(laurel, member_id)] == ["member.registered", "member.updated"]
+
+
+async def test_whose_member_somebody_keeps_is_told_to_come_back(laurel: Laurel, database: Database) -> None:
+    """Whoever waits has a connection, and there are few."""
+    member_id, other = await laurel.register(), await laurel.register()
+    async with database.transaction() as connection:
+        await locks.take(connection, [locks.member_lock(UUID(member_id))])
+        many = [an_update(member_id, "given_name", given_name=f"Asha {n}") for n in range(10)]
+        calls = [laurel.service.members.UpdateMember(request) for request in many]
+        refused = await asyncio.gather(*calls, return_exceptions=True)
+        assert {read(error).reason for error in refused} <= {"CONTENTION", "STORAGE_UNAVAILABLE"}
+        await laurel.service.members.UpdateMember(an_update(other, "given_name", given_name="Ravi"))
+    changed = await laurel.service.members.UpdateMember(many[0])
+    assert changed.member.given_name == "Asha 0"

@@ -95,6 +95,7 @@ async def end_terms(shop: Clockwork) -> None:
         shop.program.name,
         step_up_redeem_points=None,
         ledger=lambda program: replace(program.ledger, lots={}),
+        notifications=lambda terms: terms,
     )
 
 

@@ -137,9 +137,14 @@ class ChannelBackend:
 
 async def _feed(under_way: Any, requests: AsyncIterator[bytes]) -> None:
     """Send what the client says, until it has said everything or nobody listens any more."""
-    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.InternalError):
+        await under_way.wait_for_connection()
         async for request in requests:
-            await under_way.write(request)
+            if under_way.done():
+                return
+            # Not by `write`: when a message meets the end of the call, that makes an INTERNAL of it, and
+            # the server's own status is lost.
+            await under_way._cython_call.send_serialized_message(request)
         await under_way.done_writing()
 
 

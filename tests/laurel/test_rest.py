@@ -114,7 +114,7 @@ async def test_a_shim_that_stops_under_load_cuts_nobody_off(laurel: Laurel, tmp_
     member_id = await laurel.register()
     answers: Counter[int] = Counter()
     gone = asyncio.Event()
-    with gateway(laurel.address, tmp_path, LAUREL_GRACE_SECONDS="3") as (shim, ready):
+    with gateway(laurel.address, tmp_path, LAUREL_GRACE_SECONDS="6") as (shim, ready):
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{ready['http_port']}",
             headers={"authorization": f"Bearer {laurel.service.key}", "x-request-timeout": "60"},

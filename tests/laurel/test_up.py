@@ -139,12 +139,12 @@ def test_an_ordinary_user_runs_it_and_the_next_start_finds_the_data(
                 "points", "accrue", "4711471147", "500", "INR", "--order", f"R-{len(took)}", cwd=home
             )
             assert bought.returncode == 0, bought.stderr
-            owners = {path.stat().st_uid for path in (home / ".laurel").rglob("*")}
-            assert owners == {ordinary["user"]}
         finally:
             assert stack.end() == 0, stack.text
             assert stack.process.stdout is not None
             stack.process.stdout.close()
+        owners = {path.stat().st_uid for path in (home / ".laurel").rglob("*")}
+        assert owners == {ordinary["user"]}
     with capsys.disabled():
         print(f" [the first start took {took[0]:.1f} s, the second {took[1]:.1f} s] ", end="", flush=True)
 

@@ -106,7 +106,7 @@ async def until_somebody_waits_for_a_lock(database: Database) -> None:
 
 
 async def until_nobody_listens(port: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -11,10 +11,9 @@ from grpc_status import rpc_status
 
 from laurel.stack.processes import StackError
 from migrations import MigrationError
+from server.domain.checkpoints import CheckpointError, NoSuchCheckpointError
 from server.domain.errors import Refused
-from server.operations.evidence import NoSuchCheckpointError
 from server.secrets import SecretsError
-from server.store.checkpoint_file import CheckpointError
 
 # What operators can cause; anything else is a fault of ours and may show its traceback.
 KNOWN = (

@@ -18,12 +18,12 @@ import asyncpg
 import structlog
 
 from server import logs
+from server.domain.checkpoints import CheckpointError
 from server.domain.errors import Refused
 from server.domain.schedules import NOBODYS, again_at, following, period_at
 from server.ending import ended
 from server.store import programs as program_store
 from server.store import schedules as store
-from server.store.checkpoint_file import CheckpointError
 from server.store.database import Database
 from server.store.schedules import Turn, Wanted
 from telemetry.metrics import Metrics

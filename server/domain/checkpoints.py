@@ -74,6 +74,14 @@ class Line(NamedTuple):
     digest: bytes
 
 
+class CheckpointError(Exception):
+    """The file can't be gone on with; the message says why and what to do."""
+
+
+class NoSuchCheckpointError(Exception):
+    """The checkpoint to trust isn't there, or nothing can be told from it; the message says which."""
+
+
 class NotACheckpointError(ValueError):
     """The line is no checkpoint."""
 

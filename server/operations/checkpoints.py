@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from server.domain.checkpoints import Head, Line, Position
+from server.domain.checkpoints import CheckpointError, Head, Line, Position
 from server.store import checkpoints as store
-from server.store.checkpoint_file import AWAY, CheckpointError, CheckpointWriter
+from server.store.checkpoint_file import AWAY, CheckpointWriter
 from server.store.database import UNHURRIED, Connection, Database
 
 

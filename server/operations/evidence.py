@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from server.domain.checkpoints import Checkpoint, Head
+from server.domain.checkpoints import Checkpoint, Head, NoSuchCheckpointError
 from server.domain.proof import Check, Finding
 from server.store import chains
 from server.store import checkpoints as store
@@ -19,10 +19,6 @@ from server.store.ledger import MemberOf
 from server.store.merges import families
 
 Ends = Mapping[WalletKey, tuple[int, bytes]]
-
-
-class NoSuchCheckpointError(Exception):
-    """The checkpoint to trust isn't there, or nothing can be told from it; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from server.domain.checkpoints import (
     GENESIS,
     Checkpoint,
+    CheckpointError,
     Head,
     Line,
     NotACheckpointError,
@@ -33,10 +34,6 @@ BLOCK = 1 << 16
 PRIVATE = 0o600
 
 PublicKeys = Mapping[str, Ed25519PublicKey]
-
-
-class CheckpointError(Exception):
-    """The file can't be gone on with; the message says why and what to do."""
 
 
 class Read(NamedTuple):

@@ -14,12 +14,12 @@ from loyalty.v1 import member_pb2
 from uuid_utils.compat import uuid7
 
 from server import secrets
-from server.domain.checkpoints import Checkpoint, Head
+from server.domain.checkpoints import Checkpoint, CheckpointError, Head, NoSuchCheckpointError
 from server.domain.proof import Check, Finding
 from server.operations.checkpoints import Taken, take
-from server.operations.evidence import Evidence, NoSuchCheckpointError
+from server.operations.evidence import Evidence
 from server.secrets import Keyring
-from server.store.checkpoint_file import CheckpointError, CheckpointWriter, lines, public_keys
+from server.store.checkpoint_file import CheckpointWriter, lines, public_keys
 from server.store.database import Database
 from tests.support import processes
 from tests.support.programs import settings_for

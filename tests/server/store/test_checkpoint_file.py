@@ -8,10 +8,9 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from server.domain.checkpoints import Head, Line, Position
+from server.domain.checkpoints import CheckpointError, Head, Line, Position
 from server.secrets import Keyring
 from server.store.checkpoint_file import (
-    CheckpointError,
     CheckpointWriter,
     Read,
     lines,

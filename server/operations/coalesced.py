@@ -40,7 +40,7 @@ class Gathered(Generic[Key, Value]):
     def __init__(self, find: Callable[[Collection[Key]], Awaitable[Mapping[Key, Value]]]) -> None:
         self._find = find
         self._waiting: list[_Waiting[Key, Value]] = []
-        self._lanes: set[asyncio.Task[None]] = set()
+        self._lanes: set[asyncio.Task[None] | None] = set()
         self._patience: asyncio.TimerHandle | None = None
 
     async def get(self, key: Key) -> Value | None:
@@ -66,16 +66,18 @@ class Gathered(Generic[Key, Value]):
             self._start()
 
     def _start(self) -> None:
-        lane = asyncio.create_task(self._lane())
-        self._lanes.add(lane)
-        lane.add_done_callback(self._lanes.discard)
+        self._lanes.add(asyncio.create_task(self._lane()))
 
     async def _lane(self) -> None:
         """One query after the other, as long as somebody waits."""
-        while self._waiting:
-            if self._patience is not None:
-                self._patience.cancel()
-            await gathered(self._waiting, MOST_AT_ONCE, await self._answer())
+        try:
+            while self._waiting:
+                if self._patience is not None:
+                    self._patience.cancel()
+                await gathered(self._waiting, MOST_AT_ONCE, await self._answer())
+        finally:
+            # At once, before anybody wakes up to its last answers and asks again: it would be waited for.
+            self._lanes.discard(asyncio.current_task())
 
     async def _answer(self) -> int:
         """Answer those who wait; how many they were."""

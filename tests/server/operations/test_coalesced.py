@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from server.domain.errors import Unavailable
-from server.operations.coalesced import LANES, Coalesced
+from server.operations import coalesced
+from server.operations.coalesced import LANES, Coalesced, Gathered
 from server.store.database import Connection, Database
 
 
@@ -88,3 +89,37 @@ async def test_what_is_not_there_is_none(database: Database, number: int) -> Non
     shelf = Shelf()
     shelf.open.set()
     assert await Coalesced(database, shelf.read).get(number) is None
+
+
+async def test_one_read_after_the_other_waits_for_no_query_that_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coalesced, "PATIENCE_SECONDS", 3600.0)
+
+    async def find(wanted: Collection[int]) -> Mapping[int, int]:
+        return {n: n * n for n in wanted}
+
+    squares = Gathered(find)
+    async with asyncio.timeout(10):
+        assert [await squares.get(n) for n in range(20)] == [n * n for n in range(20)]
+
+
+async def test_one_read_after_the_other_gets_by_where_all_queries_but_one_are_slow() -> None:
+    slow = asyncio.Event()
+    begun: asyncio.Queue[None] = asyncio.Queue()
+
+    async def find(wanted: Collection[int]) -> Mapping[int, int]:
+        if min(wanted) < 0:
+            begun.put_nowait(None)
+            await slow.wait()
+        return {n: n * n for n in wanted}
+
+    squares = Gathered(find)
+    first = []
+    for n in range(1, LANES):
+        first.append(asyncio.create_task(squares.get(-n)))
+        await begun.get()
+    async with asyncio.timeout(10):
+        assert [await squares.get(n) for n in range(20)] == [n * n for n in range(20)]
+    slow.set()
+    assert await asyncio.gather(*first) == [n * n for n in range(1, LANES)]

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Hashable, Iterable
 from itertools import chain
 
-from server.operations.waiting import Waiting
+from server.operations.waiting import Waiting, due
 from server.store.database import Blocked, overlong
 
 
@@ -42,8 +42,7 @@ class Aside:
 
     def remaining(self) -> list[Waiting]:
         """Those that are still to be begun, in order; the others are forgotten."""
-        now = asyncio.get_running_loop().time()
-        self._commands = {waiting: None for waiting in self._commands if waiting.begins(now)}
+        self._commands = dict.fromkeys(due(self._commands))
         self._names = set(chain.from_iterable(waiting.names for waiting in self._commands))
         return list(self._commands)
 

@@ -41,7 +41,7 @@ from server.operations.gathering import gathered
 from server.operations.hints import Hints
 from server.operations.lines import Turn
 from server.operations.programs import Programs
-from server.operations.waiting import Replayed, Result, Waiting, parted
+from server.operations.waiting import Replayed, Result, Waiting, due, parted
 from server.operations.watch import Commits, begun
 from server.secrets import Keyring
 from server.store import locks, merges
@@ -145,12 +145,13 @@ class Committer:
             await self._wake.acquire()
             batch = self._gather()
             if batch:
-                if self._aside:
-                    # Somebody keeps locks: whoever meets one more of them shall not hold up the others.
-                    batch, held = await self._apart(batch)
-                    self._aside.add(held)
-                self._aside.add(await self._run(batch))
-                await gathered(self._queue, self._batch_size, len(batch))
+                ahead = await self._ahead(batch) if self._aside else batch
+                held = await self._run(ahead)
+                if held or len(ahead) < len(batch):
+                    # Not before: they may stand behind what has just been committed.
+                    held.update(set(batch).difference(ahead))
+                    self._aside.add(waiting for waiting in batch if waiting in held)
+                await gathered(self._queue, self._batch_size, len(ahead))
             elif self._closing and not self._queue:
                 return
 
@@ -163,35 +164,47 @@ class Committer:
             waiting = self._queue.popleft()
             if not waiting.begins(now):
                 continue
-            if self._aside and self._aside.holds_up(waiting):
-                self._aside.add([waiting])
-                continue
             batch.append(waiting)
             if isinstance(waiting.command, Merge):
                 break
         return batch
 
+    async def _ahead(self, batch: Sequence[Waiting]) -> list[Waiting]:
+        """Those that neither overtake what is aside nor, as far as is known, belong there.
+
+        Nothing that shares a name with one of them is aside, so the two lanes never have commands of a member
+        under way at the same moment.
+        """
+        ahead, _ = parted(batch, [self._aside.holds_up(waiting) for waiting in batch])
+        # Somebody keeps locks: whoever meets one more of them shall not hold up the others.
+        free, _ = await self._apart(ahead)
+        return free
+
     async def _try_again(self) -> None:
         """The lane of those that are set aside: all whose locks are free, else the first and its like."""
         while await self._aside.some():
-            held: list[Waiting] = []
+            held: set[Waiting] = set()
             begun = False
             for batch in _batches(self._aside.remaining(), self._batch_size):
-                ahead, behind = parted(batch, behind=held)
+                # A line may have ended with the batch before.
+                ahead, behind = parted(due(batch), behind=held)
                 free, still = await self._apart(ahead)
                 begun |= bool(free)
-                held = [*held, *behind, *still, *await self._run(free)]
-            if held and not begun:
+                held.update(behind, still, await self._run(free))
+            remaining = self._aside.remaining()
+            if held and remaining and not begun:
                 # Whoever only tries never gets a lock for which others wait.
-                first = held[0].names
-                alike, _ = parted(held, (not waiting.names <= first for waiting in held))
+                first = remaining[0].names
+                alike, _ = parted(remaining, [not waiting.names <= first for waiting in remaining])
                 await self._run(next(_batches(alike, self._batch_size)))
-            self._aside.remaining()
+                self._aside.remaining()
             if held:
                 await asyncio.sleep(ASIDE_PAUSE_SECONDS)
 
     async def _apart(self, batch: Sequence[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
         """Those whose locks nobody holds at this moment; the others, and those that stand behind them."""
+        if not batch:
+            return [], []
         commands = [waiting.command for waiting in batch]
         try:
             program_ids = {c.actor.program_id for c in commands}
@@ -204,13 +217,13 @@ class Committer:
             return list(batch), []
         return parted(batch, held)
 
-    async def _run(self, batch: Sequence[Waiting]) -> list[Waiting]:
+    async def _run(self, batch: Sequence[Waiting]) -> set[Waiting]:
         """Commit the batch, or find out which command it is that can't be.
 
-        Returns, in order, those for whose locks somebody is to be waited for, and those behind them.
+        Returns those for whose locks somebody is to be waited for, and those behind them.
         """
         if not batch:
-            return []
+            return set()
         try:
             with self._watch.batch([w.trace for w in batch]):
                 results = await self._persist([w.command for w in batch])
@@ -219,28 +232,27 @@ class Committer:
             log.warning("batch_blocked", commands=len(batch), held=len(held))
             self._watch.retries.add("lock")
             if held or len(batch) == 1:
-                return held + await self._run(free) if held else list(batch)
+                return {*held, *await self._run(free)} if held else set(batch)
         except Exception as fault:  # noqa: BLE001 - whatever it was, it ends with the command that caused it
             away = isinstance(fault, Unavailable) and not isinstance(fault, Undone)
             if away or len(batch) == 1:
                 for waiting in batch:
                     waiting.settle(fault)
-                return []
+                return set()
             log.warning("batch_split", commands=len(batch), fault=type(fault).__name__)
         else:
             for waiting, result in zip(batch, results, strict=True):
                 waiting.settle(result)
-            return []
+            return set()
         return await self._halved(batch)
 
-    async def _halved(self, batch: Sequence[Waiting]) -> list[Waiting]:
+    async def _halved(self, batch: Sequence[Waiting]) -> set[Waiting]:
         self._watch.splits.add()
         half = len(batch) // 2
         held = await self._run(batch[:half])
         # Of the others those whose time or whose line has ended meanwhile are told so.
-        now = asyncio.get_running_loop().time()
-        free, behind = parted([w for w in batch[half:] if w.begins(now)], behind=held)
-        return [*held, *behind, *await self._run(free)]
+        free, behind = parted(due(batch[half:]), behind=held)
+        return {*held, *behind, *await self._run(free)}
 
     async def _persist(self, commands: Sequence[Command]) -> list[Result]:
         """Commit, again after a collision, and again while the database comes back."""

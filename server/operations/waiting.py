@@ -67,6 +67,12 @@ class Waiting:
         return why is None
 
 
+def due(commands: Iterable[Waiting]) -> list[Waiting]:
+    """Those that are still to be begun; whoever waits for the others has been told why."""
+    now = asyncio.get_running_loop().time()
+    return [waiting for waiting in commands if waiting.begins(now)]
+
+
 def parted(
     commands: Sequence[Waiting], stays: Iterable[bool] | None = None, behind: Iterable[Waiting] = ()
 ) -> tuple[list[Waiting], list[Waiting]]:

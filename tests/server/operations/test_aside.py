@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.domain.commands import Command, Merge, Outcome
+from server.domain.commands import Command, Merge, Outcome, Transfer
 from server.domain.errors import DeadlineExceeded, Unavailable
 from server.domain.household_commands import FormHousehold
 from server.operations.batch import prepared, request_key
@@ -22,9 +22,15 @@ SOON = 10.0
 
 
 @pytest.fixture
-async def shop(database: Database, redis_url: str, secrets_file: Path) -> AsyncIterator[Shop]:
+async def shop(
+    database: Database, database_url: str, redis_url: str, secrets_file: Path
+) -> AsyncIterator[Shop]:
+    """A shop; those who keep locks have connections of their own."""
+    others = await Database.open(database_url, connections=8)
     async with opened(database, redis_url, secrets_file) as shop:
+        shop.database = others
         yield shop
+    await others.close()
 
 
 @asynccontextmanager
@@ -33,6 +39,32 @@ async def kept(shop: Shop, *numbers: int) -> AsyncIterator[None]:
     async with shop.database.transaction() as connection:
         await locks.take(connection, sorted(numbers))
         yield
+
+
+@asynccontextmanager
+async def recorded(shop: Shop, command: Command) -> AsyncIterator[None]:
+    """While a session is about to record the same request; no look at locks finds out. It never does."""
+    async with shop.database.connection() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(
+            "INSERT INTO request_key VALUES ($1, $2, $3, '', '{}', now())", *request_key(command)
+        )
+        try:
+            yield
+        finally:
+            await transaction.rollback()
+
+
+async def somebody_waits_for_a_row(shop: Shop) -> bool:
+    """Whether a transaction waits for what another is about to record."""
+    async with shop.database.connection() as connection:
+        return bool(
+            await connection.fetchval(
+                """SELECT EXISTS (SELECT FROM pg_stat_activity
+                                   WHERE datname = current_database() AND wait_event = 'transactionid')"""
+            )
+        )
 
 
 def begun(shop: Shop, commands: Sequence[Command], seconds: float = 60.0) -> list[asyncio.Future[Outcome]]:
@@ -134,6 +166,42 @@ async def test_a_merge_that_is_set_aside_keeps_its_place(shop: Shop) -> None:
     assert (earned.member_id, followed.member_id, spent.balance) == (merged, member_id, 0)
 
 
+async def test_what_stands_behind_a_batch_is_not_tried_before_it_has_committed(shop: Shop) -> None:
+    """Nor while it is split, when for a moment nobody keeps the locks of what it has still to commit."""
+    giver, getter, other, stranger = [await shop.member() for _ in range(4)]
+    slow, earned = shop.purchase(other, 1), shop.purchase(giver, 10)
+    given = Transfer(**shop.common(giver), to_member_id=getter, to_given="", points=10)
+    async with recorded(shop, slow):
+        async with kept(shop, locks.member_lock(getter)):
+            [aside] = begun(shop, [shop.purchase(getter, 1)])
+            await done(begun(shop, [shop.purchase(stranger, 1)]))
+            late, *replies = begun(shop, [slow, earned, given])
+            await eventually(lambda: somebody_waits_for_a_row(shop))
+        await done([aside, *replies])
+        assert not late.done()
+    await done([late])
+    assert (await shop.balance(giver), await shop.balance(getter)) == (0, 11)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_what_is_set_aside_bit_by_bit_keeps_its_order(shop: Shop, before: int) -> None:
+    """First whose lock was found kept, then one ahead of it that met something else."""
+    giver, getter, stranger = [await shop.member() for _ in range(3)]
+    earned = shop.purchase(giver, 10)
+    given = Transfer(**shop.common(giver), to_member_id=getter, to_given="", points=10)
+    async with recorded(shop, earned):
+        async with kept(shop, locks.member_lock(getter)):
+            aside = begun(shop, [shop.purchase(getter, 1)] * before)
+            await done(begun(shop, [shop.purchase(stranger, 1)]))
+            replies = begun(shop, [earned, given])
+            await done(begun(shop, [shop.purchase(stranger, 1)]))
+        await done(aside)
+        await eventually(lambda: somebody_waits_for_a_row(shop))
+        assert not any(reply.done() for reply in replies)
+    await done(replies)
+    assert (await shop.balance(giver), await shop.balance(getter)) == (0, 10 + before)
+
+
 async def test_time_passes_for_what_is_set_aside(shop: Shop) -> None:
     member_id = await shop.member()
     async with kept(shop, locks.member_lock(member_id)):
@@ -145,10 +213,9 @@ async def test_time_passes_for_what_is_set_aside(shop: Shop) -> None:
     assert [outcome.balance for outcome in await done([patient])] == [4]
 
 
-async def test_a_lock_for_which_others_wait_all_the_time_is_had_in_its_turn(shop: Shop) -> None:
-    """Such a lock is never free, so nobody gets it who doesn't wait for it."""
-    member_id = await shop.member()
-    number = locks.member_lock(member_id)
+@asynccontextmanager
+async def contended(shop: Shop, number: int) -> AsyncIterator[None]:
+    """While somebody waits for that lock all the time."""
     stop = False
 
     async def again_and_again() -> None:
@@ -156,16 +223,20 @@ async def test_a_lock_for_which_others_wait_all_the_time_is_had_in_its_turn(shop
             async with kept(shop, number):
                 await asyncio.sleep(0.03)
 
-    async with kept(shop, number):
-        [held] = begun(shop, [shop.purchase(member_id, 3)])
-        others = [asyncio.create_task(again_and_again()) for _ in range(2)]
-        await eventually(lambda: waiting_for(shop, number, 2))
-        await done(begun(shop, [shop.purchase(await shop.member(), 1)]))
+    others = [asyncio.create_task(again_and_again()) for _ in range(3)]
     try:
-        await done([held])
+        await eventually(lambda: waiting_for(shop, number, 2))
+        yield
     finally:
         stop = True
         await asyncio.gather(*others)
+
+
+async def test_a_lock_for_which_others_wait_all_the_time_is_had_in_its_turn(shop: Shop) -> None:
+    """Such a lock is never free, so nobody gets it who doesn't wait for it."""
+    member_id = await shop.member()
+    async with contended(shop, locks.member_lock(member_id)):
+        await done(begun(shop, [shop.purchase(member_id, 3)]))
 
 
 async def waiting_for(shop: Shop, number: int, count: int) -> bool:

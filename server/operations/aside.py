@@ -28,8 +28,10 @@ class Aside:
 
     def add(self, commands: Iterable[Waiting]) -> None:
         """Set them aside. Where there is no room, their callers are told to come back."""
+        now = asyncio.get_running_loop().time()
         for waiting in commands:
             if len(self._commands) < self._most:
+                waiting.since = now
                 self._commands[waiting] = None
                 self._names |= waiting.names
             else:

@@ -41,7 +41,7 @@ from server.operations.gathering import gathered
 from server.operations.hints import Hints
 from server.operations.lines import Turn
 from server.operations.programs import Programs
-from server.operations.waiting import Replayed, Result, Waiting, due, parted
+from server.operations.waiting import Replayed, Result, Waiting, due, foremost, parted
 from server.operations.watch import Commits, begun
 from server.secrets import Keyring
 from server.store import locks, merges
@@ -54,6 +54,8 @@ OUTAGE_PAUSE_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 0.5
 # Between two looks at what is set aside.
 ASIDE_PAUSE_SECONDS = 0.05
+# After so many, one waits for its locks, though the locks of others were free.
+ROUNDS_OF_TRYING = 4
 # How often those who wait for room in the queue look for it.
 ROOM_PAUSE_SECONDS = 0.02
 
@@ -181,8 +183,10 @@ class Committer:
         return free
 
     async def _try_again(self) -> None:
-        """The lane of those that are set aside: all whose locks are free, else the first and its like."""
+        """The lane of those that are set aside: all whose locks are free, and now and then one that waits."""
+        rounds = 0
         while await self._aside.some():
+            rounds += 1
             held: set[Waiting] = set()
             begun = False
             for batch in _batches(self._aside.remaining(), self._batch_size):
@@ -192,14 +196,22 @@ class Committer:
                 begun |= bool(free)
                 held.update(behind, still, await self._run(free))
             remaining = self._aside.remaining()
-            if held and remaining and not begun:
-                # Whoever only tries never gets a lock for which others wait.
-                first = remaining[0].names
-                alike, _ = parted(remaining, [not waiting.names <= first for waiting in remaining])
-                await self._run(next(_batches(alike, self._batch_size)))
+            if held and remaining and (not begun or rounds % ROUNDS_OF_TRYING == 0):
+                await self._wait(remaining)
                 self._aside.remaining()
             if held:
                 await asyncio.sleep(ASIDE_PAUSE_SECONDS)
+
+    async def _wait(self, remaining: Sequence[Waiting]) -> None:
+        """Let one of them, and its like, wait for its locks: the one that has only tried for the longest.
+
+        Whoever only tries never gets a lock for which others wait.
+        """
+        first = min(foremost(remaining), key=lambda waiting: waiting.since)
+        first.since = asyncio.get_running_loop().time()
+        names = first.names
+        alike, _ = parted(remaining, [not waiting.names <= names for waiting in remaining])
+        await self._run(next(_batches(alike, self._batch_size)))
 
     async def _apart(self, batch: Sequence[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
         """Those whose locks nobody holds at this moment; the others, and those that stand behind them."""

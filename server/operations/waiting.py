@@ -30,6 +30,8 @@ class Waiting:
     reply: asyncio.Future[Outcome]
     turn: Turn | None = None
     trace: Commit | None = None
+    # Set aside, or waited for its locks the last time (event-loop time).
+    since: float = 0.0
 
     @property
     def names(self) -> set[Hashable]:
@@ -71,6 +73,18 @@ def due(commands: Iterable[Waiting]) -> list[Waiting]:
     """Those that are still to be begun; whoever waits for the others has been told why."""
     now = asyncio.get_running_loop().time()
     return [waiting for waiting in commands if waiting.begins(now)]
+
+
+def foremost(commands: Iterable[Waiting]) -> list[Waiting]:
+    """Those that would overtake none of the others."""
+    names: set[Hashable] = set()
+    first: list[Waiting] = []
+    for waiting in commands:
+        own = waiting.names
+        if names.isdisjoint(own):
+            first.append(waiting)
+        names |= own
+    return first
 
 
 def parted(

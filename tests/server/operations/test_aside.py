@@ -239,6 +239,25 @@ async def test_a_lock_for_which_others_wait_all_the_time_is_had_in_its_turn(shop
         await done(begun(shop, [shop.purchase(member_id, 3)]))
 
 
+async def test_who_waits_is_now_one_and_then_the_other(shop: Shop) -> None:
+    """Neither one who waits in vain nor those whose locks are soon free keep another from waiting."""
+    blocked, sought, stranger, *busy = [await shop.member() for _ in range(11)]
+    async with kept(shop, locks.member_lock(blocked)), contended(shop, locks.member_lock(sought)):
+        held = begun(shop, [shop.purchase(blocked, 1)])
+        await done(begun(shop, [shop.purchase(stranger, 1)]))
+        [reply] = begun(shop, [shop.purchase(sought, 3)])
+        passing = []
+        async with asyncio.timeout(SOON):
+            while not reply.done():
+                busy.append(member_id := busy.pop(0))
+                async with kept(shop, locks.member_lock(member_id)):
+                    passing += begun(shop, [shop.purchase(member_id, 1)])
+                    await done(begun(shop, [shop.purchase(stranger, 1)]))
+        await done([reply, *passing])
+        assert not held[0].done()
+    await done(held)
+
+
 async def waiting_for(shop: Shop, number: int, count: int) -> bool:
     """Whether so many transactions, or more, wait for that lock."""
     async with shop.database.connection() as connection:

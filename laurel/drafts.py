@@ -1,6 +1,8 @@
 """Files that appear under their name only when they are whole."""
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -9,10 +11,13 @@ from typing import BinaryIO
 class Draft:
     """A file to write, readable by its owner only; it takes its name, and what stood there, on ``keep``.
 
-    As a context manager it is dropped unless it was kept. Raises OSError.
+    As a context manager it is dropped unless it was kept. Raises OSError, also where something stands that
+    is no file, such as a device: it can't be replaced by one.
     """
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "what is there is no regular file", str(path))
         self.path = path
         self._draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         descriptor = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -32,9 +37,9 @@ class Draft:
 
     def drop(self) -> None:
         """Leave nothing behind; after ``keep`` it does nothing."""
-        if not self.file.closed:
+        self._draft.unlink(missing_ok=True)
+        with suppress(OSError):  # of a full disk, about what isn't wanted any more
             self.file.close()
-            self._draft.unlink(missing_ok=True)
 
     def __enter__(self) -> "Draft":
         return self

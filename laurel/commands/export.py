@@ -3,8 +3,8 @@
 import getpass
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from laurel.client import secrets_file
 from laurel.commands.identifiers import instant
 from laurel.commands.programs import find, on_database
 from laurel.drafts import Draft
+from laurel.failures import Failure
 from laurel.output import console
 from laurel.sheets import CsvSheet, ParquetSheet, Sheet
 from server import secrets
@@ -146,33 +147,50 @@ def _export(opened: Opened, *, output: Path, form: str | None, raw: bool, progra
     parquet = form == "parquet" or (form is None and output.suffix == ".parquet")
     started = time.monotonic()
 
+    with _onto(output):
+        draft = Draft(output)
+
     async def work(database: Database) -> int:
         program_id = None if program is None else (await find(database, program)).program_id
         async with opened(database, program_id) as extract:
-            with Draft(output) as draft:
-                sheet: Sheet = (
-                    ParquetSheet(draft.file, extract.columns)
-                    if parquet
-                    else CsvSheet(draft.file, extract.columns, raw)
-                )
-                written = await _write(extract, sheet)
+            sheet: Sheet = (
+                ParquetSheet(draft.file, extract.columns)
+                if parquet
+                else CsvSheet(draft.file, extract.columns, raw)
+            )
+            written = await _write(extract, sheet, output)
+            with _onto(output):
                 draft.keep()
         return written
 
-    written = on_database(work)
+    with draft:
+        written = on_database(work)
     seconds = time.monotonic() - started
     click.echo(f"{written:,} rows in {output}, {written / seconds:,.0f} a second")
 
 
-async def _write(extract: Extract, sheet: Sheet) -> int:
+@contextmanager
+def _onto(output: Path) -> Iterator[None]:
+    """Tell of a file as that: while the database is read, an OSError would pass for its absence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Failure(f"{output} can't be written: no such folder") from None
+    except OSError as error:
+        raise Failure(f"{output} can't be written: {error.strerror or error}") from None
+
+
+async def _write(extract: Extract, sheet: Sheet, output: Path) -> int:
     out = console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     written = 0
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("", total=extract.size)
         async for rows in extract.batches:
-            sheet.write(rows)
+            with _onto(output):
+                sheet.write(rows)
             written += len(rows)
             bar.update(task, completed=written)
-    sheet.finish()
+    with _onto(output):
+        sheet.finish()
     return written

@@ -1,3 +1,5 @@
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -25,4 +27,30 @@ def test_what_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_and_is_no_file_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for taken in (pipe, tmp_path):
+        with pytest.raises(FileExistsError, match="no regular file"):
+            Draft(taken)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_what_does_not_fit_the_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fill() -> None:
+        with Draft(tmp_path / "out.csv") as draft:
+            draft.file.write(b"more than there is room for")
+            draft.keep()
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -276,6 +277,17 @@ async def test_without_the_secrets_nothing_is_written(desk: Desk, tmp_path: Path
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert entries(tmp_path) == []
+
+
+async def test_a_file_that_can_not_be_written_is_told_of_as_that(desk: Desk, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused = {tmp_path / "nowhere" / "b.csv": "no such folder", pipe: "no regular file"}
+    for path, reason in refused.items():
+        done = await desk.export("balances", "-o", path)
+        assert done.returncode == 1
+        assert f"{path} can't be written: " in done.stderr
+        assert reason in done.stderr
 
 
 async def test_what_was_exported_is_imported_as_it_was(desk: Desk, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What applying a file of rules would change, and how to show it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -11,7 +11,10 @@ from rich.text import Text
 
 from laurel.failures import Failure
 from laurel.rule_files import RuleFile
+from server.domain.activity import BUILT_IN_TYPES, PURCHASE
 from server.domain.rules.canonical import canonical
+from server.domain.rules.read_conditions import named_events
+from server.domain.rules.reading import close_to, shown
 
 Definition = Mapping[str, Any]
 
@@ -67,6 +70,7 @@ def plan(file: RuleFile, found: InForce, prune: bool) -> Plan:
             kinds[name] = ADDED
         elif canonical(found.rules[name][1]) != canonical(definition):
             kinds[name] = CHANGED
+    _check_events(file, found, kinds)
     others = sorted(set(found.rules) - set(file.rules))
     retire = tuple(others) if prune else ()
     return Plan(
@@ -77,6 +81,18 @@ def plan(file: RuleFile, found: InForce, prune: bool) -> Plan:
         unchanged=len(file.rules) - len(kinds),
         other=len(others) - len(retire),
     )
+
+
+def _check_events(file: RuleFile, found: InForce, names: Iterable[str]) -> None:
+    """Refuse events that nobody has registered, as the server will: a look ahead tells of it too."""
+    known = (PURCHASE, *{**found.event_types, **file.event_types})
+    mistakes = [
+        f"rule {name}: {shown(event)} is no registered event type{close_to(event, known)}"
+        for name in names
+        for event in sorted(named_events(file.rules[name].get("when")) - {*known, *BUILT_IN_TYPES})
+    ]
+    if mistakes:
+        raise Failure("\n".join(mistakes))
 
 
 def described(change: Plan, found: InForce) -> Iterator[Text]:

@@ -126,6 +126,17 @@ async def test_what_only_the_server_can_refuse_names_the_rule_and_the_path(cli: 
     assert "Traceback" not in refused.stderr
 
 
+async def test_a_slip_in_an_event_is_refused_by_a_look_ahead_too(cli: Cli, tmp_path: Path) -> None:
+    slip = FILE.replace("{event: REVIEW_SUBMITTED}", "{event: REVIEW_SUBMITED}")
+    looked = await cli("rules", "apply", written(tmp_path, slip), "--dry-run")
+    assert looked.returncode == 1
+    assert "rule review: 'REVIEW_SUBMITED' is no registered event type" in looked.stderr
+    assert 'did you mean "REVIEW_SUBMITTED"?' in looked.stderr
+    slip = FILE.replace("{event: PURCHASE}", "{event: PURCHSE}")
+    sold = await cli("rules", "apply", written(tmp_path, slip))
+    assert 'did you mean "PURCHASE"?' in sold.stderr
+
+
 async def test_a_rule_is_shown_as_yaml_that_can_be_applied_again(cli: Cli, tmp_path: Path) -> None:
     await cli("rules", "apply", written(tmp_path, FILE), "--yes")
     shown = await cli("rules", "show", "diwali")

@@ -40,12 +40,17 @@ def shown(value: object) -> str:  # noqa: PLR0911 - one way out per kind of valu
             return repr(value)[:80]
 
 
+def closest(word: object, options: Iterable[str]) -> str | None:
+    """The option that the word may be a slip of; None if there is none."""
+    close = get_close_matches(word[:80], list(options), 1, 0.6) if isinstance(word, str) else []
+    return close[0] if close else None
+
+
 def close_to(word: object, options: Iterable[str]) -> str:
     """`; did you mean "x"?` where one of the options is close, or else the options if they are few."""
     known = list(options)
-    close = get_close_matches(word[:80], known, 1, 0.6) if isinstance(word, str) else []
-    if close:
-        return f'; did you mean "{close[0]}"?'
+    if (close := closest(word, known)) is not None:
+        return f'; did you mean "{close}"?'
     return f"; known are {', '.join(known)}" if 0 < len(known) <= 24 else ""
 
 

@@ -25,7 +25,7 @@ from server.domain.rules.fields import WEEKDAYS
 from server.domain.rules.read_actions import ActionReader
 from server.domain.rules.read_conditions import ConditionReader, Scope, named_events
 from server.domain.rules.read_terms import check_terms, read_expire, read_pending
-from server.domain.rules.reading import Reader
+from server.domain.rules.reading import Reader, closest
 from server.domain.rules.requirements import item_conditions, possible_events
 
 KEYS = ("rule", "type", "priority", "when", "then", "stacking", "caps", "active", "pending", "expire")
@@ -176,7 +176,10 @@ def _check_whole(reader: Reader, rule: Rule, program: Program | None) -> None:
             )
         if isinstance(action, OF_A_BASKET) and possible is not None and possible != {PURCHASE}:
             others = ", ".join(sorted(possible - {PURCHASE}))
-            reader.wrong(path, f"needs a PURCHASE, and {others} has no amount; use fixed")
+            # Only a program could tell whether the event exists.
+            slip = program is None and closest(others, (PURCHASE,)) is not None
+            remedy = f'did you mean "{PURCHASE}"?' if slip else "use fixed"
+            reader.wrong(path, f"needs a {PURCHASE}, and {others} has no amount; {remedy}")
         if isinstance(action, Multiply) and action.of == "lines" and not _lines_named(rule.when, action):
             reader.wrong(f"{path}.of", "of which lines? add `items`, or a condition on items to `when`")
         if isinstance(action, Paying):

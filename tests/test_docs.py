@@ -127,6 +127,11 @@ def test_make_targets_named_are_there() -> None:
     assert named <= set(targets)
 
 
+def test_help_for_make_stands_in_two_columns() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert len({re.match(r"[a-z]+ +", line).end() for line in shown.splitlines()}) == 1  # type: ignore[union-attr]
+
+
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(LAUREL_\w+)` \|.*\| (.+) \|$", README, re.MULTILINE))
     fields = {**Settings.model_fields, **GatewaySettings.model_fields, **WorkerSettings.model_fields}

@@ -220,6 +220,20 @@ async def test_a_wrong_key_costs_no_sale(till: Till, card: str) -> None:
     assert "receipt R-1" in await till("deliver")
 
 
+def test_without_a_key_it_says_what_to_set(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*in_python(), "deliver"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "set LAUREL_API_KEY" in done.stderr
+
+
 async def test_wrong_usage_ends_with_2(till: Till) -> None:
     assert "usage" in await till("sell", "4711", code=2)
     assert os.listdir(till.folder) == []

@@ -13,7 +13,7 @@ request_id it counts once however often it is sent. The outbox goes out as one j
 order: each sale is crossed off as its answer comes. Nothing is redeemed without an answer:
 only the server knows what a member may spend.
 
-Exit codes: 0 done, or kept for later; 1 refused; 3 the server can't be reached.
+Exit codes: 0 done, or kept for later; 1 refused; 2 called wrongly; 3 the server can't be reached.
 """
 
 import argparse
@@ -254,8 +254,11 @@ def main() -> int:
             command.add_argument(argument, type=int if argument == "points" else str)
     options = vars(parser.parse_args())
     address = os.environ.get("LAUREL_ADDRESS", "127.0.0.1:50051")
+    key = os.environ.get("LAUREL_API_KEY")
+    if not key:
+        parser.error("set LAUREL_API_KEY to the key of this till; `laurel keys create` makes one")
     with grpc.insecure_channel(address) as channel:
-        till = Till(channel, os.environ["LAUREL_API_KEY"], options.pop("outbox"))
+        till = Till(channel, key, options.pop("outbox"))
         chosen = options.pop("command")
         try:
             said = getattr(till, chosen)(**options)

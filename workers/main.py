@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ import structlog
 from redis.asyncio import Redis
 
 from server import heap, logs, secrets
+from server.domain.errors import Refused
 from server.ending import ended
 from server.ids import new_id
 from server.operations.hints import Hints
@@ -126,8 +127,7 @@ class Process:
         means = Means(database, Sealer(keys), settings, now)
         channels = await open_channels(means, opened, self._channels)
         # Before the log is read here: what is made of it depends on what is open.
-        async with database.connection() as connection:
-            await say_open(connection, channels)
+        await _say_open(database, channels)
         opened.push_async_callback(ended, [asyncio.create_task(keep_saying(database, list(channels)))])
         deliveries = Deliveries(database, channels, pace=self._pace, metrics=telemetry.metrics)
 
@@ -243,6 +243,19 @@ async def _open_database(settings: WorkerSettings) -> Database:
         raise StartError(
             f"the database of LAUREL_DATABASE_URL can't be opened ({type(error).__name__}); "
             "is it running, and do address, user and password fit?"
+        ) from None
+
+
+async def _say_open(database: Database, channels: Collection[str]) -> None:
+    try:
+        async with database.connection() as connection:
+            await say_open(connection, channels)
+    except asyncpg.UndefinedTableError:
+        raise StartError("the database is behind this Laurel; run `laurel migrate`") from None
+    except (Refused, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StartError(
+            f"the database of LAUREL_DATABASE_URL doesn't answer any more ({type(error).__name__}); "
+            "is it running?"
         ) from None
 
 

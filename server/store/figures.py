@@ -124,11 +124,15 @@ async def everything(connection: Connection, generation: UUID) -> Figures:
 
 
 async def drop(connection: Connection, generation: UUID, most: int) -> bool:
-    """Forget at most so many rows of a generation; whether there may be more."""
-    done: str = await connection.execute(
+    """Forget at most so many rows of a generation; whether there are more."""
+    await connection.execute(
         """DELETE FROM daily_figure WHERE ctid = ANY(ARRAY(
                SELECT ctid FROM daily_figure WHERE generation = $1 LIMIT $2))""",
         generation,
         most,
     )
-    return done == f"DELETE {most}"
+    # Not by how many it was: somebody else may be at the others, and die before they are gone.
+    left: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM daily_figure WHERE generation = $1)", generation
+    )
+    return left

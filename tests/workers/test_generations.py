@@ -5,6 +5,7 @@ import signal
 import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -13,6 +14,7 @@ from redis.asyncio import Redis
 from server.store import figures, projections
 from server.store.database import Connection, Database
 from server.store.figures import PROJECTION
+from server.store.summaries import PREFIX
 from tests.support.mailbox import buy, open_shop
 from tests.support.processes import ROOT, environment
 from tests.support.programs import worker_settings_for
@@ -21,7 +23,7 @@ from tests.support.servers import Laurel
 from tests.support.waiting import eventually
 from workers.main import running
 from workers.projections import daily_figures, member_summary
-from workers.projections.member_summary import MemberSummaries
+from workers.projections.member_summary import Lost, MemberSummaries
 from workers.projections.rebuild import Build, rebuild, sweep
 
 PATIENCE = 60.0
@@ -81,8 +83,10 @@ async def test_what_a_killed_rebuild_leaves_is_removed_by_a_worker(
             """UPDATE projection SET building_seen = building_seen - interval '1 hour' WHERE name = $1""",
             PROJECTION,
         )
-        # Its minute has come.
-        await connection.execute("UPDATE schedule SET next_at = now() WHERE name = 'generations'")
+        # Its minute has come, also if it was done in this one.
+        await connection.execute(
+            "UPDATE schedule SET next_at = now(), period = NULL WHERE name = 'generations'"
+        )
 
     async def removed() -> bool:
         return await generations(shop.database) == {left.generations.current}
@@ -127,15 +131,36 @@ async def test_a_rebuild_that_somebody_breaks_off_is_given_up_at_once(shop: Laur
             await rebuilding
         assert (await standing(shop.database, build.name)).generations.building is None
         assert await sweep(shop.database, build) == 1
-        assert await summaries.store.place(building) == ""
+        # Somebody who slept through that comes on no more.
+        async with shop.database.transaction() as connection:
+            with pytest.raises(Lost):
+                await member_summary.Build(summaries).step(connection, building)
+        assert [key async for key in redis.scan_iter(f"{PREFIX}{building.hex}*")] == []
         assert await sweep(shop.database, build) == 0
 
 
-async def test_a_large_generation_is_removed_a_part_at_a_time(shop: Laurel) -> None:
+async def dropped(database: Database, generation: UUID, most: int) -> bool:
+    async with database.transaction() as connection:
+        return await figures.drop(connection, generation, most)
+
+
+async def in_the_way(connection: Connection) -> bool:
+    """Whether somebody waits for what this one's transaction did."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
+    )
+    return found
+
+
+async def test_a_large_generation_is_removed_a_part_at_a_time_by_whoever_comes(shop: Laurel) -> None:
+    current = (await standing(shop.database)).generations.current
     async with shop.database.transaction() as connection:
-        current = (await projections.following(connection, PROJECTION)).current
         rows = len(await figures.everything(connection, current))
-        assert await figures.drop(connection, current, rows)
-        assert not await figures.drop(connection, current, rows)
+        assert await figures.drop(connection, current, rows - 1)
+        other = asyncio.create_task(dropped(shop.database, current, rows - 1))
+        await eventually(partial(in_the_way, connection))
+    # It waited for what was gone then, and must not take that for the end.
+    assert await other
+    assert not await dropped(shop.database, current, rows)
     await followed(shop.database, daily_figures.Build())
     assert len(await generations(shop.database)) == 1

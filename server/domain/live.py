@@ -14,13 +14,14 @@ class Place(NamedTuple):
     """An event's place in the log. ``event_id`` is near those of its neighbours, by which they are found.
 
     ``message``: the position of the last message that came into the inbox by then; the log has none of these.
+    None: nobody knows, and of messages only those are news that come from now on.
     """
 
     epoch: int
     xid: int
     position: int
     event_id: UUID
-    message: int = 0
+    message: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,8 @@ class Live:
                     yield Told(since, self._clock(), found.standing)
                 else:
                     happened, came = found.happened, found.came
+                    if since.message is None:
+                        since = since._replace(message=found.newest.message)
                 program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
                 for event in happened:
                     since = event.place._replace(message=since.message)

@@ -18,6 +18,8 @@ from server.rpc.profiles import STATUSES, wallet_message
 MAX_LENGTH = 512
 MAC_BYTES = 16
 PLACE = struct.Struct(">iQq16sq")
+# As event ids were before streams told of messages.
+WITHOUT_MESSAGE = struct.Struct(">iQq16s")
 
 
 class Places:
@@ -42,13 +44,14 @@ class Places:
         except (binascii.Error, ValueError):
             raw = b""
         mac, packed = raw[:MAC_BYTES], raw[MAC_BYTES:]
-        if len(packed) != PLACE.size or not hmac.compare_digest(
+        if len(packed) not in (PLACE.size, WITHOUT_MESSAGE.size) or not hmac.compare_digest(
             mac, self._mac(program_id, member_id, packed)
         ):
             raise invalid(
                 "last_event_id", "must be an event_id of an update about this member", "EVENT_ID_INVALID"
             )
-        epoch, xid, position, event_id, told = PLACE.unpack(packed)
+        epoch, xid, position, event_id = WITHOUT_MESSAGE.unpack_from(packed)
+        told = PLACE.unpack(packed)[-1] if len(packed) == PLACE.size else None
         return Place(epoch, xid, position, UUID(bytes=event_id), told)
 
     def _mac(self, program_id: UUID, member_id: UUID, packed: bytes) -> bytes:

@@ -1,10 +1,14 @@
 """Messages reach open streams as they come into the inbox: none is left out, and none comes twice."""
 
+import base64
+import hmac
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 from loyalty.v1 import member_pb2
 
+from server import secrets
 from tests.support.mailbox import AT_ONCE, Reader, buy, inbox, join, open_shop, set_terms
 from tests.support.programs import worker_settings_for
 from tests.support.relays import caught_up
@@ -54,6 +58,31 @@ async def test_a_stream_is_told_of_messages_at_once_and_goes_on_after_the_last(s
             assert await subject(stream) == "You earned 40 points"
     shown = (await inbox(shop, member_id)).messages
     assert [m.subject for m in shown][-1] == welcome
+
+
+def of_old(shop: Laurel, member_id: str, event_id: str) -> str:
+    """The event id as servers made it before streams told of messages."""
+    key = hmac.digest(secrets.load(shop.settings.secrets_file).page_token, b"event id", "sha256")
+    packed = base64.urlsafe_b64decode(event_id + "=" * (-len(event_id) % 4))[16:-8]
+    whose = shop.program.program_id.bytes + UUID(member_id).bytes
+    mac = hmac.digest(key, whose + packed, "sha256")[:16]
+    return base64.urlsafe_b64encode(mac + packed).decode().rstrip("=")
+
+
+async def test_whoever_comes_with_an_event_id_of_old_is_told_of_messages_from_then_on(shop: Laurel) -> None:
+    reader, member_id = Reader(shop), await join(shop, "inbox")
+    await reader.tell()
+    async with watching(shop.address, shop.service.key, member_id) as stream:
+        await stream.next("standing")
+        place = of_old(shop, member_id, stream.event_id)
+    await buy(shop, member_id, 5)
+    await reader.tell()
+    async with watching(shop.address, shop.service.key, member_id, place) as stream:
+        assert (await stream.next("points")).message == "You've earned 5 points"
+        await buy(shop, member_id, 6)
+        await stream.next("points")
+        await reader.tell()
+        assert await subject(stream) == "You earned 6 points"
 
 
 async def test_a_message_that_takes_in_more_comes_again_and_tills_see_none(shop: Laurel) -> None:

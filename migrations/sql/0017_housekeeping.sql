@@ -11,5 +11,6 @@ INSERT INTO dropped_generation (name, generation)
 SELECT DISTINCT 'daily_figures', f.generation FROM daily_figure f
  WHERE NOT EXISTS (SELECT FROM projection p WHERE f.generation IN (p.generation, p.building));
 
--- Messages are forgotten after a year, by their age.
+-- Messages are forgotten after a year, by their age. Meant for tables as they are before a first release: until
+-- the index is built nobody writes messages.
 CREATE INDEX message_age ON message (program_id, message_id);

@@ -82,6 +82,7 @@ def newest_message(members: Collection[MemberOf]) -> Question[dict[MemberOf, int
     return Question(
         """SELECT ROW(program_id, member_id, max(position)) FROM message
             WHERE (program_id, member_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+              AND position IS NOT NULL
             GROUP BY program_id, member_id""",
         ([program_id for program_id, _ in members], [member_id for _, member_id in members]),
         lambda rows: {(row[0], row[1]): row[2] for row in rows},

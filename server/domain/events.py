@@ -319,7 +319,8 @@ class PointsAdjusted(PointsMoved):
 class AdjustmentRequested(Event):
     """Somebody wants to put points in, or take them out if negative, and it takes a second person.
 
-    ``expires_at``: of points that are put in, where the program's terms are not to say.
+    ``expires_at``: of points that are put in, where the program's terms are not to say. Events of old don't
+    tell it.
     """
 
     event_type = "adjustment.requested"
@@ -329,15 +330,15 @@ class AdjustmentRequested(Event):
     points: int
     reason: str
     actor: str
-    expires_at: datetime | None = None
+    expires_at: datetime | None
 
     def payload(self) -> Mapping[str, Any]:
         """What is to be done, why, and who wants it."""
         return {
-            **({} if self.expires_at is None else {"expires_at": self.expires_at.isoformat()}),
             "adjustment_id": str(self.adjustment_id),
             "point_type": self.point_type,
             "points": self.points,
+            "expires_at": None if self.expires_at is None else self.expires_at.isoformat(),
             "reason": self.reason,
             "actor": self.actor,
         }

@@ -95,7 +95,8 @@ STANDING: Mapping[Check, str] = {
                  GROUP BY 1, 2, 3) d USING (program_id, member_id, point_type)
          WHERE d.first < coalesce(p.next_due, 'infinity')""",
     # Activity goes on to a pool, out of it and to who lives on after a merge, with the points. So of a wallet
-    # that some were handed to, it may be a moment of who gave them, or of who gave them those.
+    # that some were handed to, it may be a moment of who gave them, or of who gave them those. Who was merged
+    # into a giver that was merged in turn is known by who lives on, as the giver is.
     Check.ACTIVE: f"""
         WITH RECURSIVE doubtful AS (
             SELECT program_id, member_id, point_type, p.sequence, p.active_at, own.moment
@@ -116,7 +117,11 @@ STANDING: Mapping[Check, str] = {
                       AND t.point_type = w.point_type AND t.kind = 'TRANSFER_IN' AND t.trace ? 'origins'
                     UNION ALL
                    SELECT m.member_id FROM member m
-                    WHERE m.program_id = w.program_id AND m.merged_into = w.giver) AS g
+                    WHERE m.program_id = w.program_id
+                      AND m.merged_into IN (
+                          w.giver,
+                          (SELECT o.merged_into FROM member o
+                            WHERE o.program_id = w.program_id AND o.member_id = w.giver))) AS g
              WHERE g.giver IS NOT NULL)
         SELECT d.program_id, d.member_id, d.point_type, d.sequence, NULL::uuid,
                'the wallet was last active ' || coalesce('at ' || d.active_at, 'never') || ', its rows say '
@@ -142,26 +147,28 @@ STANDING: Mapping[Check, str] = {
                       WHERE e.kind = 'ACTIVATE') a USING (program_id, member_id, lot_id)
          WHERE l.active <> (c.credit_account <> 'wallet.pending' OR a.lot_id IS NOT NULL)""",
     # What waits for a second person has no row in any chain yet: the event of whoever asked is what there is.
+    # Those of old don't tell how long the points last.
     Check.ADJUSTMENTS: f"""
         SELECT program_id, coalesce(a.member_id, q.member_id), a.point_type, q.sequence, q.transaction_id,
                'adjustment ' || adjustment || CASE
                     WHEN a.said IS NULL THEN ' of ' || q.said || ' is gone'
                     WHEN q.said IS NULL THEN ' of ' || a.said || ' was never asked for'
-                    ELSE ' is of ' || a.said || '; what is recorded says ' || q.said END
+                    ELSE ' is of ' || concat_ws(', until ', a.said, a.until) || '; what is recorded says '
+                         || concat_ws(', until ', q.said, q.until) END
           FROM (SELECT program_id, member_id, adjustment_id::text AS adjustment, point_type,
+                       {ISO.format("expires_at")} AS until,
                        concat_ws(', ', points || ' ' || point_type, 'for ' || member_id,
                                  'asked by ' || requested_by, reason,
-                                 'until ' || {ISO.format("expires_at")},
                                  CASE WHEN status = 'approved' THEN 'approved as ' || transaction_id
                                       ELSE status END,
                                  CASE WHEN status = 'approved' THEN 'of ' || points END) AS said
                   FROM asked) a
           FULL JOIN (
                SELECT program_id, q.member_id, adjustment, r.sequence, r.transaction_id,
+                      payload ? 'expires_at' AS tells_until, payload ->> 'expires_at' AS until,
                       concat_ws(', ', (payload ->> 'points') || ' ' || (payload ->> 'point_type'),
                                 'for ' || q.member_id, 'asked by ' || (payload ->> 'actor'),
                                 payload ->> 'reason',
-                                'until ' || (payload ->> 'expires_at'),
                                 CASE WHEN r.transaction_id IS NOT NULL THEN 'approved as ' || r.transaction_id
                                      WHEN x.adjustment IS NOT NULL THEN 'rejected' ELSE 'pending' END,
                                 'of ' || r.points) AS said
@@ -176,7 +183,7 @@ STANDING: Mapping[Check, str] = {
                                        AS points
                               FROM entry WHERE kind = 'ADJUST') r USING (program_id, adjustment)) q
                USING (program_id, adjustment)
-         WHERE a.said IS DISTINCT FROM q.said""",
+         WHERE a.said IS DISTINCT FROM q.said OR q.tells_until AND a.until IS DISTINCT FROM q.until""",
     # A rule that a cap counts has its counters in the trace. Of a purchase that is back in part, as much was
     # given back as of its points. What belonged to a merged member counts for who lives on.
     Check.CAPS: """

@@ -66,6 +66,7 @@ def reject(draft: Draft, books: Books, command: RejectAdjustment, _: Prepared) -
             points=asked.points,
             reason=command.reason,
             actor=draft.cause.actor,
+            expires_at=asked.expires_at,
         )
     )
     return _outcome(draft, own, asked.point_type, asked.points, (), asked)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,6 +29,7 @@ BASE = {
     "caps": {"member": {"points": 1000, "per": "ever"}},
 }
 ROLLING = LotTerms(expiry=Expiry(Until.ROLLING_DAYS, 30))
+NEW_YEAR = datetime(2035, 1, 1, tzinfo=UTC)
 WAITING = LotTerms(activates_on="VISIT", expiry=Expiry(Until.DAYS, 3))
 
 
@@ -110,7 +112,7 @@ async def regular(shop: Laurel) -> Regular:
     asked = [
         await anna.points.AdjustPoints(
             movements_pb2.AdjustPointsRequest(
-                **once(), member_id=member_id, points=500, reason="a lost parcel"
+                **once(), member_id=member_id, points=500, reason="a lost parcel", expire_time=NEW_YEAR
             )
         )
         for _ in range(3)
@@ -329,6 +331,13 @@ async def test_no_shape_of_json_ends_a_verification(shop: Laurel, regular: Regul
                     UPDATE event_log SET payload = '{value}' {MINE};
                     UPDATE request_key SET reply = '{value}'"""
     assert Check.CHAIN in await found_after(shop, regular, tampering)
+
+
+async def test_of_adjustments_of_old_nobody_knows_how_long_they_were_to_last(
+    shop: Laurel, regular: Regular
+) -> None:
+    of_old = "UPDATE event_log SET payload = payload - 'expires_at' WHERE event_type = 'adjustment.requested'"
+    assert await found_after(shop, regular, of_old) == {}
 
 
 async def test_a_member_that_was_merged_is_looked_at_with_who_lives_on(

@@ -81,6 +81,13 @@ class Family:
         await own.households.JoinHousehold(joining(member_id, token, contributes=contributes))
         return member_id, own
 
+    async def merges(self, merged_id: str, member_id: str) -> None:
+        """Two turn out to be one."""
+        request = member_pb2.MergeMembersRequest(
+            request_id=uuid4().hex, member_id=member_id, merged_member_id=merged_id, reason="one"
+        )
+        await self.laurel.staff.members.MergeMembers(request)
+
     async def pool(self, household: pb.Household) -> int:
         """What the pool has to spend."""
         return await self.balance(household.household_id)
@@ -436,6 +443,24 @@ async def test_nobody_closes_merges_or_registers_a_household(family: Family) -> 
     ]
     assert ann in everybody
     assert pool not in everybody
+
+
+async def test_activity_of_a_merged_member_counts_for_the_pool_that_its_survivor_gave_to(
+    family: Family,
+) -> None:
+    """Also where no points went over with it, and the survivor is merged in turn."""
+    ann, by_ann = await family.member()
+    household = await family.forms(ann, by_ann)
+    ben, by_ben = await family.joins(household, by_ann)
+    await family.buys(ben, 20)
+    old, by_old = await family.member(10)
+    await by_old.points.Redeem(points_pb2.RedeemRequest(request_id=uuid4().hex, member_id=old, points=10))
+    new, _ = await family.member()
+    await family.merges(old, ben)
+    await by_ben.households.ContributePoints(giving(ben, 15))
+    await by_ben.households.EndSeat(ending(household, ben, ben))
+    await family.merges(ben, new)
+    assert await family.balance(new) == 20
 
 
 async def test_staff_find_households_page_by_page_and_leave_a_trace(family: Family) -> None:

@@ -72,6 +72,9 @@ def of_old(shop: Laurel, member_id: str, event_id: str) -> str:
 async def test_whoever_comes_with_an_event_id_of_old_is_told_of_messages_from_then_on(shop: Laurel) -> None:
     reader, member_id = Reader(shop), await join(shop, "inbox")
     await reader.tell()
+    async with shop.database.connection() as connection:
+        # The welcome, too, is of then.
+        await connection.execute("UPDATE message SET position = NULL WHERE member_id = $1", UUID(member_id))
     async with watching(shop.address, shop.service.key, member_id) as stream:
         await stream.next("standing")
         place = of_old(shop, member_id, stream.event_id)

@@ -71,7 +71,7 @@ def middle(runs: Sequence[Figures]) -> Figures:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """What these processes and their children that live have used so far; 0 where /proc isn't."""
+    """What these processes and their children have used so far; 0 where /proc isn't."""
     if sys.platform != "linux":
         return 0.0
     wanted, ticks = set(pids), 0
@@ -81,6 +81,9 @@ def cpu_seconds(pids: Iterable[int]) -> float:
         except OSError:
             continue  # it has just ended
         fields = text.rpartition(")")[2].split()
-        if int(path.parent.name) in wanted or int(fields[1]) in wanted:
+        if int(path.parent.name) in wanted:
+            # Its own, and that of children that have ended and were waited for.
+            ticks += sum(int(field) for field in fields[11:15])
+        elif int(fields[1]) in wanted:
             ticks += int(fields[11]) + int(fields[12])
     return ticks / CLOCK_TICKS

@@ -19,6 +19,12 @@ from laurel.failures import Failure
 from server.tls import Files
 
 SYSTEM = "system"
+# Back soon after an outage, without hammering what is down. The least is what an attempt may take.
+RECONNECTING = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
 
 
 def credentials(beside: bool = True) -> grpc.ChannelCredentials | None:
@@ -56,7 +62,7 @@ def connect(address: str) -> grpc.Channel:
     """A channel. Raises Failure."""
     found = credentials()
     if found is None:
-        return grpc.insecure_channel(address)
+        return grpc.insecure_channel(address, RECONNECTING)
     return grpc.secure_channel(address, found, _options())
 
 
@@ -64,12 +70,13 @@ def connect_async(address: str) -> grpc.aio.Channel:
     """A channel for asyncio. Raises Failure."""
     found = credentials()
     if found is None:
-        return grpc.aio.insecure_channel(address)
+        return grpc.aio.insecure_channel(address, RECONNECTING)
     return grpc.aio.secure_channel(address, found, _options())
 
 
-def _options() -> list[tuple[str, str]]:
-    return [("grpc.ssl_target_name_override", name)] if (name := server_name()) else []
+def _options() -> list[tuple[str, str | int]]:
+    named = [("grpc.ssl_target_name_override", name)] if (name := server_name()) else []
+    return [*named, *RECONNECTING]
 
 
 def _content(variable: str) -> bytes | None:

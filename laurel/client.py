@@ -107,6 +107,7 @@ class Client:
         self.notifications = notifications_pb2_grpc.NotificationServiceStub(channel)
         self.households = households_pb2_grpc.HouseholdServiceStub(channel)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
+        self._channel = channel
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._seconds = seconds
 
@@ -119,6 +120,17 @@ class Client:
     ) -> Iterator[Reply]:
         """The replies as they come, without an end. Raises grpc.RpcError."""
         return method(request, metadata=self._metadata)
+
+    def reaches(self, seconds: float) -> bool:
+        """Whether there is a connection within so many seconds; it is waited for."""
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(seconds)
+        except grpc.FutureTimeoutError:
+            return False
+        finally:
+            ready.cancel()
+        return True
 
 
 @contextmanager

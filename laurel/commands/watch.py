@@ -24,7 +24,7 @@ LONGEST_WAIT_SECONDS = 5.0
 def watch(*, member: str, as_json: bool, program: str) -> None:
     """Print how a member stands, then what happens, as soon as it is committed. Ctrl-C ends it.
 
-    When the server stops it waits for it to come back, and goes on with what happened meanwhile.
+    When the server stops it says so, waits for it to come back, and goes on with what happened meanwhile.
 
     \b
     laurel members watch 4417-1234
@@ -53,8 +53,12 @@ def updates(client: Client, member_id: str) -> Iterator[member_pb2.WatchMemberRe
         except grpc.RpcError as error:
             if not request.last_event_id or not _passing(error):
                 raise
+        click.echo("the connection is lost; trying again", err=True)
         time.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+        while not client.reaches(LONGEST_WAIT_SECONDS):
+            pass
+        click.echo("connected again", err=True)
 
 
 def told(update: member_pb2.WatchMemberResponse) -> str:

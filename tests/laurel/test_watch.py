@@ -185,8 +185,10 @@ async def test_the_command_prints_what_happens_until_it_is_ended(
             assert line.endswith("mumbai-1): 1,500 points")
             await asyncio.to_thread(watching.wait_for, "You've unlocked Silver")
         # The server is gone; another one comes in its place.
+        await asyncio.to_thread(watching.wait_for, "the connection is lost")
         await buy(shop.terminal, member_id, 7)
         async with started(settings.model_copy(update={"port": port}), database, shop.program):
+            await asyncio.to_thread(watching.wait_for, "connected again")
             await asyncio.to_thread(watching.wait_for, "You've earned 7 points")
             assert await asyncio.to_thread(watching.end) == 0
     assert watching.text.count("You've earned") == 2

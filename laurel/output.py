@@ -10,12 +10,15 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 # Without a terminal nobody needs lines cut to one.
 PIPE_WIDTH = 400
+# Shorter words, such as ids and scopes, stay whole: they are there to be copied.
+LONGEST_WORD = 64
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -31,27 +34,32 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under their headings; numbers to the right. A heading ``points>`` does so for text."""
+    """Print rows under their headings; numbers to the right. A heading ``points>`` does so for text.
+
+    Where the terminal is too narrow cells wrap between words, and if that isn't enough it wraps the lines.
+    """
     content = [list(row) for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, heading in enumerate(columns):
         numeric = all(isinstance(row[index], int) for row in content) and bool(content)
         right = numeric or heading.endswith(">")
-        table.add_column(heading.rstrip(">"), justify="right" if right else "left", overflow="fold")
+        title = heading.rstrip(">")
+        widest = _widest_word([title, *(row[index] for row in content)])
+        table.add_column(title, justify="right" if right else "left", overflow="fold", min_width=widest)
     for row in content:
         table.add_row(*(_cell(value) for value in row))
-    console().print(table)
+    console().print(table, crop=False)
 
 
 def show_fields(pairs: Iterable[tuple[str, object]]) -> None:
     """Print one thing as name and value, a line each; what is empty is left out."""
+    content = [(name, value) for name, value in pairs if value not in ("", None)]
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        if value not in ("", None):
-            table.add_row(name, _cell(value))
-    console().print(table)
+    table.add_column(overflow="fold", min_width=_widest_word(value for _, value in content))
+    for name, value in content:
+        table.add_row(name, _cell(value))
+    console().print(table, crop=False)
 
 
 def show_json(value: Message | dict[str, Any] | list[Any]) -> None:
@@ -82,6 +90,12 @@ def amount_of(value: Money) -> str:
     if not value.currency_code:
         return ""
     return f"{value.units}.{value.nanos // 10_000_000:02} {value.currency_code}"
+
+
+def _widest_word(values: Iterable[object]) -> int:
+    """How wide a column must be to break no word but the very long."""
+    words = (word for value in values for word in _cell(value).plain.split())
+    return max((width for word in words if (width := cell_len(word)) <= LONGEST_WORD), default=0)
 
 
 def _cell(value: object) -> Text:

@@ -4,13 +4,15 @@ from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
 
+from laurel import output
 from laurel.cli import COMMANDS
 from laurel.failures import explain
-from laurel.output import show_table
+from laurel.output import show_fields, show_table
 from server.domain.actor import CallerKind
 from server.domain.errors import NotFound
 from server.store import subscriptions
@@ -228,6 +230,18 @@ async def test_doctor_finds_a_healthy_installation_and_says_what_ails_another(
 def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     show_table(("NAME",), [("\x1b[31mred",)])
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_what_is_there_to_be_copied_is_broken_at_no_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PIPE_WIDTH", 60)
+    ids, scopes = [str(uuid4()), str(uuid4())], ["households.write", "households.read"]
+    show_table(("MEMBER", "NAME", "SCOPES", "URL"), [(ids[0], "Asha R", ", ".join(scopes), "u" * 100)] * 2)
+    show_fields((("the household of the member", ids[1]),))
+    shown = capsys.readouterr().out
+    assert [word for word in (*ids, *scopes) if word not in shown] == []
+    assert shown.count("u") >= 200
 
 
 def test_failures_read_as_one_line() -> None:

@@ -11,7 +11,9 @@ import pytest
 from server.domain.commands import Command, Outcome
 from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted
 from server.operations.lines import Line
+from server.store import locks
 from server.store.database import Collided, Database
+from tests.server.operations.test_aside import kept
 from tests.server.operations.test_committer import Shop, opened
 
 
@@ -80,6 +82,22 @@ async def test_after_contention_no_later_one_is_begun(shop: Shop) -> None:
     assert [await shop.balance(m) for m in members] == [7] * 13 + [0] * 7
     again = await in_line(shop, commands)
     assert [r.balance for r in again if isinstance(r, Outcome)] == [7] * 20
+
+
+async def test_nor_is_one_that_was_set_aside(database: Database, redis_url: str, secrets_file: Path) -> None:
+    async with opened(database, redis_url, secrets_file, batch_size=2) as shop:
+        stranger, *members = [await shop.member() for _ in range(9)]
+        commands = [shop.purchase(m, 7) for m in members]
+        commands[3] = shop.purchase(members[3], 7, reference="unlucky")
+        async with unlucky(shop, "deadlock_detected"):
+            async with kept(shop, locks.member_lock(members[0])):
+                waiting = asyncio.create_task(in_line(shop, commands))
+                for _ in range(2):
+                    await shop.submit(shop.purchase(stranger, 1))
+            results = await waiting
+        assert all(isinstance(result, Outcome) for result in results[:3])
+        assert all(isinstance(result, Collided) for result in results[3:])
+        assert [await shop.balance(m) for m in members] == [7] * 3 + [0] * 5
 
 
 async def test_what_fails_for_good_holds_up_nobody(shop: Shop) -> None:

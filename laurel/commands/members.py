@@ -19,6 +19,7 @@ from laurel.commands.identifiers import (
     request_id,
 )
 from laurel.commands.inbox import inbox
+from laurel.commands.options import confirm
 from laurel.commands.watch import watch
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
 
@@ -176,8 +177,13 @@ def update(
         _show(client.call(client.members.UpdateMember, request), as_json)
 
 
-def _change_status(name: str, help_text: str, request_of: Any, method_of: Callable[[Client], Any]) -> None:
-    """Add a command that changes a status; the three differ in name, request and method only."""
+def _change_status(
+    name: str, help_text: str, request_of: Any, method_of: Callable[[Client], Any], question: str = ""
+) -> None:
+    """Add a command that changes a status; they differ in name, request and method only.
+
+    ``question``: what to ask before, {member} in it being whom it is about; "" where it can be undone.
+    """
 
     @members.command(name, help=f"{help_text} Doing it twice changes nothing.", short_help=help_text)
     @click.argument("member")
@@ -185,12 +191,25 @@ def _change_status(name: str, help_text: str, request_of: Any, method_of: Callab
     @request_option
     @program_option
     @json_option
-    def command(*, member: str, reason: str, request_id: str | None, program: str, as_json: bool) -> None:
+    def command(
+        *,
+        member: str,
+        reason: str,
+        request_id: str | None,
+        program: str,
+        as_json: bool,
+        yes: bool = False,
+    ) -> None:
+        if question and not yes:
+            confirm(question.format(member=member))
         with connect("staff", program) as client:
             request = request_of(
                 request_id=_request_id(request_id), member_id=member_id_of(client, member), reason=reason
             )
             _show(client.call(method_of(client), request), as_json)
+
+    if question:
+        click.option("--yes", is_flag=True, help="Don't ask before.")(command)
 
 
 _change_status(
@@ -210,6 +229,7 @@ _change_status(
     "End a membership for good; the ledger stays.",
     member_pb2.CloseMemberRequest,
     lambda client: client.members.CloseMember,
+    "Close the membership of {member} for good?",
 )
 
 

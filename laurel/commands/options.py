@@ -1,9 +1,12 @@
 """Options that commands of the public API have in common."""
 
 import re
+import sys
 from datetime import timedelta
 
 import click
+
+from laurel.failures import Failure
 
 SPAN = re.compile(r"(\d{1,5})([hdwy])")
 HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
@@ -27,3 +30,10 @@ def span(_ctx: click.Context, _option: click.Parameter, value: str | None) -> ti
     if found is None or int(found[1]) == 0:
         raise click.BadParameter("write a number and h, d, w or y, such as 90d")
     return timedelta(hours=int(found[1]) * HOURS[found[2]])
+
+
+def confirm(question: str) -> None:
+    """Ask, and end the command unless the answer is yes; an option ``--yes`` spares it. Raises Failure."""
+    if not sys.stdin.isatty():
+        raise Failure("nothing changed: there is nobody to ask; give --yes")
+    click.confirm(question, abort=True, err=True)

@@ -1,7 +1,6 @@
 """`laurel rules`: what earns, how much, when; from files, with a look before the leap."""
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from loyalty.v1 import rules_pb2
 
 from laurel import rule_files
 from laurel.client import Client, connect, program_option
+from laurel.commands.options import confirm
 from laurel.failures import Failure, explain
 from laurel.output import console, moment, show_json, show_table
 from laurel.rule_changes import InForce, Plan, as_yaml, described, plan, summary
@@ -61,15 +61,9 @@ def apply(*, file: Path, dry_run: bool, prune: bool, yes: bool, program: str) ->
         if change.empty or dry_run:
             return
         if not yes:
-            _confirm()
+            confirm("Put this in force?")
         revision = _carry_out(client, change, found)
     click.echo(f"Revision {revision} is in force.")
-
-
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        raise Failure("nothing changed: there is nobody to ask; give --yes")
-    click.confirm("Put this in force?", abort=True)
 
 
 def _carry_out(client: Client, change: Plan, found: InForce) -> int:

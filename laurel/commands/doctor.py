@@ -198,8 +198,10 @@ def _database() -> Iterator[Finding]:
 def _schedules() -> Iterator[Finding]:
     """Whether what is done by the clock is done: that takes a worker."""
     url = _setting("LAUREL_DATABASE_URL", "database_url")
+    if not url:
+        return
     try:
-        found = asyncio.run(_scheduled(url)) if url else []
+        found = asyncio.run(_scheduled(url))
     except (Refused, OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return  # of the database another check tells
     if not found:

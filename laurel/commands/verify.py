@@ -1,5 +1,6 @@
 """`laurel verify`: prove that the ledger is what the servers wrote, and that it adds up."""
 
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -10,11 +11,12 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from laurel.client import secrets_file
+from laurel.client import data_folder, secrets_file, stack
 from laurel.commands.checkpoint import checkpoint_file
 from laurel.commands.programs import find, on_database
 from laurel.failures import Failure
 from laurel.output import console, show_table
+from laurel.stack.folder import DataFolder
 from server import secrets
 from server.domain.proof import Finding
 from server.operations.evidence import Evidence
@@ -84,13 +86,21 @@ def verify(program: str | None, limit_findings: int, file: Path | None, since: s
 
 
 def _evidence(file: Path | None, given: Secrets) -> Evidence | None:
-    path = file or checkpoint_file()
+    path = file or checkpoint_file() or _left_behind()
     if path is None or given.checkpoint is None:
         click.echo("no checkpoints to compare with: an end that was cut off goes unseen", err=True)
         return None
     if not path.exists():
         raise Failure(f"{path} is missing; --checkpoints names another file of checkpoints")
     return Evidence.of(path, public_keys(given.checkpoint))
+
+
+def _left_behind() -> Path | None:
+    """The checkpoints of the local stack while it doesn't run, if the keys are its own too."""
+    folder = DataFolder(data_folder())
+    unnamed = "LAUREL_CHECKPOINT_FILE" not in os.environ and not stack()
+    own = unnamed and folder.checkpoints.exists() and secrets_file().resolve() == folder.secrets
+    return folder.checkpoints if own else None
 
 
 def _number(since: str, evidence: Evidence | None) -> int:

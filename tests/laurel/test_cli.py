@@ -13,6 +13,7 @@ from laurel import output
 from laurel.cli import COMMANDS
 from laurel.failures import explain
 from laurel.output import show_fields, show_table
+from server import secrets
 from server.domain.actor import CallerKind
 from server.domain.errors import NotFound
 from server.store import subscriptions
@@ -98,6 +99,16 @@ async def test_a_key_is_shown_once_works_and_is_revoked(laurel: Laurel) -> None:
     assert "asha" not in (await cli(laurel, "keys", "list")).stdout
     await asyncio.sleep(laurel.settings.credential_cache_seconds)
     assert (await cli(laurel, "members", "list", key=key)).returncode == 1
+
+
+async def test_a_membership_is_closed_for_good_only_when_that_was_confirmed(laurel: Laurel) -> None:
+    member_id, staff = await laurel.register(), laurel.staff.key
+    asked = await cli(laurel, "members", "close", member_id, key=staff)
+    assert asked.returncode == 1
+    assert "nothing changed: there is nobody to ask; give --yes" in asked.stderr
+    shown = await cli(laurel, "members", "close", member_id, "--yes", "--json", key=staff)
+    assert shown.returncode == 0, shown.stderr
+    assert "MEMBER_STATUS_CLOSED" in shown.stdout
 
 
 async def test_two_keys_adjust_what_one_may_not(laurel: Laurel) -> None:
@@ -225,6 +236,20 @@ async def test_doctor_finds_a_healthy_installation_and_says_what_ails_another(
     assert well["schedules"] == "warn"
     ill = await states(LAUREL_ADDRESS="127.0.0.1:1", LAUREL_REDIS_URL="redis://127.0.0.1:1/0")
     assert (ill["server"], ill["redis"]) == ("fail", "fail")
+
+
+def test_of_a_stopped_stack_nothing_is_said_that_can_not_be_known(tmp_path: Path) -> None:
+    folder = tmp_path / ".laurel"
+    folder.mkdir()
+    secrets.generate(folder / "secrets.json")
+    assert "no checkpoints to compare with" in processes.run("verify", cwd=tmp_path).stderr
+    (folder / "checkpoints.jsonl").touch()
+    verified = processes.run("verify", cwd=tmp_path).stderr
+    assert "no database" in verified
+    assert "no checkpoints" not in verified
+    found = json.loads(processes.run("doctor", "--json", cwd=tmp_path).stdout)
+    assert {entry["check"] for entry in found} >= {"database", "redis"}
+    assert [entry for entry in found if entry["check"] == "schedules"] == []
 
 
 def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,10 @@ def place_of(url: str, loopback: bool) -> Place:
         raise UrlError("have no fragment")
     host = (parts.hostname or "").lower()
     here = host == "localhost" or is_loopback(host)
+    if here and not loopback and parts.scheme in PORTS:
+        raise UrlError(
+            "begin with https:// and lead to a public address, unless LAUREL_WEBHOOK_LOOPBACK is set"
+        )
     if parts.scheme != "https" and not (parts.scheme == "http" and loopback and here):
         raise UrlError("begin with https://")
     _check_host(host, here and loopback)

@@ -189,7 +189,10 @@ class Webhooks:
         status: DeliveryStatus | None,
         size: int,
     ) -> tuple[list[Stored], bool]:
-        """At most ``size`` deliveries to it before that id, newest first, and whether there are more."""
+        """At most ``size`` deliveries to it before that id, newest first, and whether there are more.
+
+        Raises NotFound if there never was such an endpoint.
+        """
         async with self._database.connection() as connection:
             found = await deliveries.page(
                 connection,
@@ -199,6 +202,8 @@ class Webhooks:
                 status=status,
                 size=size + 1,
             )
+            if not found and not await store.was_made(connection, program_id, endpoint_id):
+                raise _not_found()
         return found[:size], len(found) > size
 
     async def delivery(self, program_id: UUID, delivery_id: UUID) -> Stored:

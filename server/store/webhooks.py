@@ -57,6 +57,16 @@ async def get(
     return None if row is None else _endpoint(row)
 
 
+async def was_made(connection: Connection, program_id: UUID, endpoint_id: UUID) -> bool:
+    """Whether there is such an endpoint, or was before it was removed."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM webhook_endpoint WHERE program_id = $1 AND endpoint_id = $2)",
+        program_id,
+        endpoint_id,
+    )
+    return found
+
+
 async def page(connection: Connection, program_id: UUID, after: UUID | None, size: int) -> list[Endpoint]:
     """At most ``size`` endpoints after that id, oldest first."""
     rows = await connection.fetch(

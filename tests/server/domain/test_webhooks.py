@@ -72,6 +72,12 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000/hooks", "https://localhost:9000/"])
+def test_of_this_machine_it_is_said_what_would_let_it_in(url: str) -> None:
+    with pytest.raises(UrlError, match="LAUREL_WEBHOOK_LOOPBACK"):
+        place_of(url, loopback=False)
+
+
 @pytest.mark.parametrize("url", REFUSED)
 def test_a_url_that_leads_nowhere_good_is_refused(url: str) -> None:
     with pytest.raises(UrlError, match=REFUSED[url]):

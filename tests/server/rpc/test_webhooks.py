@@ -150,6 +150,7 @@ async def test_nobody_reaches_endpoints_of_another_program(desk: Desk) -> None:
         stranger.EnableWebhook(pb.EnableWebhookRequest(endpoint_id=endpoint_id)),
         stranger.DisableWebhook(pb.DisableWebhookRequest(endpoint_id=endpoint_id)),
         stranger.RemoveWebhook(pb.RemoveWebhookRequest(endpoint_id=endpoint_id)),
+        stranger.ListWebhookDeliveries(pb.ListWebhookDeliveriesRequest(endpoint_id=endpoint_id)),
         stranger.TestWebhook(pb.TestWebhookRequest(request_id=request_id, endpoint_id=endpoint_id)),
         stranger.RotateWebhookSecret(
             pb.RotateWebhookSecretRequest(request_id=request_id, endpoint_id=endpoint_id)
@@ -183,6 +184,8 @@ async def test_endpoints_come_in_pages_and_a_removed_one_is_gone(desk: Desk) -> 
     await desk.staff.webhooks.RemoveWebhook(removal)
     assert (await refusal(desk.staff.webhooks.RemoveWebhook(removal))).reason == "WEBHOOK_NOT_FOUND"
     assert (await refusal(desk.show(made[1].endpoint_id))).reason == "WEBHOOK_NOT_FOUND"
+    listing = pb.ListWebhookDeliveriesRequest(endpoint_id=made[1].endpoint_id)
+    assert (await desk.staff.webhooks.ListWebhookDeliveries(listing)).deliveries == []
     listed = await desk.staff.webhooks.ListWebhooks(pb.ListWebhooksRequest())
     assert [webhook.endpoint_id for webhook in listed.webhooks] == [made[0].endpoint_id, made[2].endpoint_id]
 

@@ -82,7 +82,13 @@ def key_for(role: str, program: str) -> str:
     if given := os.environ.get("LAUREL_API_KEY"):
         return given
     path = data_folder() / "keys.json"
-    key = _read(path).get(program, {}).get(role)
+    keys = _read(path)
+    if keys and program not in keys:
+        raise Failure(
+            f"no keys of program {program} in {path}, but of {', '.join(sorted(keys))}; for another, set "
+            "LAUREL_API_KEY to one that `laurel keys create` shows"
+        )
+    key = keys.get(program, {}).get(role)
     if not key:
         raise Failure(
             f"no {role} key of program {program} in {path}: start the local stack with `laurel up`, or set "

@@ -238,6 +238,16 @@ async def test_doctor_finds_a_healthy_installation_and_says_what_ails_another(
     assert (ill["server"], ill["redis"]) == ("fail", "fail")
 
 
+def test_a_program_that_the_stack_has_no_keys_of_is_told_with_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / ".laurel").mkdir()
+    (tmp_path / ".laurel" / "keys.json").write_text('{"demo": {"terminal": "lrl_x"}, "cafe": {}}')
+    refused = processes.run("members", "list", "--program", "nosuch", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "no keys of program nosuch" in refused.stderr
+    assert "but of cafe, demo" in refused.stderr
+    assert "start the local stack" not in refused.stderr
+
+
 def test_of_a_stopped_stack_nothing_is_said_that_can_not_be_known(tmp_path: Path) -> None:
     folder = tmp_path / ".laurel"
     folder.mkdir()

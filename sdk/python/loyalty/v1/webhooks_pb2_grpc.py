@@ -183,6 +183,7 @@ class WebhookServiceServicer:
     def ListWebhookDeliveries(self, request, context):
         """ListWebhookDeliveries pages through what was and is to be sent to an endpoint, newest
         first; also after its removal. What the endpoint took is kept for 30 days.
+        NOT_FOUND (WEBHOOK_NOT_FOUND) if there never was one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -80,6 +80,7 @@ class WebhookServiceStub:
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhookDeliveriesRequest, _webhooks_pb2.ListWebhookDeliveriesResponse]
     """ListWebhookDeliveries pages through what was and is to be sent to an endpoint, newest
     first; also after its removal. What the endpoint took is kept for 30 days.
+    NOT_FOUND (WEBHOOK_NOT_FOUND) if there never was one.
     """
     GetWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.GetWebhookDeliveryRequest, _webhooks_pb2.GetWebhookDeliveryResponse]
     """GetWebhookDelivery shows one. NOT_FOUND (DELIVERY_NOT_FOUND)."""
@@ -142,6 +143,7 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhookDeliveriesRequest, _webhooks_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
     """ListWebhookDeliveries pages through what was and is to be sent to an endpoint, newest
     first; also after its removal. What the endpoint took is kept for 30 days.
+    NOT_FOUND (WEBHOOK_NOT_FOUND) if there never was one.
     """
     GetWebhookDelivery: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.GetWebhookDeliveryRequest, _webhooks_pb2.GetWebhookDeliveryResponse]  # type: ignore[assignment]
     """GetWebhookDelivery shows one. NOT_FOUND (DELIVERY_NOT_FOUND)."""
@@ -255,6 +257,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_webhooks_pb2.ListWebhookDeliveriesResponse, _abc.Awaitable[_webhooks_pb2.ListWebhookDeliveriesResponse]]:
         """ListWebhookDeliveries pages through what was and is to be sent to an endpoint, newest
         first; also after its removal. What the endpoint took is kept for 30 days.
+        NOT_FOUND (WEBHOOK_NOT_FOUND) if there never was one.
         """
 
     @_abc_1.abstractmethod

@@ -10,7 +10,7 @@ from loyalty.v1 import points_pb2
 from laurel.stack.processes import spawn
 from tests.support.servers import Laurel
 
-CHILDREN = 60
+CHILDREN = 30
 
 
 async def test_children_start_however_busy_grpc_is(laurel: Laurel, tmp_path: Path) -> None:

@@ -212,6 +212,7 @@ def crm(number: int) -> member_pb2.ExternalId:
     return member_pb2.ExternalId(system="crm", id=str(number))
 
 
+@pytest.mark.faults
 async def test_killed_in_the_middle_and_run_again_it_ends_the_same(ledger: Ledger, tmp_path: Path) -> None:
     members = [{"email": f"k{n}@example.com"} for n in range(300)]
     assert (await ledger.run("import", "members", write(tmp_path / "m.csv", members))).returncode == 0

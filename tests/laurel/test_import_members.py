@@ -250,6 +250,7 @@ async def test_a_dry_run_writes_nothing_and_tells_what_would_be(office: Office, 
     assert by_line(tmp_path / "dry.csv") == by_line(tmp_path / "real.csv")
 
 
+@pytest.mark.faults
 async def test_killed_in_the_middle_and_run_again_it_ends_the_same(office: Office, tmp_path: Path) -> None:
     rows = [{"email": f"k{n}@example.com", "tags": "k", "consent.sms": "yes"} for n in range(500)]
     path = write(tmp_path / "rows.csv", rows)

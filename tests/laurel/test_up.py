@@ -216,6 +216,7 @@ def test_two_run_side_by_side_but_not_in_one_folder_or_on_one_port(home: Path) -
         assert f"port {port}" in same_port.stderr
 
 
+@pytest.mark.faults
 def test_whoever_dies_is_started_again(home: Path) -> None:
     with up(home, "--servers", "2") as stack:
         first = runtime(home)["servers"]
@@ -243,6 +244,7 @@ def test_whoever_dies_is_started_again(home: Path) -> None:
         assert [f["state"] for f in found if f["check"] == "readiness"] == ["ok", "ok"]
 
 
+@pytest.mark.faults
 def test_after_kill_9_of_the_whole_the_next_start_takes_over(home: Path) -> None:
     with up(home) as stack:
         servers = [int(pid) for pid in runtime(home)["servers"]]  # type: ignore[attr-defined]

@@ -97,7 +97,7 @@ class Crowd:
         await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
 
     async def fill(self, places: int) -> None:
-        """Take all of them. Who comes faster than the server lets others in is told to come back, and does."""
+        """Take all; who comes faster than the server lets others in is told to come back, and does."""
         async with asyncio.timeout(FILL_SECONDS):
             while self.ended.pop(429, 0) or len(self.kept) < places:
                 await self.come(places - len(self.kept))

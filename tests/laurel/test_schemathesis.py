@@ -329,7 +329,7 @@ async def test_schemathesis_finds_nothing(
         str(PROGRAM), "--config-file", "schemathesis.toml", "run", "openapi.json",
         "--url", str(http.base_url),
         "--phases", "examples,coverage,fuzzing",
-        "--max-examples", os.environ.get("SCHEMATHESIS_EXAMPLES", "3"),
+        "--max-examples", os.environ.get("SCHEMATHESIS_EXAMPLES", "2"),
         "--seed", os.environ.get("SCHEMATHESIS_SEED", "1"),
         "--generation-database", "none", "--warnings", "off",
         *(f"--exclude-operation-id={name}" for name in ENDLESS),

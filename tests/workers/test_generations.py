@@ -66,6 +66,7 @@ async def standing(database: Database, name: str = PROJECTION) -> projections.St
 
 
 @pytest.mark.parametrize(("step", "taken_over"), [("finish", False), ("drop", True)])
+@pytest.mark.faults
 async def test_what_a_killed_rebuild_leaves_is_removed_by_a_worker(
     shop: Laurel, step: str, taken_over: bool
 ) -> None:

@@ -108,6 +108,7 @@ def address() -> str:
     return f"{uuid4().hex}@example.com"
 
 
+@pytest.mark.faults
 async def test_a_worker_killed_while_it_sends_repeats_the_mail_under_the_same_id(
     shop: Laurel, tmp_path: Path
 ) -> None:

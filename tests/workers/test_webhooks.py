@@ -269,6 +269,7 @@ async def test_what_happened_before_an_endpoint_came_is_not_for_it(server: Partn
         assert call.verified(hook.secret)["data"]["event_id"] == bought.event_id
 
 
+@pytest.mark.faults
 async def test_a_worker_killed_before_it_wrote_it_down_repeats_it_under_the_same_id(
     server: Partners, tmp_path: Path
 ) -> None:

@@ -18,5 +18,5 @@ def _nothing(*_args: Any, **_kwargs: Any) -> None:
 
 if __name__ == "__main__":
     setattr(Counter, "add", _nothing)  # noqa: B010 - a method, replaced
-    setattr(Series, "observe", _nothing)  # noqa: B010
+    setattr(Series, "observe", _nothing)  # noqa: B010 - a method, replaced
     sys.exit(main())

@@ -166,6 +166,7 @@ class Runs:
         try:
             return await work(members)
         except Exception as fault:
+            # Whatever it was, it ends with the member it is about, who is logged and counted as failed.
             if isinstance(fault, Unavailable) and not isinstance(fault, Blocked):
                 raise
             if len(members) == 1:

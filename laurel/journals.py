@@ -1,4 +1,4 @@
-"""Journals of purchases, events and redemptions: read from JSON lines, sent until all are answered."""
+"""Journals of what tills did: read from JSON lines, sent until all are answered."""
 
 import asyncio
 import random

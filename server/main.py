@@ -57,7 +57,7 @@ from server.rpc.gate import Gate
 from server.rpc.handlers import Methods, UnknownMethods, guarded, methods
 from server.rpc.holds import HoldService
 from server.rpc.households import HouseholdService
-from server.rpc.journal import JournalService
+from server.rpc.journal import JournalService, handlers_of
 from server.rpc.members import MemberService
 from server.rpc.notifications import NotificationService
 from server.rpc.pages import Pages
@@ -140,16 +140,18 @@ def build_services(
     points = Points(database, sealer, programs, committer, summaries, now)
     households = Households(database, sealer, programs, committer, now)
     points_calls = PointsService(points, pages, versions, now)
+    holds_calls = HoldService(points, versions, now)
+    handlers = handlers_of(points_calls, holds_calls)
     return {
         member_service: MemberService(members, points, live, pages, Places(keys.page_token), versions, now),
         points_service: points_calls,
-        journal_service: JournalService(gate, points, points_calls, EntriesTold(metrics)),
+        journal_service: JournalService(gate, points, handlers, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, redis, programs, now), members, pages, now),
-        hold_service: HoldService(points, versions, now),
+        hold_service: holds_calls,
         adjustment_service: AdjustmentService(Adjustments(database), points, pages, versions, now),
         webhook_service: WebhookService(Webhooks(database, sealer, now, loopback=webhook_loopback), pages),
         report_service: ReportService(Reports(database), pages),
-        review_service: ReviewService(Reviews(database), points, points_calls, pages, now),
+        review_service: ReviewService(Reviews(database), points, handlers, pages, now),
         dead_letter_service: DeadLetterService(DeadLetters(database), pages),
         notification_service: NotificationService(
             Templates(database, now), Messages(database, sealer, now), pages

@@ -20,7 +20,7 @@ review_argument = click.argument("review_id", metavar="REVIEW")
 
 @click.group()
 def reviews() -> None:
-    """Reviews: purchases, events and redemptions that came too late; a person decides."""
+    """Reviews: what came too late with the journal of a till; a person decides."""
 
 
 @reviews.command("list")
@@ -156,6 +156,15 @@ def _what(entry: journal_pb2.JournalEntry) -> Iterator[tuple[str, object]]:
     elif kind == "redeem":
         yield "points to redeem", entry.redeem.points
         yield "order", entry.redeem.order_reference
+    elif kind == "capture_hold":
+        yield "points to capture", entry.capture_hold.points or "all"
+        yield "hold", entry.capture_hold.hold_id
+        yield "order", entry.capture_hold.order_reference
+    elif kind == "return_purchase":
+        request = entry.return_purchase
+        yield "returned from", request.order.order_reference or request.event_id or "latest purchases"
+        for item in request.items:
+            yield f"line {item.line_id}".strip(), f"{item.quantity} {item.sku}"
 
 
 def _status(review: pb.ReviewEntry) -> str:

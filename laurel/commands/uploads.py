@@ -1,4 +1,4 @@
-"""`laurel points upload`: a journal of purchases, events and redemptions."""
+"""`laurel points upload`: a journal of what a till did."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,12 +22,17 @@ from laurel.output import console, show_json, show_table
 def upload(ctx: click.Context, *, file: Path, program: str, as_json: bool) -> None:
     """Send a journal, such as of a till that was offline: one entry a line, in order.
 
-    An entry is the request of Accrue, SubmitEvent or Redeem in proto3 JSON with its own
-    requestId and occurTime, under `accrue`, `event` or `redeem`:
+    An entry is the request of a call in proto3 JSON with its own requestId and occurTime, under
+    `accrue` (Accrue), `event` (SubmitEvent), `redeem` (Redeem), `captureHold` (CaptureHold),
+    `voidHold` (VoidHold, without occurTime) or `returnPurchase` (ReturnPurchase). Each stands on one line:
 
     \b
     {"accrue": {"requestId": "till-7-1", "memberId": "...", "orderReference": "R-1",
      "amount": {"currencyCode": "INR", "units": "500"}, "occurTime": "2026-11-08T12:00:00Z"}}
+    {"captureHold": {"requestId": "till-7-2", "holdId": "...", "points": "40", "keepRest": true,
+     "orderReference": "R-2", "occurTime": "2026-11-08T12:05:00Z"}}
+    {"returnPurchase": {"requestId": "till-7-3", "order": {"orderReference": "R-1"},
+     "items": [{"lineId": "1", "quantity": "1"}], "occurTime": "2026-11-08T12:10:00Z"}}
 
     Sending a file again changes nothing and says so. What is too old to be taken as it comes waits
     for a person: see `laurel reviews list`. The exit code is 1 if any entry was refused.

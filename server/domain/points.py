@@ -214,17 +214,27 @@ DECISIONS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType(
         RejectReview: reviews.reject,
     }
 )
-# Goods may come back, and points be given back, also while a membership is suspended.
-OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust, ApproveAdjustment, Dissolve)
+# Goods may come back, and points be given back, also while a membership is suspended. What is put aside
+# was looked at as the entry that it is, here and below.
+OF_SUSPENDED_TOO = (Return, Refund, VoidHold, Adjust, ApproveAdjustment, Dissolve, PutAside)
 # Where somebody has a seat, they are active or suspended, and either will do.
 OF_SEATS = (ChangeSeat, EndSeat)
 OF_ANYBODY = (RejectAdjustment, RejectReview)
 # What may be asked of a pool as if it were a member: what it holds is answered for by its own id.
-OF_POOLS_TOO = (CaptureHold, VoidHold, Refund, Adjust, ApproveAdjustment, RejectAdjustment)
+OF_POOLS_TOO = (
+    CaptureHold,
+    VoidHold,
+    Refund,
+    Adjust,
+    ApproveAdjustment,
+    RejectAdjustment,
+    PutAside,
+    RejectReview,
+)
 
 
 def _check_status(books: Books, command: Command, member_id: UUID) -> None:
-    member = books.members.get(member_id)
+    member, command = books.members.get(member_id), command.doing
     if member_id in command.households:
         if member is None or not member.household or member.status != Status.ACTIVE:
             raise no_invitation() if isinstance(command, Join) else no_household()

@@ -121,6 +121,11 @@ class ApproveReview(Command):
     request: tuple[str, str]
 
     @property
+    def members(self) -> tuple[UUID, ...]:
+        """Those of the entry."""
+        return self.entry.members
+
+    @property
     def seated(self) -> tuple[UUID, ...]:
         """Those of the entry."""
         return self.entry.seated

@@ -51,7 +51,8 @@ def sought(batch: Iterable[Prepared]) -> dict[MemberOf, Sought]:
     """What the returns of a batch bring back that name no purchase, by member."""
     wanted: dict[MemberOf, Sought] = {}
     named: dict[MemberOf, set[UUID]] = {}
-    for command, *_, refusal in batch:
+    for entry in batch:
+        command, refusal = entry.command.doing, entry.refusal
         if not isinstance(command, Return) or refusal is not None:
             continue
         owner = (command.actor.program_id, command.member_id)

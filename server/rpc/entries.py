@@ -6,7 +6,7 @@ takes its turn at the committer, so that those of one member take effect in orde
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextvars import Context, copy_context
 from typing import NamedTuple
 
@@ -40,6 +40,14 @@ class Done(NamedTuple):
     fault: Refused | None
 
 
+class UnderWay(NamedTuple):
+    """An entry that is not answered yet. ``size`` in bytes; ``sold``: its order, if it is a purchase."""
+
+    task: "asyncio.Task[Done]"
+    size: int
+    sold: str
+
+
 Results = AsyncGenerator[Done, None]
 
 
@@ -49,7 +57,7 @@ class Entries:
     def __init__(self, answer: Answer, *, patient: bool) -> None:
         self._answer = answer
         self._line = Line(patient=patient)
-        self._begun: deque[tuple[asyncio.Task[Done], int]] = deque()
+        self._begun: deque[UnderWay] = deque()
         self._bytes = 0
         self._count = 0
         self._changed = asyncio.Event()
@@ -63,7 +71,7 @@ class Entries:
         reading = asyncio.create_task(self._read(items))
         try:
             while await self._one_begun():
-                task, size = self._begun[0]
+                task, size, _ = self._begun[0]
                 # Not awaited itself: a cancellation must reach all at the same moment, or one
                 # might be committed without another before it.
                 if not task.done():
@@ -75,7 +83,7 @@ class Entries:
             if self._end is not None:
                 raise self._end
         finally:
-            left = [task for task, _ in self._begun]
+            left = [begun.task for begun in self._begun]
             for under_way in (*left, reading):
                 under_way.cancel()
             await asyncio.gather(*left, reading, return_exceptions=True)
@@ -109,15 +117,22 @@ class Entries:
     def _begin(self, item: Item, size: int) -> None:
         # One trace that leads to the statements will do for all.
         context = self._context if self._count else None
-        task = asyncio.create_task(self._done(self._count, item, self._line.join()), context=context)
-        self._begun.append((task, size))
+        wanted = returned_from(item)
+        first = [begun.task for begun in self._begun if wanted and begun.sold == wanted]
+        task = asyncio.create_task(self._done(self._count, item, self._line.join(), first), context=context)
+        self._begun.append(UnderWay(task, size, sold_as(item)))
         self._bytes += size
         self._count += 1
         self._changed.set()
 
-    async def _done(self, index: int, item: Item, turn: Turn) -> Done:
+    async def _done(
+        self, index: int, item: Item, turn: Turn, first: Collection["asyncio.Task[Done]"]
+    ) -> Done:
         fault = None
         try:
+            if first:
+                # What it names by an order is looked up before its turn, and isn't there until these are.
+                await asyncio.wait(first)
             if isinstance(item, Refused):
                 result = refused(item)
             else:
@@ -144,6 +159,16 @@ def request_id(entry: pb.JournalEntry) -> str:
     kind = entry.WhichOneof("entry")
     said: str = "" if kind is None else getattr(entry, kind).request_id
     return said if len(said) <= 64 and said.isascii() and said.isprintable() else ""
+
+
+def sold_as(item: Item) -> str:
+    """The order that a purchase is recorded under; empty for any other entry."""
+    return "" if isinstance(item, Refused) else item.accrue.order_reference
+
+
+def returned_from(item: Item) -> str:
+    """The order by which a return names its purchase; empty for any other entry."""
+    return "" if isinstance(item, Refused) else item.return_purchase.order.order_reference
 
 
 async def given(entries: Iterable[pb.JournalEntry]) -> AsyncIterator[Item]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 from loyalty.v1 import holds_pb2 as pb
@@ -81,11 +82,9 @@ class HoldService:
         hold_id = fields.uuid("hold_id", request.hold_id)
         points = fields.count("points", request.points, 0, MAX_POINTS)
         fields.check()
-        member_id, hold = await self._points.hold(call.actor.program_id, hold_id)
-        await call.count(member_id)
-        command = CaptureHold(
-            member_id=member_id,
-            spender_id=hold.spender_id,
+        command = partial(
+            CaptureHold,
+            member_id=NOBODY,
             member_given="",
             hold_id=hold_id,
             points=points,
@@ -93,12 +92,13 @@ class HoldService:
             received_at=self._clock(),
             **said,
         )
-        outcome = await self._points.commit(command, call.deadline)
+        meant = self._payer_and_spender(call.actor.program_id, hold_id)
+        outcome = await outcome_of(self._points, call, command, meant)
         assert outcome.hold is not None
         return pb.CaptureHoldResponse(
             event_id=str(outcome.event_id),
             transaction_id=str(outcome.awards[0].transaction_id),
-            hold=_hold(member_id, outcome.hold),
+            hold=_hold(outcome.member_id, outcome.hold),
             points=outcome.points,
             value=None if outcome.value is None else money(outcome.currency, outcome.value),
             balance=outcome.balance,
@@ -112,17 +112,19 @@ class HoldService:
         said = circumstances(fields, request, call.actor)
         hold_id = fields.uuid("hold_id", request.hold_id)
         fields.check()
-        member_id, _ = await self._points.hold(call.actor.program_id, hold_id)
-        call.touched.append(member_id)
-        await call.count(member_id)
-        command = VoidHold(
-            member_id=member_id, member_given="", hold_id=hold_id, received_at=self._clock(), **said
+        command = partial(
+            VoidHold,
+            member_id=NOBODY,
+            member_given="",
+            hold_id=hold_id,
+            received_at=self._clock(),
+            **said,
         )
-        outcome = await self._points.commit(command, call.deadline)
+        outcome = await outcome_of(self._points, call, command, self._payer(call.actor.program_id, hold_id))
         assert outcome.hold is not None
         return pb.VoidHoldResponse(
             event_id=str(outcome.event_id),
-            hold=_hold(member_id, outcome.hold),
+            hold=_hold(outcome.member_id, outcome.hold),
             points=outcome.points,
             balance=outcome.balance,
             version=outcome.version,
@@ -145,6 +147,16 @@ class HoldService:
         fields.check()
         holds = await self._points.holds(call.actor.program_id, member_id)
         return pb.ListHoldsResponse(holds=[_hold(member_id, hold) for hold in holds])
+
+    async def _payer(self, program_id: UUID, hold_id: UUID) -> Mapping[str, Any]:
+        """Whose points are reserved."""
+        member_id, _ = await self._points.hold(program_id, hold_id)
+        return {"member_id": member_id}
+
+    async def _payer_and_spender(self, program_id: UUID, hold_id: UUID) -> Mapping[str, Any]:
+        """Whose points are reserved, and for whom if they are a pool's."""
+        member_id, hold = await self._points.hold(program_id, hold_id)
+        return {"member_id": member_id, "spender_id": hold.spender_id}
 
     def _token(self, call: Call, outcome: Outcome) -> str:
         return self._versions.token(call.actor.program_id, outcome.member_id, outcome.version)

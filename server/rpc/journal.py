@@ -6,9 +6,10 @@ from types import MappingProxyType
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
+from loyalty.v1 import holds_pb2, points_pb2
 from loyalty.v1 import journal_pb2 as pb
-from loyalty.v1 import points_pb2
 
 from server.domain.errors import Refused, invalid
 from server.domain.reviews import PutAside, TooLongAgo
@@ -17,17 +18,22 @@ from server.operations.points import Points
 from server.rpc.access import declarations
 from server.rpc.entries import Entries, Results, given, sent
 from server.rpc.errors import status_of
-from server.rpc.gate import Call, Failed, Gate
+from server.rpc.gate import Call, Failed, Gate, Handler
+from server.rpc.holds import HoldService
 from server.rpc.points import PointsService
 from server.rpc.watch import EntriesTold
 
-POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"]
-# Each kind of entry by the RPC of PointsService that it stands for. Its result has the same name.
-KINDS: Mapping[str, str] = MappingProxyType(
+POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"].methods_by_name
+HOLDS = holds_pb2.DESCRIPTOR.services_by_name["HoldService"].methods_by_name
+# Each kind of entry with the RPC that it stands for. Its result has the same name.
+KINDS: Mapping[str, MethodDescriptor] = MappingProxyType(
     {
-        "accrue": "Accrue",
-        "event": "SubmitEvent",
-        "redeem": "Redeem",
+        "accrue": POINTS["Accrue"],
+        "event": POINTS["SubmitEvent"],
+        "redeem": POINTS["Redeem"],
+        "capture_hold": HOLDS["CaptureHold"],
+        "void_hold": HOLDS["VoidHold"],
+        "return_purchase": POINTS["ReturnPurchase"],
     }
 )
 MOST_IN_A_BATCH = 1000
@@ -38,15 +44,25 @@ REFUSED_BYTES = 1024 * 1024
 MOST_PUT_ASIDE_BYTES = 256 * 1024
 
 
+def handlers_of(points_calls: PointsService, holds_calls: HoldService) -> Mapping[str, Handler]:
+    """What answers each kind of entry."""
+    calls = {"PointsService": points_calls, "HoldService": holds_calls}
+    return {kind: getattr(calls[rpc.containing_service.name], rpc.name) for kind, rpc in KINDS.items()}
+
+
 class JournalService:
     """The RPCs of JournalService, called by the gate."""
 
-    def __init__(self, gate: Gate, points: Points, calls: PointsService, told: EntriesTold) -> None:
-        declared = declarations(POINTS)
+    def __init__(
+        self, gate: Gate, points: Points, handlers: Mapping[str, Handler], told: EntriesTold
+    ) -> None:
         self._gate = gate
         self._points = points
         self._told = told
-        self._kinds = {kind: (declared[rpc], getattr(calls, rpc)) for kind, rpc in KINDS.items()}
+        self._kinds = {
+            kind: (declarations(rpc.containing_service)[rpc.name], handlers[kind])
+            for kind, rpc in KINDS.items()
+        }
 
     async def BatchAccrue(self, request: pb.BatchAccrueRequest, call: Call) -> pb.BatchAccrueResponse:
         """Record a list of entries."""
@@ -134,8 +150,10 @@ class JournalService:
         Raises ``late`` for one that is too large.
         """
         entry = type(said).FromString(said.SerializeToString())
-        entry.ClearField("identifier")
-        entry.member_id = str(late.command.member_id)
+        # A hold leads to its member by itself.
+        if "member_id" in entry.DESCRIPTOR.fields_by_name:
+            entry.ClearField("identifier")
+            entry.member_id = str(late.command.member_id)
         text = json_format.MessageToJson(entry, indent=None)
         if len(text) > MOST_PUT_ASIDE_BYTES:
             raise late

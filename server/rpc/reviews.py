@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from google.protobuf import json_format
-from loyalty.v1 import journal_pb2, points_pb2
+from loyalty.v1 import journal_pb2
 from loyalty.v1 import reviews_pb2 as pb
 
 from server.domain.actor import Actor
@@ -16,24 +16,15 @@ from server.domain.reviews import ApproveReview, RejectReview, Review, ReviewSta
 from server.operations.points import Points
 from server.operations.reviews import Reviews
 from server.rpc.fields import Fields
-from server.rpc.gate import Call
-from server.rpc.journal import KINDS
+from server.rpc.gate import Call, Handler
 from server.rpc.movements import circumstances
 from server.rpc.pages import Pages
-from server.rpc.points import PointsService
 
 STATUSES: Mapping[ReviewStatus, journal_pb2.ReviewStatus.ValueType] = MappingProxyType(
     {
         ReviewStatus.PENDING: journal_pb2.REVIEW_STATUS_PENDING,
         ReviewStatus.APPROVED: journal_pb2.REVIEW_STATUS_APPROVED,
         ReviewStatus.REJECTED: journal_pb2.REVIEW_STATUS_REJECTED,
-    }
-)
-REQUESTS: Mapping[str, type[Any]] = MappingProxyType(
-    {
-        "accrue": points_pb2.AccrueRequest,
-        "event": points_pb2.SubmitEventRequest,
-        "redeem": points_pb2.RedeemRequest,
     }
 )
 
@@ -45,13 +36,13 @@ class ReviewService:
         self,
         reviews: Reviews,
         points: Points,
-        points_calls: PointsService,
+        handlers: Mapping[str, Handler],
         pages: Pages,
         clock: Callable[[], datetime],
     ) -> None:
         self._reviews = reviews
         self._points = points
-        self._handlers = {kind: getattr(points_calls, rpc) for kind, rpc in KINDS.items()}
+        self._handlers = handlers
         self._pages = pages
         self._clock = clock
 
@@ -73,8 +64,8 @@ class ReviewService:
             )
 
         within = Call(_on_behalf(call.actor, review), call.deadline, call.method, call.touched, via=approving)
-        entry = json_format.Parse(review.entry, REQUESTS[review.kind]())
-        reply = await self._handlers[review.kind](entry, within)
+        entry = json_format.Parse(review.entry, getattr(journal_pb2.JournalEntry(), review.kind))
+        reply: Any = await self._handlers[review.kind](entry, within)
         return pb.ApproveReviewEntryResponse(
             review=_message(await self._reviews.get(call.actor.program_id, review.review_id)),
             result=journal_pb2.JournalResult(request_id=review.request_id, **{review.kind: reply}),

@@ -4,16 +4,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from server.domain.books import Books, Prepared
-from server.domain.commands import Command, Earn, Outcome, Redeem
+from server.domain.commands import CaptureHold, Command, Earn, Outcome, Redeem, Return
 from server.domain.decisions.earn import earn
+from server.domain.decisions.holds import capture
 from server.domain.decisions.redeem import redeem
+from server.domain.decisions.returns import give_back
 from server.domain.draft import Draft
 from server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, invalid
 from server.domain.events import ReviewApproved, ReviewRejected, ReviewRequested
 from server.domain.reviews import MOST_PENDING, ApproveReview, PutAside, RejectReview, Review, ReviewStatus
 
 # What can be put aside.
-DEEDS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType({Earn: earn, Redeem: redeem})
+DEEDS: Mapping[type[Command], Callable[..., Outcome]] = MappingProxyType(
+    {Earn: earn, Redeem: redeem, CaptureHold: capture, Return: give_back}
+)
 
 
 def known(books: Books, command: PutAside) -> Outcome | None:

@@ -13,10 +13,14 @@ from loyalty.v1 import holds_pb2, member_pb2, movements_pb2, points_pb2
 from loyalty.v1 import households_pb2 as pb
 
 from server import secrets
+from server.domain.actor import CallerKind
 from server.domain.proof import Check
 from server.operations.verify import Result, verify
 from server.settings import Settings
 from server.store.database import Database
+from tests.server.rpc.test_journal import journal_of, outcomes
+from tests.server.rpc.test_offline import capture, void
+from tests.server.rpc.test_reviews import approve, late, reject
 from tests.support.issuers import SYSTEM, Loopback, configuration, entry, loopback
 from tests.support.mailbox import AT_ONCE, Reader, inbox, set_terms
 from tests.support.programs import new_program
@@ -360,6 +364,28 @@ async def test_a_till_reserves_the_pool_captures_it_and_gives_it_back(family: Fa
         points_pb2.ExplainRequest(transaction_id=captured.transaction_id)
     )
     assert f"The pool of household {household.household_id} pays for member {ann}." in explained.sentences
+
+
+async def test_a_till_that_was_offline_captures_the_pool_also_if_it_comes_late(family: Family) -> None:
+    ann, by_ann = await family.member(100)
+    household = await family.forms(ann, by_ann)
+    await by_ann.households.ContributePoints(giving(ann, 100))
+    place = holds_pb2.PlaceHoldRequest(request_id=uuid4().hex, member_id=ann, points=80, from_household=True)
+    hold_id = (await family.laurel.terminal.holds.PlaceHold(place)).hold.hold_id
+    own = capture(hold_id, 30)
+    overdue, unwanted = late(capture(hold_id, 20)), late(capture(hold_id, 1))
+    async with journal_of(family.laurel) as journal:
+        results = await journal.batch(own, overdue, unwanted)
+        assert outcomes(results) == ["capture_hold", "review", "review"]
+        staff = CallerKind.STAFF
+        anna = await family.laurel.caller(await family.laurel.new_key(staff, scopes=["points.review"]))
+        approved = (await approve(anna, results[1].review.review_id)).result.capture_hold
+        assert (approved.hold.member_id, approved.hold.spender_id) == (household.household_id, ann)
+        await reject(anna, results[2].review.review_id)
+        again = await journal.batch(own, overdue)
+        assert [again[0].capture_hold, again[1].capture_hold] == [results[0].capture_hold, approved]
+        assert outcomes(await journal.batch(void(hold_id))) == ["void_hold"]
+    assert await family.pool(household) == 50
 
 
 async def test_who_spends_the_pool_sees_it_live_and_hears_of_much_of_it_whoever_gave_the_points(

@@ -25,10 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from loyalty.v1 import access_pb2 as loyalty_dot_v1_dot_access__pb2
+from loyalty.v1 import holds_pb2 as loyalty_dot_v1_dot_holds__pb2
+from loyalty.v1 import movements_pb2 as loyalty_dot_v1_dot_movements__pb2
 from loyalty.v1 import points_pb2 as loyalty_dot_v1_dot_points__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18loyalty/v1/journal.proto\x12\nloyalty.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x17loyalty/v1/access.proto\x1a\x17loyalty/v1/points.proto\"\xa2\x01\n\x0cJournalEntry\x12+\n\x06\x61\x63\x63rue\x18\x01 \x01(\x0b\x32\x19.loyalty.v1.AccrueRequestH\x00\x12/\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.loyalty.v1.SubmitEventRequestH\x00\x12+\n\x06redeem\x18\x03 \x01(\x0b\x32\x19.loyalty.v1.RedeemRequestH\x00\x42\x07\n\x05\x65ntry\"\x97\x02\n\rJournalResult\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12,\n\x06\x61\x63\x63rue\x18\x04 \x01(\x0b\x32\x1a.loyalty.v1.AccrueResponseH\x00\x12\x30\n\x05\x65vent\x18\x05 \x01(\x0b\x32\x1f.loyalty.v1.SubmitEventResponseH\x00\x12,\n\x06redeem\x18\x06 \x01(\x0b\x32\x1a.loyalty.v1.RedeemResponseH\x00\x12&\n\x06review\x18\x07 \x01(\x0b\x32\x14.loyalty.v1.PutAsideH\x00\x42\x08\n\x06result\"G\n\x08PutAside\x12\x11\n\treview_id\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.loyalty.v1.ReviewStatus\"?\n\x12\x42\x61tchAccrueRequest\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.loyalty.v1.JournalEntry\"A\n\x13\x42\x61tchAccrueResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.loyalty.v1.JournalResult\"?\n\x14UploadJournalRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.loyalty.v1.JournalEntry\"\x9c\x01\n\x15UploadJournalResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12*\n\x07results\x18\x05 \x03(\x0b\x32\x19.loyalty.v1.JournalResult\x12\x11\n\tput_aside\x18\x06 \x01(\x03\":\n\x0f\x45xchangeRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.loyalty.v1.JournalEntry\"O\n\x10\x45xchangeResponse\x12)\n\x06result\x18\x01 \x01(\x0b\x32\x19.loyalty.v1.JournalResult\x12\x10\n\x08replayed\x18\x02 \x01(\x08*\x80\x01\n\x0cReviewStatus\x12\x1d\n\x19REVIEW_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15REVIEW_STATUS_PENDING\x10\x01\x12\x1a\n\x16REVIEW_STATUS_APPROVED\x10\x02\x12\x1a\n\x16REVIEW_STATUS_REJECTED\x10\x03\x32\xbc\x03\n\x0eJournalService\x12\x8e\x01\n\x0b\x42\x61tchAccrue\x12\x1e.loyalty.v1.BatchAccrueRequest\x1a\x1f.loyalty.v1.BatchAccrueResponse\">\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/transactions/accrue:batch:\x01*\x12\x90\x01\n\rUploadJournal\x12 .loyalty.v1.UploadJournalRequest\x1a!.loyalty.v1.UploadJournalResponse\"8\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x19\"\x10/journals:upload:\x05\x65ntry(\x01\x12\x85\x01\n\x08\x45xchange\x12\x1b.loyalty.v1.ExchangeRequest\x1a\x1c.loyalty.v1.ExchangeResponse\":\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x1b\"\x12/journals:exchange:\x05\x65ntry(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18loyalty/v1/journal.proto\x12\nloyalty.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x17loyalty/v1/access.proto\x1a\x16loyalty/v1/holds.proto\x1a\x1aloyalty/v1/movements.proto\x1a\x17loyalty/v1/points.proto\"\xca\x02\n\x0cJournalEntry\x12+\n\x06\x61\x63\x63rue\x18\x01 \x01(\x0b\x32\x19.loyalty.v1.AccrueRequestH\x00\x12/\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.loyalty.v1.SubmitEventRequestH\x00\x12+\n\x06redeem\x18\x03 \x01(\x0b\x32\x19.loyalty.v1.RedeemRequestH\x00\x12\x36\n\x0c\x63\x61pture_hold\x18\x04 \x01(\x0b\x32\x1e.loyalty.v1.CaptureHoldRequestH\x00\x12\x30\n\tvoid_hold\x18\x05 \x01(\x0b\x32\x1b.loyalty.v1.VoidHoldRequestH\x00\x12<\n\x0freturn_purchase\x18\x06 \x01(\x0b\x32!.loyalty.v1.ReturnPurchaseRequestH\x00\x42\x07\n\x05\x65ntry\"\xc2\x03\n\rJournalResult\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12,\n\x06\x61\x63\x63rue\x18\x04 \x01(\x0b\x32\x1a.loyalty.v1.AccrueResponseH\x00\x12\x30\n\x05\x65vent\x18\x05 \x01(\x0b\x32\x1f.loyalty.v1.SubmitEventResponseH\x00\x12,\n\x06redeem\x18\x06 \x01(\x0b\x32\x1a.loyalty.v1.RedeemResponseH\x00\x12&\n\x06review\x18\x07 \x01(\x0b\x32\x14.loyalty.v1.PutAsideH\x00\x12\x37\n\x0c\x63\x61pture_hold\x18\x08 \x01(\x0b\x32\x1f.loyalty.v1.CaptureHoldResponseH\x00\x12\x31\n\tvoid_hold\x18\t \x01(\x0b\x32\x1c.loyalty.v1.VoidHoldResponseH\x00\x12=\n\x0freturn_purchase\x18\n \x01(\x0b\x32\".loyalty.v1.ReturnPurchaseResponseH\x00\x42\x08\n\x06result\"G\n\x08PutAside\x12\x11\n\treview_id\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.loyalty.v1.ReviewStatus\"?\n\x12\x42\x61tchAccrueRequest\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.loyalty.v1.JournalEntry\"A\n\x13\x42\x61tchAccrueResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.loyalty.v1.JournalResult\"?\n\x14UploadJournalRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.loyalty.v1.JournalEntry\"\x9c\x01\n\x15UploadJournalResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12*\n\x07results\x18\x05 \x03(\x0b\x32\x19.loyalty.v1.JournalResult\x12\x11\n\tput_aside\x18\x06 \x01(\x03\":\n\x0f\x45xchangeRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.loyalty.v1.JournalEntry\"O\n\x10\x45xchangeResponse\x12)\n\x06result\x18\x01 \x01(\x0b\x32\x19.loyalty.v1.JournalResult\x12\x10\n\x08replayed\x18\x02 \x01(\x08*\x80\x01\n\x0cReviewStatus\x12\x1d\n\x19REVIEW_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15REVIEW_STATUS_PENDING\x10\x01\x12\x1a\n\x16REVIEW_STATUS_APPROVED\x10\x02\x12\x1a\n\x16REVIEW_STATUS_REJECTED\x10\x03\x32\xbc\x03\n\x0eJournalService\x12\x8e\x01\n\x0b\x42\x61tchAccrue\x12\x1e.loyalty.v1.BatchAccrueRequest\x1a\x1f.loyalty.v1.BatchAccrueResponse\">\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/transactions/accrue:batch:\x01*\x12\x90\x01\n\rUploadJournal\x12 .loyalty.v1.UploadJournalRequest\x1a!.loyalty.v1.UploadJournalResponse\"8\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x19\"\x10/journals:upload:\x05\x65ntry(\x01\x12\x85\x01\n\x08\x45xchange\x12\x1b.loyalty.v1.ExchangeRequest\x1a\x1c.loyalty.v1.ExchangeResponse\":\xca\xf3\x18\x15\n\x02\x03\x04\x12\rpoints.accrue(\x02\x82\xd3\xe4\x93\x02\x1b\"\x12/journals:exchange:\x05\x65ntry(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,26 +43,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOURNALSERVICE'].methods_by_name['UploadJournal']._serialized_options = b'\312\363\030\025\n\002\003\004\022\rpoints.accrue(\002\202\323\344\223\002\031\"\020/journals:upload:\005entry'
   _globals['_JOURNALSERVICE'].methods_by_name['Exchange']._loaded_options = None
   _globals['_JOURNALSERVICE'].methods_by_name['Exchange']._serialized_options = b'\312\363\030\025\n\002\003\004\022\rpoints.accrue(\002\202\323\344\223\002\033\"\022/journals:exchange:\005entry'
-  _globals['_REVIEWSTATUS']._serialized_start=1163
-  _globals['_REVIEWSTATUS']._serialized_end=1291
-  _globals['_JOURNALENTRY']._serialized_start=146
-  _globals['_JOURNALENTRY']._serialized_end=308
-  _globals['_JOURNALRESULT']._serialized_start=311
-  _globals['_JOURNALRESULT']._serialized_end=590
-  _globals['_PUTASIDE']._serialized_start=592
-  _globals['_PUTASIDE']._serialized_end=663
-  _globals['_BATCHACCRUEREQUEST']._serialized_start=665
-  _globals['_BATCHACCRUEREQUEST']._serialized_end=728
-  _globals['_BATCHACCRUERESPONSE']._serialized_start=730
-  _globals['_BATCHACCRUERESPONSE']._serialized_end=795
-  _globals['_UPLOADJOURNALREQUEST']._serialized_start=797
-  _globals['_UPLOADJOURNALREQUEST']._serialized_end=860
-  _globals['_UPLOADJOURNALRESPONSE']._serialized_start=863
-  _globals['_UPLOADJOURNALRESPONSE']._serialized_end=1019
-  _globals['_EXCHANGEREQUEST']._serialized_start=1021
-  _globals['_EXCHANGEREQUEST']._serialized_end=1079
-  _globals['_EXCHANGERESPONSE']._serialized_start=1081
-  _globals['_EXCHANGERESPONSE']._serialized_end=1160
-  _globals['_JOURNALSERVICE']._serialized_start=1294
-  _globals['_JOURNALSERVICE']._serialized_end=1738
+  _globals['_REVIEWSTATUS']._serialized_start=1554
+  _globals['_REVIEWSTATUS']._serialized_end=1682
+  _globals['_JOURNALENTRY']._serialized_start=198
+  _globals['_JOURNALENTRY']._serialized_end=528
+  _globals['_JOURNALRESULT']._serialized_start=531
+  _globals['_JOURNALRESULT']._serialized_end=981
+  _globals['_PUTASIDE']._serialized_start=983
+  _globals['_PUTASIDE']._serialized_end=1054
+  _globals['_BATCHACCRUEREQUEST']._serialized_start=1056
+  _globals['_BATCHACCRUEREQUEST']._serialized_end=1119
+  _globals['_BATCHACCRUERESPONSE']._serialized_start=1121
+  _globals['_BATCHACCRUERESPONSE']._serialized_end=1186
+  _globals['_UPLOADJOURNALREQUEST']._serialized_start=1188
+  _globals['_UPLOADJOURNALREQUEST']._serialized_end=1251
+  _globals['_UPLOADJOURNALRESPONSE']._serialized_start=1254
+  _globals['_UPLOADJOURNALRESPONSE']._serialized_end=1410
+  _globals['_EXCHANGEREQUEST']._serialized_start=1412
+  _globals['_EXCHANGEREQUEST']._serialized_end=1470
+  _globals['_EXCHANGERESPONSE']._serialized_start=1472
+  _globals['_EXCHANGERESPONSE']._serialized_end=1551
+  _globals['_JOURNALSERVICE']._serialized_start=1685
+  _globals['_JOURNALSERVICE']._serialized_end=2129
 # @@protoc_insertion_point(module_scope)

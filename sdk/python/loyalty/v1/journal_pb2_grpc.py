@@ -36,6 +36,11 @@ class JournalServiceStub:
     for a credential that has just ended) takes no effect out of turn: nor does any after it.
     Send that one and all that follow again, in the same order.
 
+    What a till did without a connection goes in as it was done: a return names a purchase of the same journal
+    by its order, and a capture the hold that the till was given before (an offline allowance). A hold
+    that has ended by its time limit meanwhile reserves nothing any more (FAILED_PRECONDITION,
+    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline.
+
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.
 
@@ -79,6 +84,11 @@ class JournalServiceServicer:
     (UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED but for MESSAGE_TOO_LARGE, or UNAUTHENTICATED
     for a credential that has just ended) takes no effect out of turn: nor does any after it.
     Send that one and all that follow again, in the same order.
+
+    What a till did without a connection goes in as it was done: a return names a purchase of the same journal
+    by its order, and a capture the hold that the till was given before (an offline allowance). A hold
+    that has ended by its time limit meanwhile reserves nothing any more (FAILED_PRECONDITION,
+    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline.
 
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.
@@ -162,6 +172,11 @@ class JournalService:
     (UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED but for MESSAGE_TOO_LARGE, or UNAUTHENTICATED
     for a credential that has just ended) takes no effect out of turn: nor does any after it.
     Send that one and all that follow again, in the same order.
+
+    What a till did without a connection goes in as it was done: a return names a purchase of the same journal
+    by its order, and a capture the hold that the till was given before (an offline allowance). A hold
+    that has ended by its time limit meanwhile reserves nothing any more (FAILED_PRECONDITION,
+    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline.
 
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.

@@ -66,7 +66,8 @@ def told(update: member_pb2.WatchMemberResponse) -> str:
     match update.WhichOneof("update"):
         case "standing":
             now = update.standing
-            return f"{_status(now.status)}, {now.tier}: {_figures(now.wallets)}"
+            pool = f"; household: {_figures(now.household.wallets)}" if now.HasField("household") else ""
+            return f"{_status(now.status)}, {now.tier}: {_figures(now.wallets)}{pool}"
         case "points":
             moved = update.points
             about = " ".join(

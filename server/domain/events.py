@@ -279,7 +279,7 @@ class PointsReleased(PointsMoved):
 
 
 class PointsCaptured(PointsMoved):
-    """Reserved points were spent. Details: hold."""
+    """Reserved points were spent. Details: hold; where a household's pool pays, spender_id."""
 
     event_type = "points.captured"
 

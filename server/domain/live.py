@@ -1,6 +1,6 @@
 """What members are told of what happens to them, as it happens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -10,11 +10,27 @@ from uuid import UUID
 from server.domain.program import Program
 
 
+class PoolPlace(NamedTuple):
+    """The place of an event of the household's pool in which the member sits, in the member's epoch.
+
+    The pool's events and the member's come in no common order, so each of the two has a place of its own.
+    """
+
+    household_id: UUID
+    xid: int
+    position: int
+    event_id: UUID
+
+
+NOWHERE = PoolPlace(UUID(int=0), 0, 0, UUID(int=0))
+
+
 class Place(NamedTuple):
     """An event's place in the log. ``event_id`` is near those of its neighbours, by which they are found.
 
     ``message``: the position of the last message that came into the inbox by then; the log has none of these.
-    None: nobody knows, and of messages only those are news that come from now on.
+    ``pool``: how much of their household's pool the member knows by then; NOWHERE if they sit in none.
+    None for either: nobody knows, and only that is news which comes from now on.
     """
 
     epoch: int
@@ -22,6 +38,22 @@ class Place(NamedTuple):
     position: int
     event_id: UUID
     message: int | None = 0
+    pool: PoolPlace | None = NOWHERE
+
+    def filled(self, newest: "Place", *, more: bool) -> "Place":
+        """The same, with what is now where nobody knew; of a pool not while there is more of the member."""
+        message = newest.message if self.message is None else self.message
+        pool = newest.pool if self.pool is None and not more else self.pool
+        return self._replace(message=message, pool=pool)
+
+    def in_pool(self, household_id: UUID) -> PoolPlace:
+        """The same place, of an event of a pool."""
+        return PoolPlace(household_id, self.xid, self.position, self.event_id)
+
+    def of_pool(self) -> "Place":
+        """The pool's place by itself."""
+        assert self.pool is not None
+        return Place(self.epoch, *self.pool[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +131,17 @@ SAID: Mapping[str, str] = MappingProxyType(
         "added": "{} added",
         "taken_out": "{} taken out",
         "spent_from_household": "You've spent {} of your household",
+        "household_redeemed": "{} of your household spent",
+        "household_held": "{} of your household reserved",
+        "household_released": "{} of your household no longer reserved",
+        "household_captured": "{} of your household spent that were reserved",
+        "household_activated": "{} of your household can be spent now",
+        "household_expired": "{} of your household expired",
+        "household_refunded": "{} given back to your household",
+        "household_received": "Your household has received {}",
+        "household_handed_on": "{} of your household went back to who gave them",
+        "household_added": "{} added to your household",
+        "household_taken_out": "{} taken out of your household",
     }
 )
 NOTHING = "Recorded, without any points"
@@ -121,8 +164,43 @@ MOVED: Mapping[str, str] = MappingProxyType(
 )
 
 
-def told(happened: Happened, member_id: UUID, program: Program) -> Update | None:
-    """What the member is told of an event, None if nothing."""
+# Where a pool pays, who spends has an event of theirs beside these of the pool.
+SPENT = frozenset({"points.redeemed", "points.captured"})
+SEATS = frozenset({"household.joined", "household.left"})
+
+
+def together(own: Sequence[Happened], pool: Sequence[Happened], page: int) -> list[tuple[Happened, bool]]:
+    """What happened to a member and to the pool, in one order; true for the pool's.
+
+    ``page``: so many of each at most. What may come after something that didn't fit is left for later.
+    """
+    ends = [some[-1].place[:3] for some in (own, pool) if len(some) >= page]
+    both = [(event, of_pool) for some, of_pool in ((own, False), (pool, True)) for event in some]
+    fit = [one for one in both if all(one[0].place[:3] <= end for end in ends)]
+    return sorted(fit, key=lambda one: one[0].place[:3])
+
+
+def after(place: Place, happened: Happened, of_pool: UUID | None) -> Place:
+    """How far who watches has come with an event, of a pool or of the member's own.
+
+    With a seat they begin to know of its pool, from where that stood then; without one they know of none, and
+    what was read of the pool of before leads nowhere.
+    """
+    at = happened.place
+    if of_pool is not None:
+        sits = place.pool is not None and place.pool.household_id == of_pool
+        return place._replace(pool=at.in_pool(of_pool)) if sits else place
+    pool = place.pool
+    if happened.event_type in SEATS:
+        joined = happened.event_type == "household.joined"
+        pool = at.in_pool(UUID(happened.payload["household_id"])) if joined else NOWHERE
+    return at._replace(message=place.message, pool=pool)
+
+
+def told(happened: Happened, member_id: UUID, program: Program, of_pool: UUID | None = None) -> Update | None:
+    """What the member is told of an event of theirs, or of that pool; None if nothing."""
+    if of_pool is not None:
+        return _told_of_pool(happened, of_pool, member_id)
     event_type, payload = happened.event_type, happened.payload
     if event_type in MOVED:
         return _moved(_kind(event_type, payload, member_id), payload)
@@ -133,6 +211,29 @@ def told(happened: Happened, member_id: UUID, program: Program) -> Update | None
     if event_type == "member.merged" and payload["merged_id"] == str(member_id):
         return StatusChanged("active", "merged")
     return None
+
+
+def _told_of_pool(happened: Happened, household_id: UUID, member_id: UUID) -> Update | None:
+    """What who sits in a household is told of an event of its pool, None if nothing.
+
+    Who else spent, where and for what is not theirs to know. What they spent themselves is in their own log.
+    """
+    event_type, payload = happened.event_type, happened.payload
+    theirs = payload.get("spender_id") == str(member_id)
+    if event_type not in MOVED or (theirs and event_type in SPENT):
+        return None
+    kind = f"household_{_kind(event_type, payload, household_id)}"
+    points = {payload["point_type"]: payload["points"]}
+    return PointsMoved(
+        kind,
+        points,
+        SAID[kind].format(_counted(points)),
+        "",
+        payload["reference"] if theirs else "",
+        payload["store"] if theirs else "",
+        str(household_id),
+        payload["balance"],
+    )
 
 
 def _kind(event_type: str, payload: Mapping[str, Any], member_id: UUID) -> str:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapp
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -20,17 +20,27 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from server.domain.books import MemberState
 from server.domain.errors import NotFound, Refused
 from server.domain.ledger import Wallet
-from server.domain.live import Happened, MessageCame, Place, Update, told
+from server.domain.live import (
+    NOWHERE,
+    Happened,
+    MessageCame,
+    Place,
+    Update,
+    after,
+    together,
+    told,
+)
 from server.domain.members import all_wallets
 from server.ending import ended
 from server.operations.coalesced import Coalesced
 from server.operations.messages import Messages
 from server.operations.programs import Programs
 from server.operations.wallets import members_as_due
+from server.store import households, merges
 from server.store import live as store
-from server.store import merges
 from server.store.database import Connection, Database
 from server.store.hints import member_changes, name_of
 from server.store.ledger import MemberOf
@@ -49,15 +59,19 @@ RETRY_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A member as they stand. ``merged_into``: who lives on, if they don't."""
+class Standing(NamedTuple):
+    """A member as they stand. ``merged_into``: who lives on, if they don't.
+
+    ``household_id`` and what its pool holds: where they sit. Only where a stream begins.
+    """
 
     status: str
     tier: str
     version: int
     wallets: tuple[Wallet, ...]
     merged_into: UUID | None = None
+    household_id: UUID | None = None
+    pool: tuple[Wallet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +90,30 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class _Present:
-    """How a member stands, and what happened since the place asked for, all of one moment."""
+    """How a member stands, and what happened since the place asked for, all of one moment.
 
-    epoch: int
+    ``pooled``: what happened to the pool that the place names.
+    """
+
     newest: Place
     standing: Standing
     happened: list[Happened]
+    pooled: list[Happened]
     came: list[Came]
+
+    @property
+    def full(self) -> bool:
+        """Whether there may be more of it."""
+        return max(len(self.happened), len(self.pooled), len(self.came)) >= PAGE
 
 
 class _Watcher:
-    """A stream that is open: the last place it told of, and what wakes it."""
+    """A stream that is open: the last place it told of, by whose it is, and what wakes it."""
 
-    __slots__ = ("place", "wake")
+    __slots__ = ("places", "wake")
 
     def __init__(self) -> None:
-        self.place: Place | None = None
+        self.places: Mapping[MemberOf, Place | None] = {}
         self.wake = asyncio.Event()
 
 
@@ -119,7 +141,7 @@ class Live:
         self._messages = messages
         self._look_seconds = look_seconds
         self._heartbeat_seconds = heartbeat_seconds
-        self._watchers: dict[str, tuple[MemberOf, set[_Watcher]]] = {}
+        self._watchers: dict[str, set[_Watcher]] = {}
         self._some = asyncio.Event()
         self._listening = False
         self._look_now = asyncio.Event()
@@ -135,33 +157,38 @@ class Live:
         Raises NotFound, and Unavailable or ResourceExhausted when the database can't be asked.
         """
         member = program_id, member_id
-        with self._watching(member) as watcher:
+        with self._watching() as watcher:
             while True:
                 watcher.wake.clear()
+                self._follow(watcher, _followed(member, since))
                 found = await self._present.get((member, since))
                 if found is None:
                     raise NotFound("MEMBER_NOT_FOUND", "no such member")
-                if since is None or since.epoch != found.epoch:
+                if since is not None and since.epoch != found.newest.epoch:
                     # What it was told of before a restore may not have happened in this history.
-                    since, happened, came = found.newest, [], []
+                    since = None
+                    continue
+                if since is None:
+                    since = found.newest
                     yield Told(since, self._clock(), found.standing)
-                else:
-                    happened, came = found.happened, found.came
-                    if since.message is None:
-                        since = since._replace(message=found.newest.message)
+                since = since.filled(found.newest, more=found.full)
                 program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
-                for event in happened:
-                    since = event.place._replace(message=since.message)
-                    update = told(event, member_id, program)
-                    if update is not None:
+                home = None if since.pool is None else since.pool.household_id
+                for event, pooled in together(found.happened, found.pooled, PAGE):
+                    of_pool = home if pooled else None
+                    before, since = since, after(since, event, of_pool)
+                    update = told(event, member_id, program, of_pool)
+                    if update is not None and since != before:
                         yield Told(since, event.recorded_at, found.standing, update)
-                async for position, at, message in self._shown(member, came if inbox else []):
+                async for position, at, message in self._shown(member, found.came if inbox else []):
                     since = since._replace(message=position)
                     yield Told(since, at, found.standing, message)
-                if came:
-                    since = since._replace(message=came[-1].position)
-                watcher.place = since
-                while max(len(happened), len(came)) < PAGE and not watcher.wake.is_set():
+                if found.came:
+                    since = since._replace(message=found.came[-1].position)
+                # What happens to a pool that it didn't follow as it read it may have missed.
+                if not self._follow(watcher, _followed(member, since)) or found.full:
+                    continue
+                while not watcher.wake.is_set():
                     if not await self._woken(watcher):
                         yield Told(since, self._clock())
 
@@ -183,19 +210,28 @@ class Live:
         await ended(self._tasks)
 
     @contextmanager
-    def _watching(self, member: MemberOf) -> Iterator[_Watcher]:
-        name, watcher = name_of(member), _Watcher()
-        _, watchers = self._watchers.setdefault(name, (member, set()))
-        watchers.add(watcher)
-        self._some.set()
+    def _watching(self) -> Iterator[_Watcher]:
+        watcher = _Watcher()
         try:
             yield watcher
         finally:
+            self._follow(watcher, {})
+
+    def _follow(self, watcher: _Watcher, places: Mapping[MemberOf, Place | None]) -> bool:
+        """Wake the stream for these from now on, of which it knows so much; whether it was for all before."""
+        before, watcher.places = watcher.places, places
+        for member in before.keys() - places.keys():
+            watchers = self._watchers[name_of(member)]
             watchers.discard(watcher)
             if not watchers:
-                del self._watchers[name]
-            if not self._watchers:
-                self._some.clear()
+                del self._watchers[name_of(member)]
+        for member in places.keys() - before.keys():
+            self._watchers.setdefault(name_of(member), set()).add(watcher)
+        if self._watchers:
+            self._some.set()
+        else:
+            self._some.clear()
+        return places.keys() <= before.keys()
 
     async def _woken(self, watcher: _Watcher) -> bool:
         """Wait for something to happen; false if it is time for a sign of life."""
@@ -206,10 +242,26 @@ class Live:
             return False
         return True
 
+    def _standing(
+        self, member: MemberOf, states: Mapping[MemberOf, MemberState], pool: MemberOf | None
+    ) -> Standing:
+        snapshot = self._programs.known(member[0])
+        assert snapshot is not None  # they were asked for as due
+        state, point_types = states[member], snapshot.program.point_types
+        standing = Standing(
+            state.status,
+            state.facts.tier,
+            state.version,
+            all_wallets(tuple(state.wallets.values()), point_types),
+        )
+        if pool is None or pool not in states:
+            return standing
+        held = all_wallets(tuple(states[pool].wallets.values()), point_types)
+        return standing._replace(household_id=pool[1], pool=held)
+
     def _wake(self, name: str) -> None:
-        if (entry := self._watchers.get(name)) is not None:
-            for watcher in entry[1]:
-                watcher.wake.set()
+        for watcher in self._watchers.get(name, ()):
+            watcher.wake.set()
 
     async def _listen(self) -> None:
         """Follow hints as long as anybody watches."""
@@ -248,12 +300,9 @@ class Live:
 
     async def _look(self) -> None:
         """Wake the streams to whose members something has happened; many with one query. Raises Refused."""
-        wanted: list[Since] = [
-            (member, place)
-            for member, watchers in self._watchers.values()
-            for place in {watcher.place for watcher in watchers if not watcher.wake.is_set()}
-            if place is not None
-        ]
+        idle = {w for watchers in self._watchers.values() for w in watchers if not w.wake.is_set()}
+        followed = {one for watcher in idle for one in watcher.places.items()}
+        wanted: list[Since] = [(member, place) for member, place in followed if place is not None]
         for first in range(0, len(wanted), LOOK_AT_ONCE):
             some = wanted[first : first + LOOK_AT_ONCE]
             async with self._database.connection() as connection:
@@ -267,40 +316,56 @@ class Live:
         """How members stand and what has happened to them, of one moment."""
         members = list({member for member, _ in wanted})
         places: list[Since] = [(member, place) for member, place in wanted if place is not None]
+        pools: Mapping[Any, Since] = {since: pool for since in places if (pool := _pool(*since)) is not None}
+        unseated = {member for member, place in wanted if place is None or place.pool is None}
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             questions: list[Question[Any]] = [
                 store.epoch(),
                 store.newest(members),
                 store.newest_message(members),
+                households.seats_open(list(unseated), []),
             ]
             if places:
-                questions += [store.since(places), store.messages_since(places)]
-            epoch, newest, last, *happened = await ask(connection, *questions)
-            states = await members_as_due(connection, self._programs, members, self._clock())
-            ended = [member for member, state in states.items() if state.status == "merged"]
+                questions += [store.since([*places, *set(pools.values())]), store.messages_since(places)]
+            epoch, newest, last, seats, *news = await ask(connection, *questions)
+            homes: dict[MemberOf, MemberOf] = {
+                member: (member[0], seat.household_id) for member, seat in seats.items()
+            }
+            if homes:
+                newest |= (await ask(connection, store.newest(list(set(homes.values())))))[0]
+            everybody = list({*members, *homes.values()})
+            states = await members_as_due(connection, self._programs, everybody, self._clock())
+            ended = [member for member in members if member in states and states[member].status == "merged"]
             survivors = await merges.survivors(connection, ended) if ended else {}
-        standings = {}
-        for member, state in states.items():
-            snapshot = self._programs.known(member[0])
-            assert snapshot is not None  # they were asked for as due
-            standings[member] = Standing(
-                state.status,
-                state.facts.tier,
-                state.version,
-                all_wallets(tuple(state.wallets.values()), snapshot.program.point_types),
-                survivors.get(member),
-            )
+        happened: Mapping[Any, list[Happened]] = news[0] if news else {}
+        came: Mapping[Any, list[Came]] = news[1] if news else {}
         beginning = Place(epoch, 0, 0, UUID(int=0))
-        since: Mapping[Since, list[Happened]] = happened[0] if places else {}
-        came: Mapping[Since, list[Came]] = happened[1] if places else {}
-        return {
-            (member, place): _Present(
-                epoch,
-                newest.get(member, beginning)._replace(message=last.get(member, 0)),
-                standings[member],
-                since.get((member, place), []) if place is not None else [],
-                came.get((member, place), []) if place is not None else [],
+        found: dict[tuple[MemberOf, Place | None], _Present] = {}
+        for member, place in wanted:
+            if member not in states:
+                continue
+            one = member, place
+            known = newest.get(member, beginning)._replace(message=last.get(member, 0))
+            if (home := homes.get(member)) is not None:
+                known = known._replace(pool=newest.get(home, beginning).in_pool(home[1]))
+            found[one] = _Present(
+                known,
+                self._standing(member, states, home)._replace(merged_into=survivors.get(member)),
+                happened.get(one, []),
+                happened.get(pools.get(one), []),
+                came.get(one, []),
             )
-            for member, place in wanted
-            if member in standings
-        }
+        return found
+
+
+def _pool(member: MemberOf, place: Place) -> Since | None:
+    """The pool that a member knows of, and how much of it they do."""
+    if place.pool is None or place.pool == NOWHERE:
+        return None
+    return (member[0], place.pool.household_id), place.of_pool()
+
+
+def _followed(member: MemberOf, place: Place | None) -> Mapping[MemberOf, Place | None]:
+    """What a stream is to be woken for, and how much of each it knows."""
+    pool = None if place is None else _pool(member, place)
+    return {member: place} if pool is None else {member: place, pool[0]: pool[1]}

@@ -10,7 +10,7 @@ from uuid import UUID
 from loyalty.v1 import member_pb2 as pb
 
 from server.domain.errors import invalid
-from server.domain.live import MessageCame, Place, PointsMoved, StatusChanged, TierReached
+from server.domain.live import MessageCame, Place, PointsMoved, PoolPlace, StatusChanged, TierReached
 from server.domain.members import Status
 from server.operations.live import Standing, Told
 from server.rpc.profiles import STATUSES, wallet_message
@@ -18,8 +18,10 @@ from server.rpc.profiles import STATUSES, wallet_message
 MAX_LENGTH = 512
 MAC_BYTES = 16
 PLACE = struct.Struct(">iQq16sq")
-# As event ids were before streams told of messages.
+POOL = struct.Struct(">16sQq16s")
+# As event ids were before streams told of messages; until they told of pools they ended with PLACE.
 WITHOUT_MESSAGE = struct.Struct(">iQq16s")
+LENGTHS = (PLACE.size + POOL.size, PLACE.size, WITHOUT_MESSAGE.size)
 
 
 class Places:
@@ -30,7 +32,10 @@ class Places:
 
     def encode(self, program_id: UUID, member_id: UUID, place: Place) -> str:
         """The event id of a place."""
-        packed = PLACE.pack(place.epoch, place.xid, place.position, place.event_id.bytes, place.message)
+        packed = PLACE.pack(*place[:3], place.event_id.bytes, place.message)
+        if place.pool is not None:
+            household_id, *where, event_id = place.pool
+            packed += POOL.pack(household_id.bytes, *where, event_id.bytes)
         return (
             base64.urlsafe_b64encode(self._mac(program_id, member_id, packed) + packed).decode().rstrip("=")
         )
@@ -44,15 +49,19 @@ class Places:
         except (binascii.Error, ValueError):
             raw = b""
         mac, packed = raw[:MAC_BYTES], raw[MAC_BYTES:]
-        if len(packed) not in (PLACE.size, WITHOUT_MESSAGE.size) or not hmac.compare_digest(
+        if len(packed) not in LENGTHS or not hmac.compare_digest(
             mac, self._mac(program_id, member_id, packed)
         ):
             raise invalid(
                 "last_event_id", "must be an event_id of an update about this member", "EVENT_ID_INVALID"
             )
         epoch, xid, position, event_id = WITHOUT_MESSAGE.unpack_from(packed)
-        told = PLACE.unpack(packed)[-1] if len(packed) == PLACE.size else None
-        return Place(epoch, xid, position, UUID(bytes=event_id), told)
+        message = PLACE.unpack_from(packed)[-1] if len(packed) >= PLACE.size else None
+        pool = None
+        if len(packed) > PLACE.size:
+            household_id, *where, last = POOL.unpack_from(packed, PLACE.size)
+            pool = PoolPlace(UUID(bytes=household_id), where[0], where[1], UUID(bytes=last))
+        return Place(epoch, xid, position, UUID(bytes=event_id), message, pool)
 
     def _mac(self, program_id: UUID, member_id: UUID, packed: bytes) -> bytes:
         return hmac.digest(self._key, program_id.bytes + member_id.bytes + packed, hashlib.sha256)[:MAC_BYTES]
@@ -91,7 +100,13 @@ def update_message(told: Told, event_id: str) -> pb.WatchMemberResponse:
 
 
 def _standing(standing: Standing) -> pb.MemberStanding:
+    household = None
+    if standing.household_id is not None:
+        household = pb.PoolStanding(
+            household_id=str(standing.household_id), wallets=[wallet_message(w) for w in standing.pool]
+        )
     return pb.MemberStanding(
+        household=household,
         status=STATUSES[Status(standing.status)],
         tier=standing.tier,
         wallets=[wallet_message(wallet) for wallet in standing.wallets],

@@ -60,13 +60,30 @@ async def test_a_stream_is_told_of_messages_at_once_and_goes_on_after_the_last(s
     assert [m.subject for m in shown][-1] == welcome
 
 
-def of_old(shop: Laurel, member_id: str, event_id: str) -> str:
-    """The event id as servers made it before streams told of messages."""
+# Of what event ids hold beside the MAC: before streams told of messages, and before they told of pools.
+WITHOUT_MESSAGE, WITHOUT_POOL = 36, 44
+
+
+def of_old(shop: Laurel, member_id: str, event_id: str, length: int) -> str:
+    """The event id as servers made it when it held no more than that."""
     key = hmac.digest(secrets.load(shop.settings.secrets_file).page_token, b"event id", "sha256")
-    packed = base64.urlsafe_b64decode(event_id + "=" * (-len(event_id) % 4))[16:-8]
+    packed = base64.urlsafe_b64decode(event_id + "=" * (-len(event_id) % 4))[16:][:length]
     whose = shop.program.program_id.bytes + UUID(member_id).bytes
     mac = hmac.digest(key, whose + packed, "sha256")[:16]
     return base64.urlsafe_b64encode(mac + packed).decode().rstrip("=")
+
+
+async def test_an_event_id_from_before_streams_told_of_pools_misses_no_message(shop: Laurel) -> None:
+    reader, member_id = Reader(shop), await join(shop, "inbox")
+    await reader.tell()
+    async with watching(shop.address, shop.service.key, member_id) as stream:
+        await stream.next("standing")
+        place = of_old(shop, member_id, stream.event_id, WITHOUT_POOL)
+    await buy(shop, member_id, 5)
+    await reader.tell()
+    async with watching(shop.address, shop.service.key, member_id, place) as stream:
+        assert (await stream.next("points")).message == "You've earned 5 points"
+        assert await subject(stream) == "You earned 5 points"
 
 
 async def test_whoever_comes_with_an_event_id_of_old_is_told_of_messages_from_then_on(shop: Laurel) -> None:
@@ -77,7 +94,7 @@ async def test_whoever_comes_with_an_event_id_of_old_is_told_of_messages_from_th
         await connection.execute("UPDATE message SET position = NULL WHERE member_id = $1", UUID(member_id))
     async with watching(shop.address, shop.service.key, member_id) as stream:
         await stream.next("standing")
-        place = of_old(shop, member_id, stream.event_id)
+        place = of_old(shop, member_id, stream.event_id, WITHOUT_MESSAGE)
     await buy(shop, member_id, 5)
     await reader.tell()
     async with watching(shop.address, shop.service.key, member_id, place) as stream:

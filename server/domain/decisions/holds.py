@@ -83,7 +83,10 @@ def capture(draft: Draft, _: Books, command: CaptureHold, prepared: Prepared) ->
     if not hold.open_points:
         hold = hold._replace(status=HoldStatus.CAPTURED)
     draft.hold(own, hold)
-    draft.tell(PointsCaptured, own, hold.point_type, points, {"hold": str(hold.hold_id)})
+    told = {"hold": str(hold.hold_id)}
+    if spender_id != own.member_id:
+        told["spender_id"] = str(spender_id)
+    draft.tell(PointsCaptured, own, hold.point_type, points, told)
     tell_spender(draft, own, spender_id, "captured", row)
     if hold.open_points and not command.keep_rest:
         # An event of its own: each that is logged has an id that no other has. The order is the capture's.

@@ -411,10 +411,15 @@ async def test_who_spends_the_pool_sees_it_live_and_hears_of_much_of_it_whoever_
         capture = holds_pb2.CaptureHoldRequest(request_id=uuid4().hex, hold_id=hold.hold_id)
         await till.holds.CaptureHold(capture)
         await till.holds.CaptureHold(capture)
-        for points, left in ((300, 600), (299, 301), (301, 0)):
+        spent = "You've spent {} points of your household"
+        for said, points, left in (
+            (spent, 300, 600),
+            (spent, 299, 301),
+            ("{} points of your household reserved", 301, 0),
+            (spent, 301, 0),
+        ):
             update = await stream.next("points")
-            assert (update.kind, update.household_id) == ("spent_from_household", household.household_id)
-            assert update.message == f"You've spent {points} points of your household"
+            assert (update.message, update.household_id) == (said.format(points), household.household_id)
             [moved] = update.moved
             assert (moved.points, moved.wallet.balance) == (points, left)
     await reader.tell()

@@ -706,6 +706,7 @@ class MemberStanding(_message.Message):
     WALLETS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MERGED_INTO_FIELD_NUMBER: _builtins.int
+    HOUSEHOLD_FIELD_NUMBER: _builtins.int
     status: Global___MemberStatus.ValueType
     """Where the membership stands."""
     tier: _builtins.str
@@ -718,6 +719,10 @@ class MemberStanding(_message.Message):
     def wallets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wallet]:
         """What the member holds, one wallet a point type."""
 
+    @_builtins.property
+    def household(self) -> Global___PoolStanding:
+        """The household in which the member sits, and what its pool holds; absent for who sits in none."""
+
     def __init__(
         self,
         *,
@@ -726,18 +731,47 @@ class MemberStanding(_message.Message):
         wallets: _abc.Iterable[Global___Wallet] | None = ...,
         version: _builtins.int = ...,
         merged_into: _builtins.str = ...,
+        household: Global___PoolStanding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["household", b"household"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["merged_into", b"merged_into", "status", b"status", "tier", b"tier", "version", b"version", "wallets", b"wallets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["household", b"household", "merged_into", b"merged_into", "status", b"status", "tier", b"tier", "version", b"version", "wallets", b"wallets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberStanding: _TypeAlias = MemberStanding  # noqa: Y015
 
 @_typing.final
+class PoolStanding(_message.Message):
+    """PoolStanding is how the pool of a household stands at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOUSEHOLD_ID_FIELD_NUMBER: _builtins.int
+    WALLETS_FIELD_NUMBER: _builtins.int
+    household_id: _builtins.str
+    """UUID."""
+    @_builtins.property
+    def wallets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wallet]:
+        """What the pool holds, one wallet a point type."""
+
+    def __init__(
+        self,
+        *,
+        household_id: _builtins.str = ...,
+        wallets: _abc.Iterable[Global___Wallet] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["household_id", b"household_id", "wallets", b"wallets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolStanding: _TypeAlias = PoolStanding  # noqa: Y015
+
+@_typing.final
 class PointsUpdate(_message.Message):
-    """PointsUpdate says that points moved."""
+    """PointsUpdate says that points moved: the member's own, or those of the household in which it sits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -751,16 +785,19 @@ class PointsUpdate(_message.Message):
     HOUSEHOLD_ID_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """How: `earned`, `redeemed`, `held`, `released`, `captured`, `activated`, `expired`, `returned`, `refunded`,
-    `received`, `handed_on`, `added`, `taken_out`, `spent_from_household`. More may come.
+    `received`, `handed_on`, `added`, `taken_out`, `spent_from_household`. What others, or the clock, do to the
+    pool: `household_redeemed`, `household_held`, `household_released`, `household_captured`,
+    `household_activated`, `household_expired`, `household_refunded`, `household_received`,
+    `household_handed_on`, `household_added`, `household_taken_out`. More may come.
     """
     message: _builtins.str
     """For people, in English, such as `You've earned 100 points`."""
     activity_type: _builtins.str
     """The type of event that earned them, such as PURCHASE; empty for all other kinds."""
     order_reference: _builtins.str
-    """The order, or what else the caller called it; empty if nothing was said."""
+    """The order, or what else the caller called it; empty if nothing was said, or if it was not this member's."""
     store: _builtins.str
-    """The store; empty if none was said."""
+    """The store; empty if none was said, or if it was not this member's order."""
     version: _builtins.int
     """As Member.version, at the moment of the figures."""
     household_id: _builtins.str

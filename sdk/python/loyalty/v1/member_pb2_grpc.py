@@ -147,7 +147,8 @@ class MemberServiceServicer:
 
     def WatchMember(self, request, context):
         """WatchMember tells how a member stands, then what happens to it, as soon as it is committed: points that
-        move, another tier, another status; and what comes into its inbox. The stream stays open until the client ends it, its deadline passes
+        move, its own and those of the household in which it sits, another tier, another status; and what comes into
+        its inbox. The stream stays open until the client ends it, its deadline passes
         or its credential is good no more (UNAUTHENTICATED or PERMISSION_DENIED, within a minute).
 
         Every update has an event_id. A client that comes back with the last one it got, on any server, is told

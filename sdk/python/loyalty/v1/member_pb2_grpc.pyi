@@ -60,7 +60,8 @@ class MemberServiceStub:
     """ListMembers pages through the members, oldest first."""
     WatchMember: _grpc.UnaryStreamMultiCallable[_member_pb2.WatchMemberRequest, _member_pb2.WatchMemberResponse]
     """WatchMember tells how a member stands, then what happens to it, as soon as it is committed: points that
-    move, another tier, another status; and what comes into its inbox. The stream stays open until the client ends it, its deadline passes
+    move, its own and those of the household in which it sits, another tier, another status; and what comes into
+    its inbox. The stream stays open until the client ends it, its deadline passes
     or its credential is good no more (UNAUTHENTICATED or PERMISSION_DENIED, within a minute).
 
     Every update has an event_id. A client that comes back with the last one it got, on any server, is told
@@ -147,7 +148,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     """ListMembers pages through the members, oldest first."""
     WatchMember: _aio.UnaryStreamMultiCallable[_member_pb2.WatchMemberRequest, _member_pb2.WatchMemberResponse]  # type: ignore[assignment]
     """WatchMember tells how a member stands, then what happens to it, as soon as it is committed: points that
-    move, another tier, another status; and what comes into its inbox. The stream stays open until the client ends it, its deadline passes
+    move, its own and those of the household in which it sits, another tier, another status; and what comes into
+    its inbox. The stream stays open until the client ends it, its deadline passes
     or its credential is good no more (UNAUTHENTICATED or PERMISSION_DENIED, within a minute).
 
     Every update has an event_id. A client that comes back with the last one it got, on any server, is told
@@ -261,7 +263,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_member_pb2.WatchMemberResponse], _abc.AsyncIterator[_member_pb2.WatchMemberResponse]]:
         """WatchMember tells how a member stands, then what happens to it, as soon as it is committed: points that
-        move, another tier, another status; and what comes into its inbox. The stream stays open until the client ends it, its deadline passes
+        move, its own and those of the household in which it sits, another tier, another status; and what comes into
+        its inbox. The stream stays open until the client ends it, its deadline passes
         or its credential is good no more (UNAUTHENTICATED or PERMISSION_DENIED, within a minute).
 
         Every update has an event_id. A client that comes back with the last one it got, on any server, is told

@@ -1,0 +1,227 @@
+"""Who sits in a household sees live what becomes of its pool, whoever does it, and nothing twice."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from loyalty.v1 import holds_pb2, movements_pb2, points_pb2
+from loyalty.v1 import households_pb2 as pb
+
+from server.domain.actor import CallerKind
+from server.settings import Settings
+from server.store.database import Database
+from tests.support.published import publish
+from tests.support.servers import Laurel, started
+from tests.support.watching import Watching, buy, watching
+
+BASE = {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
+
+
+class Home:
+    """A household of two: Ann, its head, and Ben."""
+
+    def __init__(self, laurel: Laurel) -> None:
+        self.laurel, self.id, self.ann, self.ben = laurel, "", "", ""
+
+    async def found(self, points: int) -> None:
+        """Ann makes it, and puts points in; Ben joins."""
+        self.ann, self.ben = await self.laurel.register(), await self.laurel.register()
+        request = pb.CreateHouseholdRequest(request_id=uuid4().hex, member_id=self.ann)
+        made = await self.laurel.service.households.CreateHousehold(request)
+        self.id = made.household.household_id
+        await self.joins(self.ben)
+        await buy(self.laurel.terminal, self.ann, points)
+        await self.gives(self.ann, points)
+
+    async def joins(self, member_id: str) -> None:
+        """The head asks a member in."""
+        ask = pb.InviteToHouseholdRequest(
+            request_id=uuid4().hex, household_id=self.id, member_id=self.ann, may_spend=True
+        )
+        token = (await self.laurel.service.households.InviteToHousehold(ask)).token
+        request = pb.JoinHouseholdRequest(request_id=uuid4().hex, member_id=member_id, token=token)
+        await self.laurel.service.households.JoinHousehold(request)
+
+    async def leaves(self, member_id: str) -> None:
+        """A seat ends."""
+        request = pb.EndSeatRequest(request_id=uuid4().hex, household_id=self.id, seated_id=member_id)
+        await self.laurel.service.households.EndSeat(request)
+
+    async def gives(self, member_id: str, points: int) -> None:
+        """Points go into the pool."""
+        request = pb.ContributePointsRequest(request_id=uuid4().hex, member_id=member_id, points=points)
+        await self.laurel.service.households.ContributePoints(request)
+
+    async def spends(self, member_id: str, points: int, order: str = "") -> points_pb2.RedeemResponse:
+        """The pool pays."""
+        request = points_pb2.RedeemRequest(
+            request_id=uuid4().hex,
+            member_id=member_id,
+            points=points,
+            from_household=True,
+            order_reference=order or uuid4().hex,
+            store="pune-3",
+        )
+        reply: points_pb2.RedeemResponse = await self.laurel.terminal.points.Redeem(request)
+        return reply
+
+    async def holds(self, member_id: str, points: int, order: str = "") -> str:
+        """Points of the pool are reserved."""
+        request = holds_pb2.PlaceHoldRequest(
+            request_id=uuid4().hex,
+            member_id=member_id,
+            points=points,
+            from_household=True,
+            order_reference=order or uuid4().hex,
+        )
+        return str((await self.laurel.terminal.holds.PlaceHold(request)).hold.hold_id)
+
+    def watched_by(self, member_id: str, last: str = "") -> AbstractAsyncContextManager[Watching]:
+        """A stream of a member's."""
+        return watching(self.laurel.address, self.laurel.service.key, member_id, last)
+
+
+@pytest.fixture(scope="module")
+async def laurel(settings: Settings, database: Database) -> AsyncIterator[Laurel]:
+    """A point a rupee."""
+    async with started(settings, database) as laurel:
+        await publish(laurel, BASE)
+        yield laurel
+
+
+@pytest.fixture
+async def home(laurel: Laurel) -> Home:
+    """With 900 points in the pool."""
+    home = Home(laurel)
+    await home.found(900)
+    return home
+
+
+async def told(stream: Watching, home: Home, *expected: tuple[str, int, int]) -> None:
+    """The next updates are of the pool: how, how many, and what is left."""
+    for one in expected:
+        update = await stream.next("points")
+        assert update.household_id == home.id
+        [moved] = update.moved
+        assert (update.kind, moved.points, moved.wallet.balance) == one
+
+
+async def test_whatever_anybody_does_to_the_pool_is_told_to_all_who_sit_there(home: Home) -> None:
+    till = home.laurel.terminal
+    async with home.watched_by(home.ann) as ann, home.watched_by(home.ben) as ben:
+        for stream in (ann, ben):
+            standing = (await stream.next("standing")).household
+            assert standing.household_id == home.id
+            assert [(w.point_type, w.balance) for w in standing.wallets] == [("points", 900)]
+        paid = await home.spends(home.ben, 100)
+        first, second = await home.holds(home.ben, 200), await home.holds(home.ben, 50)
+        capture = holds_pb2.CaptureHoldRequest(request_id=uuid4().hex, hold_id=first, points=150)
+        await till.holds.CaptureHold(capture)
+        await till.holds.VoidHold(holds_pb2.VoidHoldRequest(request_id=uuid4().hex, hold_id=second))
+        await till.points.RefundRedemption(
+            movements_pb2.RefundRedemptionRequest(request_id=uuid4().hex, transaction_id=paid.transaction_id)
+        )
+        key = await home.laurel.new_key(CallerKind.STAFF, scopes=["points.adjust"])
+        await (await home.laurel.caller(key)).points.AdjustPoints(
+            movements_pb2.AdjustPointsRequest(
+                request_id=uuid4().hex, member_id=home.id, points=-50, reason="counted twice"
+            )
+        )
+        await told(
+            ann,
+            home,
+            ("household_redeemed", 100, 800),
+            ("household_held", 200, 600),
+            ("household_held", 50, 550),
+            # What the capture left over is free again in the same moment.
+            ("household_captured", 150, 600),
+            ("household_released", 50, 600),
+            ("household_released", 50, 650),
+            ("household_refunded", 100, 750),
+            ("household_taken_out", 50, 700),
+        )
+        await told(ben, home, ("spent_from_household", 100, 800), ("household_held", 200, 600))
+        await told(ben, home, ("household_held", 50, 550), ("spent_from_household", 150, 550))
+        await told(ben, home, ("household_released", 50, 600), ("household_released", 50, 650))
+        await told(ben, home, ("household_refunded", 100, 750), ("household_taken_out", 50, 700))
+
+
+async def test_where_and_for_what_others_spend_is_not_told(home: Home) -> None:
+    async with home.watched_by(home.ann) as ann, home.watched_by(home.ben) as ben:
+        await ann.next("standing")
+        await ben.next("standing")
+        await home.spends(home.ben, 100, "R-1")
+        await home.holds(home.ben, 200, "R-2")
+        for _ in range(2):
+            update = await ann.next("points")
+            assert (update.order_reference, update.store, update.activity_type) == ("", "", "")
+        spent, held = await ben.next("points"), await ben.next("points")
+        assert (spent.order_reference, spent.store) == ("R-1", "pune-3")
+        assert held.order_reference == "R-2"
+
+
+async def test_what_comes_in_is_told_beside_what_went_out_of_a_members_own_wallet(home: Home) -> None:
+    await buy(home.laurel.terminal, home.ben, 30)
+    async with home.watched_by(home.ann) as ann, home.watched_by(home.ben) as ben:
+        await ann.next("standing")
+        await ben.next("standing")
+        await home.gives(home.ben, 20)
+        await told(ann, home, ("household_received", 20, 920))
+        own = await ben.next("points")
+        assert (own.kind, own.household_id, own.moved[0].wallet.balance) == ("handed_on", "", 10)
+        await told(ben, home, ("household_received", 20, 920))
+
+
+async def test_a_pool_is_told_of_from_joining_to_leaving_also_to_who_was_away(home: Home) -> None:
+    carl = await home.laurel.register()
+    async with home.watched_by(carl) as stream:
+        assert not (await stream.next("standing")).HasField("household")
+        await home.spends(home.ann, 1)
+        await home.joins(carl)
+        await home.spends(home.ann, 2)
+        await told(stream, home, ("household_redeemed", 2, 897))
+        place = stream.event_id
+    await home.spends(home.ann, 3)
+    await home.leaves(carl)
+    await home.spends(home.ann, 4)
+    await home.joins(carl)
+    await home.spends(home.ann, 5)
+    async with home.watched_by(carl, place) as stream:
+        await told(stream, home, ("household_redeemed", 3, 894), ("household_redeemed", 5, 885))
+        await home.leaves(carl)
+        await home.spends(home.ann, 6)
+        await buy(home.laurel.terminal, carl, 7)
+        assert (await stream.next("points")).message == "You've earned 7 points"
+
+
+async def test_whoever_was_away_is_told_of_all_that_fills_more_than_a_page_once(home: Home) -> None:
+    async with home.watched_by(home.ben) as stream:
+        await stream.next("standing")
+        place = stream.event_id
+    spent = list(range(1, 61))
+    for points in spent:
+        await home.spends(home.ann if points % 2 else home.ben, 1)
+    heard: list[tuple[str, int]] = []
+    while len(heard) < len(spent):
+        # Cut off again and again.
+        async with home.watched_by(home.ben, place) as stream:
+            for _ in range(min(17, len(spent) - len(heard))):
+                update = await stream.next("points")
+                heard.append((update.kind, update.moved[0].wallet.balance))
+            place = stream.event_id
+    expected = [("household_redeemed" if n % 2 else "spent_from_household", 900 - n) for n in spent]
+    assert heard == expected
+
+
+async def test_an_open_transaction_of_somebody_else_delays_nothing(home: Home, database_url: str) -> None:
+    early = await asyncpg.connect(database_url)
+    try:
+        async with early.transaction(), home.watched_by(home.ben) as stream:
+            await early.execute("SELECT pg_current_xact_id()")
+            await stream.next("standing")
+            await home.spends(home.ann, 5)
+            await told(stream, home, ("household_redeemed", 5, 895))
+    finally:
+        await early.close()

@@ -21,6 +21,7 @@ from server.rpc.errors import status_of
 from server.rpc.gate import Call, Failed, Gate, Handler
 from server.rpc.holds import HoldService
 from server.rpc.points import PointsService
+from server.rpc.results import RESULTS_BYTES, Uploaded, size_of, without_room
 from server.rpc.watch import EntriesTold
 
 POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"].methods_by_name
@@ -37,9 +38,6 @@ KINDS: Mapping[str, MethodDescriptor] = MappingProxyType(
     }
 )
 MOST_IN_A_BATCH = 1000
-# What an upload's results may take together, in bytes; clients take 4 MiB by default.
-ACCEPTED_BYTES = 2 * 1024 * 1024
-REFUSED_BYTES = 1024 * 1024
 # An entry that waits for a person, in JSON.
 MOST_PUT_ASIDE_BYTES = 256 * 1024
 
@@ -68,31 +66,22 @@ class JournalService:
         """Record a list of entries."""
         if not 1 <= len(request.entries) <= MOST_IN_A_BATCH:
             raise invalid("entries", f"must be 1 to {MOST_IN_A_BATCH:,}")
-        reply = pb.BatchAccrueResponse()
+        reply, room = pb.BatchAccrueResponse(), RESULTS_BYTES
         async with aclosing(self._answered(given(request.entries), call, patient=False)) as done:
-            async for one in done:
-                reply.results.append(one.result)
+            async for result, *_ in done:
+                room -= min(size_of(result), room)
+                reply.results.append(result if room else without_room(result))
         return reply
 
     async def UploadJournal(
         self, requests: AsyncIterator[Message | Refused], call: Call
     ) -> pb.UploadJournalResponse:
         """Record entries as they come, and tell at the end."""
-        reply = pb.UploadJournalResponse()
-        room = {False: ACCEPTED_BYTES, True: REFUSED_BYTES}
+        uploaded = Uploaded()
         async with aclosing(self._exchanged(requests, call)) as done:
             async for result, replayed, _ in done:
-                refused, aside = result.HasField("error"), result.HasField("review")
-                reply.entries += 1
-                reply.accepted += not refused and not aside
-                reply.refused += refused
-                reply.put_aside += aside
-                reply.replayed += replayed and not aside
-                # Once one has no room, no later one of its kind has: they are the first.
-                room[refused] -= min(result.ByteSize(), room[refused])
-                if room[refused]:
-                    reply.results.append(result)
-        return reply
+                uploaded.add(result, replayed=replayed)
+        return uploaded.reply()
 
     async def Exchange(
         self, requests: AsyncIterator[Message | Refused], call: Call

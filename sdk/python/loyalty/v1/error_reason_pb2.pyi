@@ -211,6 +211,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: somebody joined or left at this moment; try again."""
     ERROR_REASON_MEMBER_IN_HOUSEHOLD: _ErrorReason.ValueType  # 120
     """FAILED_PRECONDITION: a member who is to be closed or merged sits in a household. Metadata: household_id."""
+    ERROR_REASON_RESULTS_TOO_LARGE: _ErrorReason.ValueType  # 121
+    """RESOURCE_EXHAUSTED: the results of the entries before take the whole reply. Send this entry and all that
+    follow with another batch. Metadata: limit_bytes.
+    """
     ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 38
     """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
     gRPC too. The HTTP status is the one given.
@@ -430,6 +434,10 @@ ERROR_REASON_HOUSEHOLD_CHANGED: ErrorReason.ValueType  # 119
 """ABORTED: somebody joined or left at this moment; try again."""
 ERROR_REASON_MEMBER_IN_HOUSEHOLD: ErrorReason.ValueType  # 120
 """FAILED_PRECONDITION: a member who is to be closed or merged sits in a household. Metadata: household_id."""
+ERROR_REASON_RESULTS_TOO_LARGE: ErrorReason.ValueType  # 121
+"""RESOURCE_EXHAUSTED: the results of the entries before take the whole reply. Send this entry and all that
+follow with another batch. Metadata: limit_bytes.
+"""
 ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 38
 """The remaining ones come from REST, and from whatever serves it; those that say so from streams over
 gRPC too. The HTTP status is the one given.

@@ -293,6 +293,8 @@ class UploadJournalResponse(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     PUT_ASIDE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    UNACCEPTED_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
     """Entries sent."""
     accepted: _builtins.int
@@ -303,10 +305,18 @@ class UploadJournalResponse(_message.Message):
     """Entries that were refused: all that were neither accepted nor put aside."""
     put_aside: _builtins.int
     """Entries that a person decides on, or has decided not to record."""
+    accepted_left_out: _builtins.int
+    """Of the accepted, those whose result is not among the results."""
+    unaccepted_left_out: _builtins.int
+    """Of all others, those whose result is not among the results: the last ones, and not one unless the
+    results of those that were not accepted take 3 MiB by themselves.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalResult]:
-        """Results in the order of the entries: of the accepted the first 2 MiB, of the refused the
-        first 1 MiB. Exchange gives all, however many there are. Those put aside count as accepted here.
+        """One for each entry, in the order of the entries, as far as 3 MiB hold them. If they don't, results of
+        accepted entries give way to those of entries that were not, the last ones first. So an entry
+        that has none here was accepted, unless unaccepted_left_out says otherwise. What the others were
+        answered is told to whoever sends them again, by Exchange or in parts: nothing changes then.
         """
 
     def __init__(
@@ -318,10 +328,12 @@ class UploadJournalResponse(_message.Message):
         refused: _builtins.int = ...,
         results: _abc.Iterable[Global___JournalResult] | None = ...,
         put_aside: _builtins.int = ...,
+        accepted_left_out: _builtins.int = ...,
+        unaccepted_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "entries", b"entries", "put_aside", b"put_aside", "refused", b"refused", "replayed", b"replayed", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "accepted_left_out", b"accepted_left_out", "entries", b"entries", "put_aside", b"put_aside", "refused", b"refused", "replayed", b"replayed", "results", b"results", "unaccepted_left_out", b"unaccepted_left_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

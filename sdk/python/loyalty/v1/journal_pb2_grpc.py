@@ -104,6 +104,10 @@ class JournalServiceServicer:
         """BatchAccrue records up to 1,000 entries with one call. There is one result for each entry, in
         their order; after an entry that failed for a passing reason all others have its status.
 
+        Results take at most 3 MiB. Only large ones don't fit, such as those of returns of hundreds of
+        lines: from the first that has no room all have the status RESOURCE_EXHAUSTED (RESULTS_TOO_LARGE), which
+        is passing too. Sent again with another batch, an entry that is on record is answered as the first time.
+
         INVALID_ARGUMENT for no entries or too many. The call has one deadline for all of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -112,7 +116,9 @@ class JournalServiceServicer:
 
     def UploadJournal(self, request_iterator, context):
         """UploadJournal records any number of entries and answers at the end, with their count and with
-        results as far as there is room.
+        one result for each entry of a journal of up to some 8,000. Of a longer one there are the
+        results of all that were not accepted, and of the others as many as there is room for: see
+        UploadJournalResponse. Who needs each result of any journal uses Exchange.
 
         A stream has no deadline but the caller's own: it may take as long as entries come. It is
         slowed down instead of refused when it is faster than the server, or than the limits of its

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from server import secrets
 from server.domain.actor import CallerKind
 from server.store.database import Database
 from tests.faults.load import Sale
+from tests.faults.watchers import Door
 from tests.support.processes import environment
 from tests.support.programs import new_key, new_program
 from tests.support.servers import WithKey
@@ -37,6 +38,7 @@ SERVERS = 2
 # More than a process takes to end when asked, however busy the machine is.
 STOP_SECONDS = 60.0
 MEMBERS = 20
+LARGE = "large-"
 # Two rows of the ledger never come of one sale, so that rows can be counted by order.
 RULES: tuple[dict[str, Any], ...] = (
     {"rule": "base", "when": {"event": "PURCHASE"}, "then": [{"earn": {"points": 20, "per": "100.00"}}]},
@@ -59,6 +61,7 @@ class Shop:
     servers: list[ServerProcess] = field(default_factory=list)
     workers: list[WorkerProcess] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
+    doors: list[Door] = field(default_factory=list)
     key: str = ""
     members: list[str] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
@@ -105,9 +108,21 @@ class Shop:
         """Purchases and redemptions of random members, each with a reference of its own."""
         return [self._sale(source, f"{label}-{n}") for n in range(count)]
 
+    def large_sales(self) -> list[Sale]:
+        """A purchase for every member, which unlocks the highest tier; the names begin with LARGE."""
+        amount = money_pb2.Money(currency_code="INR", units=60_000)
+        return [
+            Sale(
+                "Accrue",
+                points_pb2.AccrueRequest(amount=amount, **_facts(f"{LARGE}{n}", member)),
+                n % SERVERS,
+            )
+            for n, member in enumerate(self.members)
+        ]
+
     def _sale(self, source: random.Random, name: str) -> Sale:
         member_id, server = source.choice(self.members), source.randrange(SERVERS)
-        facts = {"request_id": f"request-{name}", "order_reference": name, "member_id": member_id}
+        facts = _facts(name, member_id)
         if source.random() < 0.4:
             points = source.randint(1, 60)
             return Sale("Redeem", points_pb2.RedeemRequest(points=points, **facts), server)
@@ -167,6 +182,10 @@ class Shop:
                 self.members.append((await members.RegisterMember(request)).member.member_id)
 
 
+def _facts(name: str, member_id: str) -> dict[str, str]:
+    return {"request_id": f"request-{name}", "order_reference": name, "member_id": member_id}
+
+
 @contextlib.contextmanager
 def opened(folder: Path, **more: str) -> Iterator[Shop]:
     """The shop for as long as the block lasts; every process ends with it. ``more``: settings of servers."""
@@ -192,21 +211,24 @@ def opened(folder: Path, **more: str) -> Iterator[Shop]:
             **more,
         }
         for number in range(SERVERS):
-            port = running.enter_context(reserve("127.0.0.1", 0))
-            _add_server(shop, number, port, running)
+            ports = [running.enter_context(reserve("127.0.0.1", 0)) for _ in ("gRPC", "REST")]
+            _add_server(shop, number, ports, running)
         asyncio.run(shop.open())
         yield shop
 
 
-def _add_server(shop: Shop, number: int, port: socket.socket, running: contextlib.ExitStack) -> None:
-    port_number = port.getsockname()[1]
+def _add_server(
+    shop: Shop, number: int, ports: Sequence[socket.socket], running: contextlib.ExitStack
+) -> None:
+    port, rest = [port.getsockname()[1] for port in ports]
     server = ServerProcess(
-        environment(**shop.settings, LAUREL_PORT=str(port_number), LAUREL_HTTP_PORT="0", LAUREL_OPS_PORT=""),
+        environment(**shop.settings, LAUREL_PORT=str(port), LAUREL_HTTP_PORT=str(rest), LAUREL_OPS_PORT=""),
         shop.folder / f"server-{number}.log",
         drain_seconds=STOP_SECONDS,
     )
     shop.servers.append(server)
-    shop.addresses.append(f"127.0.0.1:{port_number}")
+    shop.addresses.append(f"127.0.0.1:{port}")
+    shop.doors.append(Door(shop.addresses[number], f"127.0.0.1:{rest}"))
     running.callback(server.stop)
     server.start()
     server.wait_until_serving(shop.addresses[number])

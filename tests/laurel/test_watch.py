@@ -1,18 +1,15 @@
 """WatchMember as its users meet it: server-sent events, WebSocket, and `laurel members watch`."""
 
 import asyncio
-import json
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
 from gateway.settings import GatewaySettings
 from laurel.process.main import Process, running
@@ -21,6 +18,7 @@ from server.store.database import Database
 from tests.support.processes import LAUREL, Foreground
 from tests.support.published import publish
 from tests.support.servers import Laurel, started
+from tests.support.streams import events, frames
 from tests.support.watching import PATIENCE_SECONDS, buy
 
 BASE = {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
@@ -33,50 +31,6 @@ async def shop(settings: Settings, database: Database) -> AsyncIterator[Laurel]:
     async with started(settings, database) as laurel:
         await publish(laurel, BASE)
         yield laurel
-
-
-class Stream(Protocol):
-    """An open stream over HTTP."""
-
-    async def read(self) -> tuple[str, dict[str, Any]]:
-        """Event id and content of the next message; ``error`` in it if that is the last."""
-
-
-class Events:
-    """Server-sent events."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._lines = response.aiter_lines()
-
-    async def read(self) -> tuple[str, dict[str, Any]]:
-        """The next event."""
-        fields: dict[str, str] = {}
-        async for line in self._lines:
-            name, _, value = line.partition(": ")
-            if name in ("id", "event", "data"):
-                fields[name] = value
-            elif not line and "data" in fields:
-                content = json.loads(fields["data"])
-                return fields.get("id", ""), {"error": content} if fields.get("event") == "error" else content
-        raise AssertionError("the stream broke off")
-
-
-class Frames:
-    """A WebSocket."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-
-    async def read(self) -> tuple[str, dict[str, Any]]:
-        """The next frame."""
-        frame = json.loads(await self._socket.recv())
-        if "error" in frame:
-            with pytest.raises(ConnectionClosed) as closed:
-                await self._socket.recv()
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 4503
-            return "", frame
-        return frame["result"]["eventId"], frame["result"]
 
 
 @contextmanager
@@ -92,27 +46,8 @@ def foreground(command: list[str], folder: Path, settings: dict[str, str]) -> It
         child.process.stdout.close()
 
 
-@asynccontextmanager
-async def events(process: Process, key: str, member_id: str, last: str) -> AsyncIterator[Stream]:
-    headers = {"authorization": f"Bearer {key}", "accept": "text/event-stream"}
-    if last:
-        headers["last-event-id"] = last
-    place = f"http://127.0.0.1:{process.rest.port}/members/{member_id}:watch"
-    async with (
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client,
-        client.stream("GET", place, headers=headers) as response,
-    ):
-        assert response.headers["content-type"] == "text/event-stream"
-        yield Events(response)
-
-
-@asynccontextmanager
-async def frames(process: Process, key: str, member_id: str, last: str) -> AsyncIterator[Stream]:
-    place = f"ws://127.0.0.1:{process.rest.port}/members/{member_id}:watch"
-    query = f"?last_event_id={last}" if last else ""
-    headers = {"authorization": f"Bearer {key}"}
-    async with connect(place + query, proxy=None, additional_headers=headers) as socket:
-        yield Frames(socket)
+def place(process: Process) -> str:
+    return f"127.0.0.1:{process.rest.port}"
 
 
 @pytest.mark.parametrize("opened", [events, frames])
@@ -122,7 +57,7 @@ async def test_a_stream_goes_on_elsewhere_where_it_ended(
     member_id, key = await shop.register(), shop.terminal.key
     async with AsyncExitStack() as stack:
         process = await stack.enter_async_context(running(settings, GatewaySettings(http_port=0)))
-        async with opened(process, key, member_id, "") as stream, asyncio.timeout(PATIENCE_SECONDS):
+        async with opened(place(process), key, member_id, "") as stream, asyncio.timeout(PATIENCE_SECONDS):
             last, begun = await stream.read()
             assert begun["standing"]["status"] == "MEMBER_STATUS_ACTIVE"
             assert last == begun["eventId"]
@@ -138,7 +73,7 @@ async def test_a_stream_goes_on_elsewhere_where_it_ended(
         await buy(shop.terminal, member_id, rupees)
     async with (
         running(settings, GatewaySettings(http_port=0)) as process,
-        opened(process, key, member_id, last) as stream,
+        opened(place(process), key, member_id, last) as stream,
         asyncio.timeout(PATIENCE_SECONDS),
     ):
         for rupees in (2, 3):

@@ -5,6 +5,7 @@ import hmac
 from dataclasses import replace
 from uuid import UUID
 
+import asyncpg
 import pytest
 from loyalty.v1 import member_pb2
 
@@ -58,6 +59,30 @@ async def test_a_stream_is_told_of_messages_at_once_and_goes_on_after_the_last(s
             assert await subject(stream) == "You earned 40 points"
     shown = (await inbox(shop, member_id)).messages
     assert [m.subject for m in shown][-1] == welcome
+
+
+async def test_a_new_tier_is_told_in_its_words_while_an_early_writer_holds_up_the_message_of_it(
+    shop: Laurel, database_url: str
+) -> None:
+    platinum = "You've unlocked Platinum"
+    early = await asyncpg.connect(database_url)
+    try:
+        async with running(worker_settings_for(shop.settings)):
+            member_id = await join(shop, "inbox")
+            await caught_up(shop.database, ["notifications"])
+            async with watching(shop.address, shop.service.key, member_id) as stream:
+                await stream.next("standing")
+                async with early.transaction():
+                    await early.execute("SELECT pg_current_xact_id()")
+                    await buy(shop, member_id, 10_000)
+                    await stream.next("points")
+                    assert (await stream.next("tier")).message == platinum
+                    subjects = [m.subject for m in (await inbox(shop, member_id)).messages]
+                    assert platinum not in subjects
+                told = {await subject(stream), await subject(stream)}
+                assert told == {"You earned 10,000 points", platinum}
+    finally:
+        await early.close()
 
 
 # Of what event ids hold beside the MAC: before streams told of messages, and before they told of pools.

@@ -858,7 +858,9 @@ Global___MovedPoints: _TypeAlias = MovedPoints  # noqa: Y015
 
 @_typing.final
 class TierUpdate(_message.Message):
-    """TierUpdate says that a member is in another tier."""
+    """TierUpdate says that a member is in another tier, as soon as that is committed, with the words to show. What
+    comes into the inbox of it follows as a MessageUpdate with the occasion `tier_reached`, once a worker has made it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -892,8 +894,10 @@ Global___TierUpdate: _TypeAlias = TierUpdate  # noqa: Y015
 
 @_typing.final
 class MessageUpdate(_message.Message):
-    """MessageUpdate holds a message of the inbox, as ListMessages shows it. It comes again with another text where
-    it takes in more, such as what was earned by a second purchase.
+    """MessageUpdate holds a message of the inbox, as ListMessages shows it, in the member's language and by the
+    program's templates. It is for an inbox that is on the screen: of points and tiers the stream itself has told
+    before, so who shows those at once doesn't announce this too. It comes again with another text where it takes in
+    more, such as what was earned by a second purchase.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -92,7 +92,7 @@ class ChannelBackend:
         # gRPC's own reader of an iterator outlives a call that ended by itself; ours doesn't.
         beside = [
             asyncio.create_task(work)
-            for work in (_feed(under_way, requests), _listen(under_way, call.admitted))
+            for work in (feed(under_way, requests), _listen(under_way, call.admitted))
         ]
         try:
             async for reply in under_way:
@@ -135,15 +135,18 @@ class ChannelBackend:
         return status
 
 
-async def _feed(under_way: Any, requests: AsyncIterator[bytes]) -> None:
-    """Send what the client says, until it has said everything or nobody listens any more."""
+async def feed(under_way: Any, requests: AsyncIterator[bytes]) -> None:
+    """Send what the client says, until it has said everything or nobody listens any more.
+
+    ``under_way`` is a call of grpc.aio without an iterator of requests.
+    """
     with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.InternalError):
         await under_way.wait_for_connection()
         async for request in requests:
             if under_way.done():
                 return
-            # Not by `write`: when a message meets the end of the call, that makes an INTERNAL of it, and
-            # the server's own status is lost.
+            # Not by `write`, as an iterator of requests is: when a message meets the end of the call, that
+            # makes an INTERNAL of it, and the server's own status is lost.
             await under_way._cython_call.send_serialized_message(request)
         await under_way.done_writing()
 

@@ -13,7 +13,8 @@ from google.protobuf import json_format
 from google.rpc import error_details_pb2
 from loyalty.v1 import journal_pb2, journal_pb2_grpc
 
-from laurel.calls import ATTEMPTS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PASSING, details_of
+from gateway.channel import feed
+from laurel.calls import ATTEMPTS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PASSING
 from laurel.failures import Failure
 
 # Of those that were refused, so many are kept to be shown.
@@ -85,12 +86,6 @@ def counted(path: Path) -> int:
     return sum(1 for _ in read(path))
 
 
-def _passing(error: grpc.aio.AioRpcError) -> bool:
-    """Also what gRPC itself says of a connection that broke while it wrote: INTERNAL, without our details."""
-    own = error.code() is grpc.StatusCode.INTERNAL and not details_of(error)[0].reason
-    return own or error.code() in PASSING
-
-
 class Upload:
     """A file on its way to the server, by one stream after the other until all is answered."""
 
@@ -114,7 +109,7 @@ class Upload:
                 if self.tally.entries > before:
                     wait, tries = FIRST_WAIT_SECONDS, 0
                 tries += 1
-                if not _passing(error) or tries == ATTEMPTS:
+                if error.code() not in PASSING or tries == ATTEMPTS:
                     raise
             else:
                 return
@@ -126,12 +121,22 @@ class Upload:
         lines: deque[int] = deque()
         skipped = self.tally.entries
 
-        async def requests() -> AsyncIterator[journal_pb2.ExchangeRequest]:
+        async def requests() -> AsyncIterator[bytes]:
             for place, (line, entry) in enumerate(read(self._path)):
                 if place >= skipped:
                     lines.append(line)
-                    yield journal_pb2.ExchangeRequest(entry=entry)
+                    yield journal_pb2.ExchangeRequest(entry=entry).SerializeToString()
 
-        async for reply in self._stub.Exchange(requests(), metadata=self._metadata):
-            self.tally.add(lines.popleft(), reply)
-            done()
+        call = self._stub.Exchange(metadata=self._metadata)
+        try:
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(feed(call, requests()))
+                async for reply in call:
+                    self.tally.add(lines.popleft(), reply)
+                    done()
+                feeding.cancel()
+        except ExceptionGroup as failures:
+            # Whoever asked wants why the stream ended, not a group of one.
+            raise failures.exceptions[0] from None
+        finally:
+            call.cancel()

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import grpc
+
+from laurel.journals import Upload
 from server.domain.actor import CallerKind
 from tests.laurel.test_cli import cli
+from tests.support.refusals import refusal
 from tests.support.servers import Laurel
 
 
@@ -98,3 +102,15 @@ async def test_what_is_too_old_waits_until_somebody_decides(laurel: Laurel, tmp_
     again = await cli(laurel, "points", "upload", file, "--json", key=laurel.terminal.key)
     told = json.loads(again.stdout)
     assert (told["accepted"], told["known"], told["put_aside"]) == (2, 2, {"rejected": 1})
+
+
+async def test_a_refused_upload_is_told_as_the_server_told_it(laurel: Laurel, tmp_path: Path) -> None:
+    """Whatever was being written when the refusal came, and at once: it is no outage."""
+    member_id = await laurel.register()
+    file = Path(written(tmp_path / "till.jsonl", *(sale(member_id) for _ in range(100))))
+    async with grpc.aio.insecure_channel(laurel.address) as channel:
+        for key, reason in ((laurel.staff.key, "CALLER_NOT_ADMITTED"), ("nobody's", "CREDENTIAL_INVALID")):
+            for _ in range(100):
+                sending = Upload(channel, key, file)
+                assert (await refusal(sending.run(lambda: None))).reason == reason
+                assert sending.tally.retries == 0

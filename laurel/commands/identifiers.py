@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from datetime import date as calendar_day
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +89,25 @@ def instant(_ctx: click.Context, _option: click.Parameter, value: str | None) ->
             f"{value!r} is no time such as 2026-11-01 or 2026-11-01T12:00+01:00"
         ) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def end_after(context: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
+    """Where a span ends that an option's day, or its time, still belongs to. Raises click.BadParameter."""
+    last = instant(context, option, value)
+    if last is None or value is None:
+        return None
+    try:
+        return last + (timedelta(days=1) if _is_day(value) else timedelta(microseconds=1))
+    except OverflowError:
+        raise click.BadParameter(f"{value!r} is too late") from None
+
+
+def _is_day(text: str) -> bool:
+    try:
+        calendar_day.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def pairs(values: tuple[str, ...]) -> dict[str, str]:

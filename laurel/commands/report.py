@@ -41,7 +41,7 @@ def _day(_ctx: click.Context, _option: click.Parameter, value: str) -> Date:
 
 @report.command()
 @click.option("--from", "since", callback=_day, required=True, help="The first business day.")
-@click.option("--to", "until", callback=_day, required=True, help="The last one.")
+@click.option("--to", "until", callback=_day, required=True, help="The last one; it is part of it.")
 @click.option("--store", default="", help="This one only.")
 @click.option("--rule", default="", help="Only days and stores on which this rule gave points.")
 @click.option("--csv", "as_csv", is_flag=True, help="A figure a line, for spreadsheets; rules' figures too.")

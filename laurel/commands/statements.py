@@ -6,7 +6,7 @@ import click
 from loyalty.v1 import points_pb2
 
 from laurel.client import connect, program_option
-from laurel.commands.identifiers import instant, member_id_of
+from laurel.commands.identifiers import end_after, instant, member_id_of
 from laurel.commands.options import json_option
 from laurel.output import as_dict, moment, show_json, show_table
 
@@ -16,15 +16,18 @@ KIND = "TRANSACTION_KIND_"
 
 @click.command()
 @click.argument("member")
-@click.option("--from", "since", callback=instant, required=True, help="What happened then or later.")
-@click.option("--to", "until", callback=instant, required=True, help="And before that.")
+@click.option("--from", "since", callback=instant, required=True, help="The first day, or moment.")
+@click.option(
+    "--to", "until", callback=end_after, required=True, help="The last day, or moment; it is part of it."
+)
 @program_option
 @json_option
 def statement(*, member: str, since: datetime, until: datetime, program: str, as_json: bool) -> None:
     """Show what a member had, what came and went, and what was left; times are UTC unless they say otherwise.
 
     \b
-    laurel points statement asha@example.com --from 2026-11-01 --to 2026-12-01
+    laurel points statement asha@example.com --from 2026-11-01 --to 2026-11-30
+    laurel points statement asha@example.com --from 2026-11-01T00:00+05:30 --to 2026-11-30T23:59:59+05:30
     """
     rows: list[points_pb2.Transaction] = []
     with connect("staff", program) as client:

@@ -19,7 +19,7 @@ from laurel.commands.identifiers import (
     request_id,
 )
 from laurel.commands.inbox import inbox
-from laurel.commands.options import confirm
+from laurel.commands.options import confirm, yes_option
 from laurel.commands.watch import watch
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
 
@@ -209,7 +209,7 @@ def _change_status(
             _show(client.call(method_of(client), request), as_json)
 
     if question:
-        click.option("--yes", is_flag=True, help="Don't ask before.")(command)
+        yes_option(command)
 
 
 _change_status(
@@ -237,17 +237,20 @@ _change_status(
 @click.argument("member")
 @click.argument("other")
 @click.option("--reason", default="", help="Why; no personal data.")
+@yes_option
 @request_option
 @program_option
 @json_option
 def merge(
-    *, member: str, other: str, reason: str, request_id: str | None, program: str, as_json: bool
+    *, member: str, other: str, reason: str, yes: bool, request_id: str | None, program: str, as_json: bool
 ) -> None:
     """Make OTHER one with MEMBER, who lives on; there is no undoing it.
 
     \b
     laurel members merge asha@example.com 4417-1234 --reason "two cards"
     """
+    if not yes:
+        confirm(f"Make {other} one with {member} for good?")
     with connect("staff", program) as client:
         merge_request = member_pb2.MergeMembersRequest(
             request_id=_request_id(request_id),

@@ -19,6 +19,7 @@ store_option = click.option("--store", default="", help="The store.")
 household_option = click.option(
     "--household", "from_household", is_flag=True, help="Of the pool of the member's household."
 )
+yes_option = click.option("--yes", is_flag=True, help="Don't ask before.")
 channel_option = click.option("--channel", default="", help="Where, such as pos or web.")
 
 

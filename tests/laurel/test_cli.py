@@ -111,6 +111,19 @@ async def test_a_membership_is_closed_for_good_only_when_that_was_confirmed(laur
     assert "MEMBER_STATUS_CLOSED" in shown.stdout
 
 
+async def test_memberships_become_one_for_good_only_when_that_was_confirmed(laurel: Laurel) -> None:
+    staff = laurel.staff.key
+    lives_on, other = await laurel.register(), await laurel.register()
+    asked = await cli(laurel, "members", "merge", lives_on, other, key=staff)
+    assert asked.returncode == 1
+    assert "nothing changed: there is nobody to ask; give --yes" in asked.stderr
+    shown = await cli(laurel, "members", "get", other, "--json", key=staff)
+    assert "MEMBER_STATUS_ACTIVE" in shown.stdout, shown.stderr
+    merged = await cli(laurel, "members", "merge", lives_on, other, "--yes", "--json", key=staff)
+    assert merged.returncode == 0, merged.stderr
+    assert json.loads(merged.stdout)["member"]["memberId"] == lives_on
+
+
 async def test_two_keys_adjust_what_one_may_not(laurel: Laurel) -> None:
     member_id = await laurel.register()
     asked = await cli(

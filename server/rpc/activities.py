@@ -15,6 +15,7 @@ from server.domain.actor import Actor
 from server.domain.commands import Earn
 from server.domain.event_types import MAX_ATTRIBUTE_TEXT, MAX_ATTRIBUTES
 from server.domain.members import Identifier
+from server.domain.rules.money import minor_digits
 from server.rpc import profiles
 from server.rpc.fields import Fields
 
@@ -121,7 +122,7 @@ def submission(fields: Fields, path: str, request: pb.SubmitEventRequest) -> Hap
 def _basket(fields: Fields, path: str, request: pb.AccrueRequest) -> tuple[str, Decimal, tuple[Line, ...]]:
     """Currency, total and lines: one currency, and a total that is the sum of the lines."""
     if not request.lines:
-        return (*fields.money(f"{path}amount", request, required=True), ())
+        return (*_paid(fields, f"{path}amount", request), ())
     given = fields.money(f"{path}amount", request)
     if len(request.lines) > MAX_LINES:
         fields.add(f"{path}lines", f"must be at most {MAX_LINES:,}")
@@ -141,6 +142,15 @@ def _basket(fields: Fields, path: str, request: pb.AccrueRequest) -> tuple[str, 
     if given is not None and given[1] != total:
         fields.add(f"{path}amount", "must be the sum of the lines, or left out")
     return currency, total, tuple(lines)
+
+
+def _paid(fields: Fields, field: str, request: pb.AccrueRequest) -> tuple[str, Decimal]:
+    """A total by itself: what somebody paid, so whole coins. Lines may be finer, as shares of a discount are."""
+    currency, amount = fields.money(field, request, required=True)
+    coin = Decimal(1).scaleb(-minor_digits(currency))
+    if amount % coin:
+        fields.add(f"{field}.nanos", f"must make whole coins: amounts of {currency} are multiples of {coin}")
+    return currency, amount
 
 
 def _line(fields: Fields, path: str, place: int, message: pb.LineItem, amount: Decimal) -> Line:

@@ -20,6 +20,7 @@ _DIGITS: Mapping[str, int] = {
             "PYG",
             "RWF",
             "UGX",
+            "UYI",
             "VND",
             "VUV",
             "XAF",
@@ -29,6 +30,7 @@ _DIGITS: Mapping[str, int] = {
         0,
     ),
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+    **dict.fromkeys(("CLF", "UYW"), 4),
 }
 
 

@@ -330,6 +330,21 @@ async def test_bad_input_names_its_field_and_changes_nothing(shop: Laurel, field
     assert await balance(shop.terminal, member_id) == 0
 
 
+async def test_a_total_is_whole_coins_and_a_line_may_be_finer(shop: Laurel) -> None:
+    member_id = await shop.register()
+    for currency, nanos, said in (
+        ("INR", 1_000_000, "must make whole coins: amounts of INR are multiples of 0.01"),
+        ("JPY", 500_000_000, "must make whole coins: amounts of JPY are multiples of 1"),
+        ("KWD", 100_000, "must make whole coins: amounts of KWD are multiples of 0.001"),
+    ):
+        amount = money_pb2.Money(currency_code=currency, units=5, nanos=nanos)
+        refused = await refusal(shop.terminal.points.Accrue(purchase(member_id, amount=amount)))
+        assert refused.violations == {"amount.nanos": said}
+    thirds = [money_pb2.Money(currency_code="INR", units=units, nanos=335_000_000) for units in (100, 200)]
+    request = purchase(member_id, amount=None, lines=[pb.LineItem(amount=third) for third in thirds])
+    assert (await shop.terminal.points.Accrue(request)).event_id
+
+
 async def test_every_mistake_of_a_request_is_named_at_once(shop: Laurel) -> None:
     request = pb.AccrueRequest(member_id="not-a-uuid", store="\x07", amount=rupees(-1))
     refused = await refusal(shop.terminal.points.Accrue(request))

@@ -134,7 +134,9 @@ class LineItem(_message.Message):
     """Units sold, 1 or more; 1 if 0."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """What the whole line cost after discounts, 0 or more, in the purchase's currency."""
+        """What the whole line cost after discounts, 0 or more, in the purchase's currency. It may be finer than its
+        coins, as a share of a discount is; nothing is rounded.
+        """
 
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -214,7 +216,9 @@ class AccrueRequest(_message.Message):
 
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """The total, greater than or equal to 0. If lines are given it may be left out; given, it must be their sum."""
+        """The total, greater than or equal to 0. If lines are given it may be left out; given, it must be their sum.
+        Without lines it must have no more decimal digits than the currency, such as two for INR and none for JPY.
+        """
 
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineItem]:

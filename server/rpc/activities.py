@@ -145,7 +145,7 @@ def _basket(fields: Fields, path: str, request: pb.AccrueRequest) -> tuple[str, 
 
 
 def _paid(fields: Fields, field: str, request: pb.AccrueRequest) -> tuple[str, Decimal]:
-    """A total by itself: what somebody paid, so whole coins. Lines may be finer, as shares of a discount are."""
+    """A total by itself: what somebody paid, in coins. Lines may be finer, as shares of a discount are."""
     currency, amount = fields.money(field, request, required=True)
     coin = Decimal(1).scaleb(-minor_digits(currency))
     if amount % coin:

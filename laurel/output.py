@@ -85,11 +85,16 @@ def moment(value: Timestamp | datetime | None) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def counted(number: int, noun: str) -> str:
+    """How many there are of something, such as 1 row or 1,200 rows."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def amount_of(value: Money) -> str:
-    """Money such as 499.50 INR, "" for none."""
+    """Money such as 1,499.50 INR, "" for none."""
     if not value.currency_code:
         return ""
-    return f"{value.units}.{value.nanos // 10_000_000:02} {value.currency_code}"
+    return f"{value.units:,}.{value.nanos // 10_000_000:02} {value.currency_code}"
 
 
 def _widest_word(values: Iterable[object]) -> int:

@@ -3,11 +3,14 @@
 No request, reply or personal data is ever logged. Text of exceptions may hold either
 (a database error quotes the row, a KeyError the key), so of an exception only its
 type, its place in the code and a message known to be harmless are written.
+
+Logging never fails: what standard error doesn't take is lost.
 """
 
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -34,8 +37,7 @@ def configure(level: str = "INFO") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        # Looked up for each line, because standard error may be replaced.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(STANDARD_ERROR),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_Forward()], level=max(threshold, logging.WARNING), force=True)
@@ -77,6 +79,22 @@ def _harmless(error: BaseException) -> str:
 def _frames(error: BaseException) -> list[str]:
     frames = traceback.extract_tb(error.__traceback__)[-MAX_FRAMES:]
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+class _StandardError:
+    """Standard error as far as it takes what is written: its disk may be full, or its reader gone."""
+
+    # Looked up each time, because it may be replaced.
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
+STANDARD_ERROR = _StandardError()
 
 
 class _Forward(logging.Handler):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import migrations
 from laurel import channels, probes
 from laurel.client import address, data_folder, stack
 from laurel.issuer.stack import TRUST
-from laurel.output import moment, show_json, show_table
+from laurel.output import counted, moment, show_json, show_table
 from laurel.stack.servers import is_serving
 from server import issuers, secrets
 from server.domain.errors import Refused
@@ -41,6 +42,8 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 MOST_SKEW_SECONDS = 2.0
 SOON_DAYS = 21
 LONG_BEHIND_SECONDS = 30.0
+# Some segments of PostgreSQL's log.
+LEAST_FREE_MB = 256
 # What the hot path stands on; the lock file says the rest.
 PACKAGES = ("asyncpg", "grpcio", "protobuf", "piccolo", "redis", "uvloop")
 
@@ -98,6 +101,19 @@ def _local_stack() -> Iterator[Finding]:
         yield Finding("local stack", WARN, f"doesn't run in {data_folder()}", "start it: laurel up")
 
 
+def _disk() -> Iterator[Finding]:
+    """Whether there is room for what the local stack writes."""
+    if not stack():
+        return
+    folder = data_folder()
+    free = shutil.disk_usage(folder).free // 2**20
+    told = f"{free:,} MB free in {folder}"
+    if free < LEAST_FREE_MB:
+        yield Finding("disk", FAIL, told, "make room; what was refused meanwhile may be sent again")
+    else:
+        yield Finding("disk", OK, told)
+
+
 def _files() -> Iterator[Finding]:
     folder = data_folder()
     sealed = Path(_setting("LAUREL_SECRETS_FILE", "secrets_file") or folder / "secrets.json")
@@ -147,7 +163,9 @@ def _issuers() -> Iterator[Finding]:
             yield Finding("issuer", FAIL, f"{url}: {why}", "does it run, and is the URL what its tokens say?")
         else:
             told = OK if number else FAIL
-            yield Finding("issuer", told, f"{url}: {number} keys", "" if number else "it can't sign tokens")
+            yield Finding(
+                "issuer", told, f"{url}: {counted(number, 'key')}", "" if number else "it can't sign tokens"
+            )
 
 
 async def _count_keys(url: str, place: str) -> int:
@@ -378,6 +396,7 @@ def _expiry(check: str, expires_at: datetime, remedy: str) -> Finding:
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python,
     _local_stack,
+    _disk,
     _files,
     _database,
     _schedules,

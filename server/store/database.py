@@ -20,8 +20,8 @@ ACQUIRE_TIMEOUT_SECONDS = 2.0
 UNHURRIED = """SELECT set_config(name, '0', true) FROM pg_settings
     WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"""
 
-# The connection is gone, the server is starting, stopping or full: nothing that the
-# request itself is to blame for.
+# The connection is gone, the server is starting, stopping or full, or its disk is: nothing
+# that the request itself is to blame for.
 UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -36,6 +36,7 @@ UNREACHABLE = (
     asyncpg.DatabaseDroppedError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionTimeoutError,
+    asyncpg.DiskFullError,
 )
 # Two transactions met; the same work succeeds when run again.
 COLLISION = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -55,11 +56,11 @@ class Blocked(Undone):
     """Somebody else kept a lock for longer than it was to wait."""
 
 
-def unavailable() -> Unavailable:
-    """The refusal when the database can't be reached."""
+def unavailable(why: str = "the database can't be reached") -> Unavailable:
+    """The refusal when the database can't be reached, or can't write."""
     return Unavailable(
         "STORAGE_UNAVAILABLE",
-        "the database can't be reached; retry with the same request_id",
+        f"{why}; retry with the same request_id",
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
@@ -146,6 +147,8 @@ class Database:
                         yield connection
             finally:
                 await self._pool.release(connection)
+        except asyncpg.DiskFullError:
+            raise unavailable("the database's disk is full") from None
         except UNREACHABLE:
             raise unavailable() from None
         except COLLISION:

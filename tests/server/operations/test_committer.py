@@ -140,6 +140,23 @@ def reason(result: Outcome | BaseException) -> str:
     return result.reason if isinstance(result, Refused) else ""
 
 
+@asynccontextmanager
+async def sabotaged(shop: Shop, condition: str) -> AsyncIterator[None]:
+    """The database fails with this error at every purchase whose reference is `unlucky`."""
+    async with shop.database.connection() as connection:
+        await connection.execute(
+            f"""CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN RAISE EXCEPTION 'no luck' USING ERRCODE = '{condition}'; END $$;
+               CREATE TRIGGER sabotage BEFORE INSERT ON ledger_transaction FOR EACH ROW
+               WHEN (NEW.order_reference = 'unlucky') EXECUTE FUNCTION sabotage()"""
+        )
+    try:
+        yield
+    finally:
+        async with shop.database.connection() as connection:
+            await connection.execute("DROP FUNCTION sabotage CASCADE")
+
+
 @pytest.mark.parametrize(
     ("condition", "end", "seconds"),
     [
@@ -154,23 +171,13 @@ async def test_a_database_error_ends_with_the_command_that_caused_it(
     shop: Shop, condition: str, end: type[Exception], seconds: float
 ) -> None:
     members = [await shop.member() for _ in range(20)]
-    async with shop.database.connection() as connection:
-        await connection.execute(
-            f"""CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
-               BEGIN RAISE EXCEPTION 'no luck' USING ERRCODE = '{condition}'; END $$;
-               CREATE TRIGGER sabotage BEFORE INSERT ON ledger_transaction FOR EACH ROW
-               WHEN (NEW.order_reference = 'unlucky') EXECUTE FUNCTION sabotage()"""
-        )
     commands = [shop.purchase(m, 7) for m in members]
     commands[13] = shop.purchase(members[13], 7, reference="unlucky")
-    try:
+    async with sabotaged(shop, condition):
         results = await asyncio.gather(
             *(shop.submit(c, seconds if n == 13 else 20) for n, c in enumerate(commands)),
             return_exceptions=True,
         )
-    finally:
-        async with shop.database.connection() as connection:
-            await connection.execute("DROP FUNCTION sabotage CASCADE")
 
     assert type(results[13]) is end
     assert all(isinstance(r, Outcome) for n, r in enumerate(results) if n != 13)

@@ -51,6 +51,13 @@ async def test_who_waits_too_long_for_a_lock_is_told_to_come_back(database: Data
     assert not isinstance(caught.value, Collided)
 
 
+async def test_a_full_disk_of_the_database_is_an_outage_not_a_fault(database: Database) -> None:
+    with pytest.raises(Unavailable, match="disk is full") as caught:
+        async with database.transaction() as connection:
+            await connection.execute("DO $$ BEGIN RAISE 'no space left' USING ERRCODE = 'disk_full'; END $$")
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("STORAGE_UNAVAILABLE", 1.0)
+
+
 async def test_work_is_done_again_after_a_collision_and_what_it_had_done_is_undone(
     database: Database,
 ) -> None:

@@ -49,6 +49,7 @@ class Check(StrEnum):
     CAPS = "what caps have counted is what rules gave and returns gave back"
     COUNTED = "what members bought and took over by merges is what is recorded"
     REQUESTS = "what requests are answered with is in the ledger"
+    REMEMBERED = "what somebody asked for is remembered by its request"
     GUARDS = "triggers refuse what nobody may change"
     CHECKPOINT_FILE = "each checkpoint is signed and follows the one before it"
     CHECKPOINTS = "each end of a chain in the checkpoints is in the ledger"

@@ -27,7 +27,7 @@ class Scope(NamedTuple):
 EVERYTHING = Scope("TRUE")
 
 # These hold of all members of a program together, and of no part of them.
-OF_ALL = frozenset({Check.TRANSFERS, Check.REQUESTS})
+OF_ALL = frozenset({Check.TRANSFERS, Check.REQUESTS, Check.REMEMBERED})
 
 
 def of_program(program_id: UUID) -> Scope:

@@ -27,6 +27,11 @@ _GUARDED = ", ".join(
 # As Python writes it.
 ISO = """replace(to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '.000000', '') || '+00:00'"""
 
+# Of a row: whether somebody's request was for it, and it is none of the clock's and came of no other row.
+ASKED_FOR = """(kind IN ('EARN', 'REDEEM', 'HOLD', 'CAPTURE', 'ADJUST', 'REVERSE_EARN', 'REVERSE_REDEEM')
+                OR kind = 'RELEASE' AND event_type = 'VOID'
+                OR kind = 'TRANSFER_OUT' AND event_type = 'TRANSFER')"""
+
 STANDING: Mapping[Check, str] = {
     # Where a member was merged, the redemption is the one's and the refund the other's.
     Check.REFUNDED: """
@@ -249,6 +254,18 @@ STANDING: Mapping[Check, str] = {
                ON t.program_id = k.program_id AND t.point_type = award ->> 1 AND t.points::text = award ->> 2
                   AND replace(t.transaction_id::text, '-', '') = award ->> 0
          WHERE t.transaction_id IS NULL""",
+    # Of what earned nothing there is the event alone.
+    Check.REMEMBERED: f"""
+        SELECT program_id, member_id, point_type, sequence, transaction_id,
+               'its request is not remembered: sent again, it would be done again'
+          FROM (SELECT program_id, member_id, point_type, sequence, transaction_id, event_id
+                  FROM entry WHERE {ASKED_FOR}
+                 UNION ALL
+                SELECT program_id, member_id, NULL, NULL, NULL, event_id
+                  FROM logged WHERE event_type = 'points.earned' AND payload -> 'transaction_ids' = '[]')
+               AS done(program_id, member_id, point_type, sequence, transaction_id, event_id)
+         WHERE NOT EXISTS (SELECT FROM remembered k WHERE k.program_id = done.program_id
+                              AND k.reply ->> 'event_id' = replace(done.event_id::text, '-', ''))""",
     Check.GUARDS: f"""
         SELECT NULL::uuid, NULL::uuid, NULL::text, NULL::bigint, NULL::uuid,
                'the trigger ' || kind || ' of ' || guarded

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from server.domain.proof import Check, Finding
 from server.store.database import UNHURRIED, Connection, Database
 from server.store.identities import ALLOCATES, CREATES, IDENTITIES, Scope
-from server.store.standing import IMMUTABLE, PERMANENT
+from server.store.standing import ASKED_FOR, IMMUTABLE, PERMANENT
 
 PATIENCE_SECONDS = 24 * 3600.0  # a large ledger takes its time; the pool's limits are those of a purchase
 
@@ -44,7 +44,8 @@ async def counts(connection: Connection, scope: Scope) -> dict[str, int]:
                            (SELECT count(*) FROM returned) AS returns,
                            (SELECT count(*) FROM asked) AS adjustments,
                            (SELECT count(*) FROM known) AS members,
-                           (SELECT count(*) FROM remembered) AS requests""",
+                           (SELECT count(*) FROM remembered) AS requests,
+                           (SELECT count(*) FROM entry WHERE {ASKED_FOR}) AS asked_for""",
         *scope.arguments,
         timeout=PATIENCE_SECONDS,
     )
@@ -108,5 +109,6 @@ SUBJECTS: Mapping[Check, str] = {
     Check.CAPS: "caps",
     Check.COUNTED: "members",
     Check.REQUESTS: "requests",
+    Check.REMEMBERED: "asked_for",
     Check.GUARDS: "guards",
 }

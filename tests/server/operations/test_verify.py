@@ -2,8 +2,11 @@
 
 import asyncio
 from functools import partial
+from uuid import uuid4
 
 import pytest
+from google.type.money_pb2 import Money
+from loyalty.v1 import points_pb2
 from uuid_utils.compat import uuid7
 
 from server.domain.proof import Check
@@ -106,6 +109,12 @@ FORGED = f"""INSERT INTO {ROW} SELECT program_id, member_id, gen_random_uuid(), 
         ),
         (f"DELETE FROM {ROW} WHERE transaction_id = $2", Check.ORDERS, 2, "is gone"),
         ("DELETE FROM business_key WHERE transaction_ids = ARRAY[$2::uuid]", Check.ORDERED, 2, "again"),
+        (
+            "DELETE FROM request_key WHERE reply #>> '{awards,0,0}' = replace($3, '-', '')",
+            Check.REMEMBERED,
+            3,
+            "it would be done again",
+        ),
         (f"DELETE FROM {ROW} WHERE transaction_id = $3", Check.EVENTS, None, "is gone"),
         (
             "DELETE FROM event_log WHERE payload ->> 'transaction_id' = $3",
@@ -267,3 +276,19 @@ async def test_the_command_names_what_is_wrong_and_fails(shop: Laurel, customer:
     assert shop.program.name in line
     assert str(customer.rows[-1]) in line
     assert "the wallet's lifetime is 148; its rows sum to 147" in line
+
+
+async def test_a_request_that_earned_nothing_and_is_forgotten_is_found(
+    shop: Laurel, customer: Customer
+) -> None:
+    request = points_pb2.AccrueRequest(
+        request_id=uuid4().hex,
+        member_id=str(customer.member_id),
+        order_reference=uuid4().hex,
+        amount=Money(currency_code="INR"),
+    )
+    assert not (await shop.terminal.points.Accrue(request)).awards
+    forgotten = f"DELETE FROM request_key WHERE request_id = '{request.request_id}'"
+    [finding] = (await found_after(shop, customer, forgotten))[Check.REMEMBERED]
+    assert (finding.member_id, finding.transaction_id) == (customer.member_id, None)
+    assert "not remembered" in finding.problem

@@ -59,6 +59,11 @@ class Laurel(click.Group):
 
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoSuchCommand as error:
+            if error.possibilities or error.ctx is None or not isinstance(error.ctx.command, click.Group):
+                raise
+            there = ", ".join(error.ctx.command.list_commands(error.ctx))
+            raise click.UsageError(f"{error.message} There is {there}.", error.ctx) from None
         except KNOWN as error:
             raise Failure(explain(error)) from None
 

@@ -54,6 +54,11 @@ def explain(error: BaseException) -> str:
     return text
 
 
+def no_message(error: Exception) -> str:
+    """Why a text is no message in proto3 JSON, in one line: protobuf lists every field below, unasked."""
+    return str(error).split("\n")[0].removeprefix("Failed to load JSON: ").rstrip(".")
+
+
 def _explain_call(error: grpc.RpcError) -> Iterator[str]:
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         yield f"the call failed: {type(error).__name__}"

@@ -15,7 +15,7 @@ from loyalty.v1 import journal_pb2, journal_pb2_grpc
 
 from gateway.channel import feed
 from laurel.calls import ATTEMPTS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PASSING
-from laurel.failures import Failure
+from laurel.failures import Failure, no_message
 
 # Of those that were refused, so many are kept to be shown.
 MOST_SHOWN = 1000
@@ -77,7 +77,7 @@ def read(path: Path) -> Iterator[tuple[int, journal_pb2.JournalEntry]]:
             try:
                 entry = json_format.Parse(raw.decode(), journal_pb2.JournalEntry())
             except (json_format.ParseError, UnicodeDecodeError) as error:
-                raise Failure(f"{path}:{line}: {error}") from None
+                raise Failure(f"{path}:{line}: {no_message(error)}") from None
             yield line, entry
 
 

@@ -19,6 +19,26 @@ from server.domain.rules.reading import close_to, shown
 Definition = Mapping[str, Any]
 
 ADDED, CHANGED, RETIRED = "added", "changed", "retired"
+_KEYS = (
+    *("rule", "type", "priority", "when", "then", "stacking", "caps", "active", "pending", "expire"),
+    *(
+        "by",
+        "of",
+        "where",
+        "field",
+        "op",
+        "value",
+        "points",
+        "money",
+        "per",
+        "currency",
+        "rounding",
+        "to",
+        "items",
+    ),
+    *("group", "mode", "exclusive", "from", "until", "days", "hours", "min", "max", "multiple_of"),
+)
+_RANKS = {key: rank for rank, key in enumerate(_KEYS)}
 _SIGNS = {ADDED: ("+", "green"), CHANGED: ("~", "yellow"), RETIRED: ("-", "red")}
 
 
@@ -125,9 +145,20 @@ def summary(change: Plan) -> str:
 
 
 def as_yaml(definition: Definition) -> str:
-    """A definition to read; small parts on one line, as people write them."""
-    text: str = yaml.safe_dump(dict(definition), sort_keys=False, allow_unicode=True, default_flow_style=None)
+    """A definition to read: keys in the usual order, small parts on one line, as people write them."""
+    text: str = yaml.safe_dump(
+        _ordered(definition), sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
     return text
+
+
+def _ordered(value: Any) -> Any:
+    """The same with keys as docs/rules.md writes them; the database keeps them by length."""
+    if isinstance(value, list):
+        return [_ordered(entry) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _ordered(value[key]) for key in sorted(value, key=lambda key: _RANKS.get(key, len(_RANKS)))}
 
 
 def differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -64,7 +64,7 @@ def read(path: Path) -> RuleFile:
     except UnicodeDecodeError:
         raise Failure(f"{path}: is not UTF-8 text") from None
     except yaml.YAMLError as error:
-        raise Failure(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        raise Failure(f"{path}: is not YAML: {_why(error)}") from None
     except RecursionError:
         raise Failure(f"{path}: is nested too deeply") from None
     mistakes: list[str] = []
@@ -81,6 +81,14 @@ def read(path: Path) -> RuleFile:
     if mistakes:
         raise Failure("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return RuleFile(rules, event_types)
+
+
+def _why(error: yaml.YAMLError) -> str:
+    """What is wrong with a text, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def _parts(document: Any, mistakes: list[str]) -> tuple[list[Any], list[Any]]:

@@ -33,7 +33,7 @@ def adjust(
     program: str,
     as_json: bool,
 ) -> None:
-    """Put points in by hand, or take them out if negative; above the program's limit, ask for it.
+    """Put points in by hand, or take them out if negative. Above the program's limit this asks for it.
 
     \b
     laurel points adjust asha@example.com 500 --reason "a lost parcel"
@@ -53,7 +53,9 @@ def adjust(
         show_json(reply)
         return
     if reply.adjustment_id:
-        click.echo("This takes a second person: somebody else runs `laurel points approve` with its id.")
+        click.echo(
+            f"This takes a second person: somebody else runs `laurel points approve {reply.adjustment_id}`."
+        )
     show_fields(
         (
             ("asked for" if reply.adjustment_id else "adjusted", f"{reply.points:+,} {reply.point_type}"),

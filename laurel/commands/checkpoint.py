@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from laurel.client import secrets_file, stack
 from laurel.commands.programs import on_database
 from laurel.failures import Failure
-from laurel.output import moment, show_fields, show_table
+from laurel.output import counted, moment, show_fields, show_table
 from server import secrets
 from server.ids import new_id
 from server.operations.checkpoints import Taken, take
@@ -18,10 +18,12 @@ from server.secrets import Keyring
 from server.store.checkpoint_file import CheckpointWriter, lines, public_hex, public_keys
 from server.store.database import Database
 
+MOST_SHOWN = 20
+
 
 @click.group()
 def checkpoint() -> None:
-    """Checkpoints: the ends of all chains, signed, in a file outside the database.
+    """Checkpoints: where all chains ended, signed. They are kept outside the database.
 
     A worker takes one every LAUREL_CHECKPOINT_SECONDS if LAUREL_CHECKPOINT_FILE names a file,
     and `laurel verify` compares the ledger with it. Keep the file, or a copy, where the
@@ -52,7 +54,9 @@ def take_one(given: Path | None) -> None:
         click.echo("nothing changed since the last one")
         return
     last = taken.last.checkpoint
-    click.echo(f"checkpoint {last.number} of {moment(last.taken_at)}: {taken.heads:,} wallets in {path}")
+    click.echo(
+        f"checkpoint {last.number} of {moment(last.taken_at)}: {counted(taken.heads, 'wallet')} in {path}"
+    )
 
 
 @checkpoint.command()
@@ -80,7 +84,9 @@ def check(file: Path, given: tuple[str, ...]) -> None:
             heads += len(last.heads)
             wallets |= {head[:3] for head in last.heads}
     if bad:
-        show_table(("LINE", "", "WHAT IS WRONG"), bad)
+        show_table(("LINE", "", "WHAT IS WRONG"), bad[:MOST_SHOWN])
+        if len(bad) > MOST_SHOWN:
+            click.echo(f"{len(bad):,} lines are wrong, {MOST_SHOWN} of them shown", err=True)
         raise SystemExit(1)
     show_fields(
         (
@@ -95,7 +101,7 @@ def check(file: Path, given: tuple[str, ...]) -> None:
 @checkpoint.command()
 @click.option("--new", is_flag=True, help="Add one to the secrets file first; servers use it once restarted.")
 def key(new: bool) -> None:
-    """Show the public keys that check signatures, by id; the one in use first."""
+    """Show the public keys that check signatures. By id, the one in use first."""
     if new:
         secrets.add_checkpoint_key(secrets_file())
     signing = signing_keys()

@@ -87,7 +87,7 @@ def show(*, dead_letter_id: str, program: str, as_json: bool) -> None:
 @program_option
 @json_option
 def replay(*, dead_letter_ids: tuple[str, ...], consumer: str, program: str, as_json: bool) -> None:
-    """Have them tried again, soon: events by their consumer, deliveries under the ids that they had.
+    """Have them tried again, soon. Events are by their consumer, deliveries go under the ids that they had.
 
     An event of notifications that happened more than a week ago is settled by that too, and nobody is told
     of it any more.

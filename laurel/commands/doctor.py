@@ -61,7 +61,7 @@ class Finding:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Check the installation from Python to the server's health; exit code 1 if something fails.
+    """Check all from Python to the server's health. Exit code 1 if something fails.
 
     It looks at the running local stack, or at what LAUREL_DATABASE_URL, LAUREL_REDIS_URL,
     LAUREL_SECRETS_FILE and LAUREL_ADDRESS name. It changes nothing.
@@ -321,7 +321,8 @@ def _workers() -> Iterator[Finding]:
     except (Refused, OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return  # said by the check of the database
     for standing in found:
-        detail = f"{standing.consumer}: {standing.behind:,} events, {standing.behind_seconds:.1f} s behind"
+        behind = counted(standing.behind, "event")
+        detail = f"{standing.consumer}: {behind}, {standing.behind_seconds:.1f} s behind"
         if standing.attempts:
             tried = f"{detail}; failed {standing.attempts} times in a row: {standing.last_error}"
             yield Finding("consumer", FAIL, tried, "mend the cause; it tries again by itself")

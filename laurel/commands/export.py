@@ -18,7 +18,7 @@ from laurel.commands.identifiers import instant
 from laurel.commands.programs import find, on_database
 from laurel.drafts import Draft
 from laurel.failures import Failure
-from laurel.output import console
+from laurel.output import console, counted
 from laurel.sheets import CsvSheet, ParquetSheet, Sheet
 from server import secrets
 from server.domain.actor import Actor, CallerKind
@@ -34,7 +34,7 @@ Opened = Callable[[Database, UUID | None], AbstractAsyncContextManager[Extract]]
 
 @click.group()
 def export() -> None:
-    """Write the ledger, the members or what they hold to a file, as of one moment.
+    """Write ledger, members or what they hold to a file. It is as of one moment.
 
     It reads the database of LAUREL_DATABASE_URL or of the local stack, changes no member
     and no points, and waits for nobody, so it may run beside the shop.
@@ -95,7 +95,7 @@ def ledger(*, since: datetime | None, until: datetime | None, with_hashes: bool,
 @file_options
 @personal_option
 def members(*, personal_data: bool, **file: Any) -> None:
-    """Every member, in order of joining; nothing personal, unless asked for.
+    """Every member, in order of joining. Nothing personal, unless asked for.
 
     \b
     laurel export members --program demo --personal-data -o members.csv
@@ -166,7 +166,7 @@ def _export(opened: Opened, *, output: Path, form: str | None, raw: bool, progra
     with draft:
         written = on_database(work)
     seconds = time.monotonic() - started
-    click.echo(f"{written:,} rows in {output}, {written / seconds:,.0f} a second")
+    click.echo(f"{counted(written, 'row')} in {output}, {written / seconds:,.0f} a second")
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def place(
     program: str,
     as_json: bool,
 ) -> None:
-    """Reserve points, so that nobody else spends them; the soonest to expire first.
+    """Reserve points, so that nobody else spends them. The soonest to expire come first.
 
     \b
     laurel holds place asha@example.com 80 --order R-1002
@@ -119,7 +119,7 @@ def capture(
     program: str,
     as_json: bool,
 ) -> None:
-    """Spend what is held, or a part of it; the rest is released unless --keep-rest is given.
+    """Spend what is held, or a part of it. The rest is released unless --keep-rest is given.
 
     \b
     laurel holds capture 0199a2f0-6c1e-7c50-8d3e-0e2b7a5c4d10 --points 60 --order R-1002

@@ -18,9 +18,7 @@ HEAD = pb.SEAT_ROLE_HEAD
 reason_option = click.option("--reason", default="", help="Why; no personal data.")
 
 
-@click.group(
-    help=f"Households: share a pool of points, spend it together, leave with what is yours.\n\n{HELP}"
-)
+@click.group(help=f"Households: share a pool of points, spend it together.\n\n{HELP}")
 def households() -> None:
     """See ``help``."""
 
@@ -55,7 +53,7 @@ def create(
 @program_option
 @json_option
 def show(*, household: str, former: bool, program: str, as_json: bool) -> None:
-    """Show who sits there, what is in the pool and what of it is whose."""
+    """Show who sits there, and what of the pool is whose."""
     with connect("staff", program) as client:
         request = pb.GetHouseholdRequest(
             household_id=_household_id_of(client, household), include_former=former
@@ -115,7 +113,7 @@ def invite(
     program: str,
     as_json: bool,
 ) -> None:
-    """Make a token with which one member may join; whoever has it can.
+    """Make a token with which one member may join. Whoever has it can.
 
     \b
     laurel households invite asha@example.com
@@ -268,7 +266,7 @@ def leave(
     program: str,
     as_json: bool,
 ) -> None:
-    """End a member's seat; what is left of what the member gave goes back.
+    """End a member's seat. What is left of what the member gave goes back.
 
     \b
     laurel households leave asha@example.com ravi@example.com --reason "moved out"
@@ -303,7 +301,7 @@ def leave(
 def dissolve(
     *, household: str, reason: str, given_request_id: str | None, program: str, as_json: bool
 ) -> None:
-    """End all seats, for good; everybody gets what is left of what they gave, the head the rest."""
+    """End all seats, for good. Everybody gets what is left of what they gave, the head the rest."""
     with connect("service", program) as client:
         request = pb.DissolveHouseholdRequest(
             request_id=request_id(given_request_id),

@@ -25,7 +25,7 @@ from laurel.imports.refusals import Report
 from laurel.imports.registrations import CONSENTS, KNOWN, NEW, Registrations
 from laurel.imports.run import Import, Work
 from laurel.imports.table import Table, encoding_named
-from laurel.output import console, show_table
+from laurel.output import console, counted, show_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +275,7 @@ async def _run(
             ("calls tried again", calls.retries),
         ],
     )
+    click.echo()
     plan.further()
     if run.rows:
         click.echo(f"{run.rows / run.seconds:,.0f} rows a second for {run.seconds:.1f} s")
@@ -304,9 +305,9 @@ def _show_columns(columns: Columns) -> None:
 def _show_refused(report: Report, path: Path) -> None:
     total = report.counts.total()
     click.echo()
-    show_table(("LINE>", "REASON", "MESSAGE"), [(r.line, r.reason, r.message) for r in report.first])
+    show_table(("LINE>", "REASON", "MESSAGE"), sorted((r.line, r.reason, r.message) for r in report.first))
     click.echo(
-        f"\n{total:,} rows refused"
+        f"\n{counted(total, 'row')} refused"
         + (f", {len(report.first)} of them shown" if total > len(report.first) else "")
         + f"; all of them are in {path}. Correct them there and import that file.",
         err=True,

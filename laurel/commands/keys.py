@@ -117,14 +117,17 @@ def list_(program: str, revoked_too: bool, as_json: bool) -> None:
 @click.argument("name")
 @program_option
 def revoke(name: str, program: str) -> None:
-    """Take a key out of force; servers refuse it within a minute."""
+    """Take a key out of force. Servers refuse it within LAUREL_CREDENTIAL_CACHE_SECONDS, 20 unless set."""
     now = datetime.now(UTC)
 
     async def work(database: Database) -> Credential:
         return await credentials.revoke(database, (await find(database, program)).program_id, name, now)
 
     credential = on_database(work)
-    click.echo(f"{credential.kind} key {credential.name} is revoked; servers refuse it within a minute")
+    click.echo(
+        f"{credential.kind} key {credential.name} is revoked; "
+        "servers refuse it within LAUREL_CREDENTIAL_CACHE_SECONDS, 20 unless set"
+    )
 
 
 def _state(credential: Credential, now: datetime) -> str:

@@ -19,7 +19,7 @@ SECONDS = 3600
 @click.option("--step-up", is_flag=True, help="With a second factor, as for redeeming much.")
 @click.option("--list", "listing", is_flag=True, help="List who can log in.")
 def login(name: str, step_up: bool, listing: bool) -> None:
-    """Log in as one of the demo's people and print an access token, good for an hour.
+    """Print an access token of one of the demo's people. It is good for an hour.
 
     Whoever can read the data folder of the local stack may sign its tokens, so nobody is
     asked for a password. Applications log in through the browser: docs/people.md.

@@ -70,7 +70,7 @@ def profile_options(command: Any) -> Any:
 @program_option
 @json_option
 def register(*, request_id: str | None, program: str, as_json: bool, **profile: Any) -> None:
-    """Register a member; at least an email, phone, card or external id is needed.
+    """Register a member. At least an email, phone, card or external id is needed.
 
     \b
     laurel members register --given-name Asha --email asha@example.com --card 4417-1234
@@ -244,7 +244,7 @@ _change_status(
 def merge(
     *, member: str, other: str, reason: str, yes: bool, request_id: str | None, program: str, as_json: bool
 ) -> None:
-    """Make OTHER one with MEMBER, who lives on; there is no undoing it.
+    """Make OTHER one with MEMBER, who lives on. There is no undoing it.
 
     \b
     laurel members merge asha@example.com 4417-1234 --reason "two cards"

@@ -13,7 +13,7 @@ from laurel.client import database_url
 @click.option("--check", is_flag=True, help="Change nothing; fail if something is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was applied, or is missing, as JSON.")
 def migrate(check: bool, as_json: bool) -> None:
-    """Apply the migrations that the database lacks, each in a transaction.
+    """Apply the migrations that the database lacks. Each is a transaction.
 
     The database is that of LAUREL_DATABASE_URL or of the running local stack; it is made
     if it is missing and the user may. Running it twice at once is safe.

@@ -53,7 +53,7 @@ def take_back(
     program: str,
     as_json: bool,
 ) -> None:
-    """Take back what returned goods had earned: some of a receipt, or all that is left of it.
+    """Take back what returned goods had earned. That is some of a receipt, or all that is left of it.
 
     Without --receipt the goods are looked for in MEMBER's latest purchases that still have
     them; what is found in none is shown, and nothing taken for it. Several returns under one
@@ -121,7 +121,7 @@ def refund(
     program: str,
     as_json: bool,
 ) -> None:
-    """Give the points of a redemption or of a capture back to the lots that they came from.
+    """Give the points of a redemption or of a capture back. They go to the lots that they came from.
 
     \b
     laurel points refund 0199a2f0-6c1e-7c50-8d3e-0e2b7a5c4d10 --points 40 --reason "no coffee left"
@@ -173,7 +173,7 @@ def transfer(
     program: str,
     as_json: bool,
 ) -> None:
-    """Hand points on from one member to another; they keep their expiry.
+    """Hand points on to another member. They keep their expiry.
 
     \b
     laurel points transfer asha@example.com ravi@example.com 50 --reason "a birthday"

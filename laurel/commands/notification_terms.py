@@ -125,6 +125,6 @@ def in_words(terms: NotificationTerms) -> list[tuple[str, str]]:
             "bursts",
             f"{terms.join_seconds:,} seconds become one message" if terms.join_seconds else "never joined",
         ),
-        ("large", f"from {terms.large_redemption:,} points on a redemption is told"),
+        ("large redemption", f"from {terms.large_redemption:,} points on members are told"),
         *((f"tell {occasion}", ", ".join(names) or "nobody") for occasion, names in said["tell"].items()),
     ]

@@ -196,7 +196,7 @@ def redeem(
 @program_option
 @json_option
 def balance(*, member: str, as_of: datetime | None, program: str, as_json: bool) -> None:
-    """Show the wallets of a member, what in them expires or becomes spendable when, and the tier."""
+    """Show the wallets of a member and the tier. Below: what expires or becomes spendable when."""
     with connect("staff", program) as client:
         request = points_pb2.GetBalanceRequest(member_id=member_id_of(client, member))
         if as_of is not None:
@@ -298,7 +298,7 @@ def show(*, transaction_id: str, program: str, as_json: bool) -> None:
 @program_option
 @json_option
 def explain(*, transaction_id: str, program: str, as_json: bool) -> None:
-    """Say why a transaction moved what it moved: rules, arithmetic, lots."""
+    """Say why a transaction moved it: rules, arithmetic, lots."""
     with connect("staff", program) as client:
         request = points_pb2.ExplainRequest(transaction_id=transaction_id)
         reply = client.call(client.points.Explain, request)

@@ -33,13 +33,13 @@ BUILDS: Mapping[str, Callable[[Redis], Build]] = MappingProxyType(
 
 @click.group()
 def projections() -> None:
-    """Projections: read models that follow the event log, and can be made from it again."""
+    """Projections: read models that follow the event log. They can be made from it again."""
 
 
 @projections.command()
 @json_option
 def status(*, as_json: bool) -> None:
-    """Show how far each follows what happens, and what is being rebuilt."""
+    """Show how far each has come, and what is being rebuilt."""
     found = on_database(_standings)
     if as_json:
         show_json([_plain(*one) for one in found])

@@ -15,7 +15,7 @@ KIND = "TRANSACTION_KIND_"
 @program_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def find(*, receipt: str, store: str, program: str, as_json: bool) -> None:
-    """Show all that is recorded under a receipt's number, latest first.
+    """Show all that is recorded under a receipt, latest first.
 
     What earned nothing is there too, without a transaction.
 

@@ -38,7 +38,7 @@ def replay() -> None:
 )
 @click.pass_context
 def online_retail(ctx: click.Context, *, files: tuple[Path, ...], terminals: int, program: str) -> None:
-    """Send the invoices of the UCI "Online Retail" data set; CSV files, plain or .gz.
+    """Send the invoices of the UCI "Online Retail" data set. FILE is CSV, plain or .gz.
 
     Customers become members, every invoice of a known customer a purchase, every
     cancellation a return: the data names no purchase for it, so the goods are looked for in
@@ -58,7 +58,11 @@ def online_retail(ctx: click.Context, *, files: tuple[Path, ...], terminals: int
             reasons[reason] += 1
         else:
             sent.append(invoice)
-    tally = asyncio.run(_send(key, sent, terminals))
+    try:
+        tally = asyncio.run(_send(key, sent, terminals))
+    except KeyboardInterrupt:
+        click.echo("What was sent stays: replay the same files again, and it goes on.", err=True)
+        raise
     _show(invoices, sent, reasons, tally)
     if tally.refused or tally.returns_refused:
         ctx.exit(1)

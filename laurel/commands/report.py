@@ -50,7 +50,7 @@ def _day(_ctx: click.Context, _option: click.Parameter, value: str) -> Date:
 def days(
     *, since: Date, until: Date, store: str, rule: str, as_csv: bool, program: str, as_json: bool
 ) -> None:
-    """Show the figures of business days, store by store; times are those of the program's clock.
+    """Show the figures of business days, store by store. Times are those of the program's clock.
 
     \b
     laurel report days --from 2026-11-01 --to 2026-11-30

@@ -20,7 +20,7 @@ review_argument = click.argument("review_id", metavar="REVIEW")
 
 @click.group()
 def reviews() -> None:
-    """Reviews: what came too late with the journal of a till; a person decides."""
+    """Reviews: what came too late with a till's journal. A person decides."""
 
 
 @reviews.command("list")

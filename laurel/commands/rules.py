@@ -14,7 +14,7 @@ from loyalty.v1 import rules_pb2
 from laurel import rule_files
 from laurel.client import Client, connect, program_option
 from laurel.commands.options import confirm
-from laurel.failures import Failure, explain
+from laurel.failures import Failure, explain, no_message
 from laurel.output import console, moment, show_json, show_table
 from laurel.rule_changes import InForce, Plan, as_yaml, described, plan, summary
 from server.domain.rules.json_schema import JSON_SCHEMA
@@ -29,7 +29,7 @@ file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=Fal
 
 @click.group()
 def rules() -> None:
-    """Rules: what earns points, how many, when; and what points are worth.
+    """Rules: what earns points, and what points are worth.
 
     docs/rules.md shows how to write them.
     """
@@ -42,7 +42,7 @@ def rules() -> None:
 @click.option("--yes", is_flag=True, help="Don't ask before changing anything.")
 @program_option
 def apply(*, file: Path, dry_run: bool, prune: bool, yes: bool, program: str) -> None:
-    """Put the rules of FILE in force, all at once, after showing what that changes.
+    """Show what the rules of FILE change, then put them in force. All at once.
 
     A rule equal to the one in force is left alone, so applying a file twice changes
     nothing the second time.
@@ -162,7 +162,7 @@ def show(*, name: str, version: int | None, program: str, as_json: bool) -> None
 @program_option
 @json_option
 def dry_run(*, file: Any, drafts: Path | None, only: bool, program: str, as_json: bool) -> None:
-    """Show what the purchase or event in FILE would bring; writes nothing.
+    """Show what a purchase or event would bring. Nothing is written.
 
     FILE is JSON ("-" for standard input): {"purchase": {...}} as in AccrueRequest, or
     {"submission": {...}} as in SubmitEventRequest. occur_time may lie ahead.
@@ -174,7 +174,7 @@ def dry_run(*, file: Any, drafts: Path | None, only: bool, program: str, as_json
     try:
         request = json_format.Parse(file.read(), rules_pb2.DryRunRequest())
     except (json_format.ParseError, UnicodeDecodeError) as error:
-        raise Failure(f"{file.name}: is no dry run: {error}") from None
+        raise Failure(f"{file.name}: is no dry run: {no_message(error)}") from None
     if drafts is not None:
         request.drafts.extend(_struct(definition) for definition in rule_files.read(drafts).rules.values())
     request.drafts_only = request.drafts_only or only

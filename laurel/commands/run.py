@@ -10,7 +10,7 @@ from rich.progress import Progress as Bar
 
 from laurel.client import secrets_file
 from laurel.commands.programs import find, on_database
-from laurel.output import console, show_table
+from laurel.output import console, counted, show_table
 from server import secrets
 from server.domain.program import Program
 from server.ids import new_id
@@ -41,7 +41,7 @@ def run() -> None:
     help="Members in one transaction; their purchases wait for it.",
 )
 def due(program: str | None, dry_run: bool, batch_size: int) -> None:
-    """Activate, release and expire what has fallen due, and warn of points that will expire.
+    """Activate, release and expire what has fallen due. Members are warned of points that will expire.
 
     Workers do so by themselves every LAUREL_DUE_SECONDS; where that is 0, call this from cron. What
     members may spend doesn't depend on it. It may be ended at any time, and run beside servers and
@@ -64,10 +64,12 @@ def due(program: str | None, dry_run: bool, batch_size: int) -> None:
     seen = sum(done.seen for _, done in results)
     if rows:
         show_table(("PROGRAM", "WALLET", "WOULD BE" if dry_run else "WERE", "POINTS", "MEMBERS"), rows)
-    click.echo(f"{seen:,} members looked at", err=True)
+    click.echo(f"{counted(seen, 'member')} looked at", err=True)
     failed = [member_id for _, done in results for member_id in done.failed]
     if failed:
-        click.echo(f"{len(failed):,} members failed, {failed[0]} first; the next run tries again", err=True)
+        click.echo(
+            f"{counted(len(failed), 'member')} failed, {failed[0]} first; the next run tries again", err=True
+        )
         raise SystemExit(1)
 
 

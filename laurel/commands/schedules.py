@@ -15,7 +15,7 @@ DAY = 24 * 3600
 @program_option
 @json_option
 def schedules(*, program: str, as_json: bool) -> None:
-    """Show what is done by the clock: the last run and the next one.
+    """Show what is done by the clock: last run and next one.
 
     Workers do it, once each period however many of them run. It lists the program's own and what
     is of the whole installation.

@@ -23,7 +23,7 @@ KIND = "TRANSACTION_KIND_"
 @program_option
 @json_option
 def statement(*, member: str, since: datetime, until: datetime, program: str, as_json: bool) -> None:
-    """Show what a member had, what came and went, and what was left; times are UTC unless they say otherwise.
+    """Show what a member had, what moved, and what was left. Times are UTC unless they say otherwise.
 
     \b
     laurel points statement asha@example.com --from 2026-11-01 --to 2026-11-30

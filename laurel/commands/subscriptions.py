@@ -18,7 +18,7 @@ from server.store.subscriptions import Standing
 @json_option
 @click.pass_context
 def subscriptions(context: click.Context, *, as_json: bool) -> None:
-    """Show how far each consumer of the event log has come, and what keeps it.
+    """Show how far each consumer of the event log has come. It says what keeps one, too.
 
     BEHIND counts the events that it hasn't done with, of whatever type, and SINCE is how long the first
     of them has waited. A consumer with an error tries again by itself.
@@ -51,7 +51,7 @@ def subscriptions(context: click.Context, *, as_json: bool) -> None:
 @subscriptions.command()
 @click.argument("consumer")
 def forget(consumer: str) -> None:
-    """Drop the position of a consumer that is no more, so that nobody waits for it to come on."""
+    """Drop the position of a consumer that is no more. Nobody waits for it to come on then."""
     # Here, so that looking doesn't wait for all that workers need.
     from workers.subscriptions import SUBSCRIPTIONS
 

@@ -20,16 +20,21 @@ PAGE = 500
 Named = tuple[str, str, str]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-occasion_argument = click.argument("occasion", type=click.Choice(list(OCCASIONS)))
-channel_argument = click.argument("channel", type=click.Choice(list(PARTS)))
+occasion_argument = click.argument("occasion", type=click.Choice(list(OCCASIONS)), metavar="OCCASION")
+channel_argument = click.argument("channel", type=click.Choice(list(PARTS)), metavar="CHANNEL")
 language_option = click.option(
     "--language", default="en", show_default=True, help="BCP 47 tag, such as en or hi-IN."
 )
 
 
-@click.group()
+@click.group(
+    help=f"""Templates: what messages to members say.
+
+    Each is for an occasion, a channel and a language. OCCASION is one of
+    {", ".join(OCCASIONS)}; CHANNEL one of {", ".join(PARTS)}."""
+)
 def templates() -> None:
-    """Templates of messages to members, by occasion, channel and language."""
+    """See ``help``."""
 
 
 @templates.command("list")
@@ -103,7 +108,7 @@ def preview(
 @click.option("--prune", is_flag=True, help="Take out of force what the folder doesn't hold.")
 @program_option
 def apply(*, folder: Path, prune: bool, program: str) -> None:
-    """Put the templates of a folder in force: LANGUAGE/OCCASION.yaml, each with its channels.
+    """Put the templates of a folder in force. They are LANGUAGE/OCCASION.yaml, each with its channels.
 
     What says the same as before stays as it is. server/templates has Laurel's own to begin with.
 
@@ -134,6 +139,23 @@ def apply(*, folder: Path, prune: bool, program: str) -> None:
             gone = pb.DeleteTemplateRequest(occasion=key[0], channel=key[1], language_code=key[2])
             client.call(client.notifications.DeleteTemplate, gone)
             click.echo(f"{_path(key)}: out of force")
+
+
+@templates.command()
+@occasion_argument
+@channel_argument
+@language_option
+@program_option
+def remove(*, occasion: str, channel: str, language: str, program: str) -> None:
+    """Take a program's template out of force. Laurel's own, if there is one, says it again.
+
+    \b
+    laurel templates remove welcome email --language en
+    """
+    request = pb.DeleteTemplateRequest(occasion=occasion, channel=channel, language_code=language)
+    with connect("staff", program) as client:
+        client.call(client.notifications.DeleteTemplate, request)
+    click.echo(f"{_path((occasion, channel, language))}: out of force")
 
 
 def _every(client: Client, *, written_only: bool) -> Iterator[pb.Template]:

@@ -117,10 +117,11 @@ def up(
     workers: int,
     drain_seconds: float,
 ) -> None:
-    """Run the local stack: PostgreSQL, Redis, the demo programs, the server and a worker.
+    """Run the local stack in the foreground.
 
-    It stays in the foreground; Ctrl-C stops it in order and keeps its data. With
-    LAUREL_DATABASE_URL or LAUREL_REDIS_URL set it uses those servers instead of its own.
+    It is PostgreSQL, Redis, the demo programs, the server and a worker. Ctrl-C stops it in
+    order and keeps its data. With LAUREL_DATABASE_URL or LAUREL_REDIS_URL set it uses those
+    servers instead of its own.
 
     \b
     laurel up
@@ -181,7 +182,7 @@ def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
     card = f"{secrets.randbelow(10**12):012}"
     progress.say()
     progress.say(f"  gRPC           {stack.address}, with health and reflection")
-    progress.say(f"  REST           http://{stack.http_address}, to try at /docs")
+    progress.say(f"  REST           http://{stack.http_address}, to try at http://{stack.http_address}/docs")
     for place in stack.ops:
         progress.say(f"  health         http://{place}/readyz, with /livez and /metrics")
     for place in stack.worker_ops:
@@ -192,7 +193,7 @@ def _greet(stack: Stack, data_folder: Path, progress: Progress) -> None:
         progress.say(f"  mail           {stack.mail}, a file each instead of being sent")
     progress.say(f"  terminal key   {keys[DEFAULT_PROGRAM]['terminal']}")
     progress.say(f"  all keys       {stack.folder.keys}")
-    progress.say(f"  server log     {stack.folder.server_log(1)}")
+    progress.say(f"  logs           {stack.folder.path}/*.log")
     progress.say()
     progress.say("Try, in another terminal:")
     progress.say(f"  {command} members register --given-name Asha --card {card} --email {card}@example.com")

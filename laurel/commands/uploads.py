@@ -20,7 +20,7 @@ from laurel.output import console, show_json, show_table
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def upload(ctx: click.Context, *, file: Path, program: str, as_json: bool) -> None:
-    """Send a journal, such as of a till that was offline: one entry a line, in order.
+    """Send a journal, such as of a till that was offline. It has one entry a line, in order.
 
     An entry is the request of a call in proto3 JSON with its own requestId and occurTime, under
     `accrue` (Accrue), `event` (SubmitEvent), `redeem` (Redeem), `captureHold` (CaptureHold),

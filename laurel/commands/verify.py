@@ -51,7 +51,7 @@ from server.store.database import Database
     help="Trust this checkpoint, or the last one before the time: check what is newer.",
 )
 def verify(program: str | None, limit_findings: int, file: Path | None, since: str | None) -> None:
-    """Verify the ledger; exit code 1 if anything is wrong, with the first bad row named.
+    """Verify the ledger. Exit code 1 if anything is wrong, with the first bad row named.
 
     It reads every row, recomputes its HMAC with the keys of LAUREL_SECRETS_FILE (or of the
     local stack), compares the tables with each other and all of it with the checkpoints, as
@@ -91,7 +91,10 @@ def _evidence(file: Path | None, given: Secrets) -> Evidence | None:
         click.echo("no checkpoints to compare with: an end that was cut off goes unseen", err=True)
         return None
     if not path.exists():
-        raise Failure(f"{path} is missing; --checkpoints names another file of checkpoints")
+        raise Failure(
+            f"{path} is missing; --checkpoints names another file of checkpoints. Of a new ledger a worker "
+            "takes the first one within a minute, and `laurel checkpoint take` at once"
+        )
     return Evidence.of(path, public_keys(given.checkpoint))
 
 

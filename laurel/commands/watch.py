@@ -22,7 +22,7 @@ LONGEST_WAIT_SECONDS = 5.0
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one update a line.")
 @program_option
 def watch(*, member: str, as_json: bool, program: str) -> None:
-    """Print how a member stands, then what happens, as soon as it is committed. Ctrl-C ends it.
+    """Print how a member stands, then what happens. Each change is shown as it is committed; Ctrl-C ends it.
 
     When the server stops it says so, waits for it to come back, and goes on with what happened meanwhile.
 

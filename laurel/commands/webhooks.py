@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.2
 
 @click.group()
 def webhooks() -> None:
-    """Webhooks: tell partners what happens, by signed calls of their servers."""
+    """Webhooks: tell partners what happens, by signed calls."""
 
 
 @webhooks.command()
@@ -116,7 +116,9 @@ def rotate(
     program: str,
     as_json: bool,
 ) -> None:
-    """Make another secret, and show it; for a while calls are signed with both."""
+    """Make another secret, and show it. For a while calls are signed with both."""
+    if at_once and overlap is not None:
+        raise click.UsageError("either --overlap or --at-once")
     request = webhooks_pb2.RotateWebhookSecretRequest(
         request_id=request_id(given_request_id), endpoint_id=endpoint
     )
@@ -139,7 +141,7 @@ def rotate(
 @program_option
 @json_option
 def enable(*, endpoint: str, program: str, as_json: bool) -> None:
-    """Have an endpoint called again; what happens from now on is sent to it."""
+    """Have an endpoint called again. What happens from now on is sent to it."""
     with connect("staff", program) as client:
         request = webhooks_pb2.EnableWebhookRequest(endpoint_id=endpoint)
         webhook = client.call(client.webhooks.EnableWebhook, request).webhook
@@ -152,7 +154,7 @@ def enable(*, endpoint: str, program: str, as_json: bool) -> None:
 @program_option
 @json_option
 def disable(*, endpoint: str, reason: str, program: str, as_json: bool) -> None:
-    """Have an endpoint called no more; what is on its way to it is dead."""
+    """Have an endpoint called no more. What is on its way to it is dead."""
     with connect("staff", program) as client:
         request = webhooks_pb2.DisableWebhookRequest(endpoint_id=endpoint, reason=reason)
         webhook = client.call(client.webhooks.DisableWebhook, request).webhook
@@ -200,7 +202,7 @@ def test(*, endpoint: str, seconds: float, program: str, as_json: bool) -> None:
 @program_option
 @json_option
 def deliveries(*, endpoint: str, status: str | None, limit: int, program: str, as_json: bool) -> None:
-    """List what was and is to be sent to an endpoint, newest first, with each attempt."""
+    """List what was and is to be sent to an endpoint. Newest first, with each attempt."""
     found: list[webhooks_pb2.WebhookDelivery] = []
     request = webhooks_pb2.ListWebhookDeliveriesRequest(endpoint_id=endpoint)
     if status is not None:

@@ -101,6 +101,8 @@ def match(target: Target, header: Sequence[str], given: Sequence[tuple[str, str]
             headings = ", ".join(header[index] for index in indexes)
             raise Failure(f"{name} could be any of {headings}; say which with --map {name}=...")
     used = {index for indexes in places.values() for index in indexes}
+    if not used:
+        raise Failure("no column's heading is a field's; say with --map FIELD=HEADING what is in them")
     return Columns(
         header,
         {name: indexes for name, indexes in places.items() if indexes},

@@ -52,7 +52,7 @@ class DataFolder:
             lock.close()
             raise StackError(
                 f"another `laurel up` (process {holder}) runs on {self.path}; stop it, or choose another "
-                "folder with --data-folder and another port with --port"
+                "folder with --data-folder and other ports with --port and --http-port"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))

@@ -1,16 +1,19 @@
 import asyncio
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 from uuid import uuid4
 
+import click
 import grpc
 import pytest
 
 from laurel import output
 from laurel.cli import COMMANDS
+from laurel.cli import laurel as laurel_command
 from laurel.failures import explain
 from laurel.output import show_fields, show_table
 from server import secrets
@@ -39,6 +42,28 @@ def test_help_names_every_command() -> None:
     shown = processes.run("--help")
     assert shown.returncode == 0
     assert all(f"  {name} " in shown.stdout for name in COMMANDS)
+
+
+def commands_of(group: click.Group) -> Iterator[tuple[click.Group, str, click.Command]]:
+    """Every command with the group that it is listed in."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield group, name, command
+        if isinstance(command, click.Group):
+            yield from commands_of(command)
+
+
+def test_no_line_of_a_list_of_commands_is_cut_short() -> None:
+    for group, name, command in commands_of(laurel_command):
+        # As click lays it out on a terminal of 80 columns.
+        room = 72 - max(map(len, group.list_commands(click.Context(group))))
+        assert not command.get_short_help_str(room).endswith("..."), f"the first sentence of {name} is long"
+
+
+def test_who_names_no_command_is_told_which_there_are(tmp_path: Path) -> None:
+    assert "Did you mean 'list'?" in processes.run("members", "lisst", cwd=tmp_path).stderr
+    assert "There is close, consent," in processes.run("members", "show", cwd=tmp_path).stderr
 
 
 def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
@@ -165,6 +190,26 @@ async def test_dead_letters_are_listed_shown_replayed_and_discarded(laurel: Laur
     listed = json.loads((await cli(laurel, "dead-letters", "list", "--json", key=staff)).stdout)
     assert {dead["status"] for dead in listed} == {"DEAD_LETTER_STATUS_REPLAYING"}
     assert (await cli(laurel, "dead-letters", "replay", key=staff)).returncode == 2
+
+
+async def test_a_template_is_put_in_force_and_taken_out_again(laurel: Laurel, tmp_path: Path) -> None:
+    staff = laurel.staff.key
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "welcome.yaml").write_text('email: {subject: "Hi {{ given_name }}", text: You are in}')
+
+    async def beginning() -> str:
+        shown = await cli(laurel, "templates", "show", "welcome", "email", key=staff)
+        return shown.stdout.splitlines()[0]
+
+    before = await beginning()
+    applied = await cli(laurel, "templates", "apply", str(tmp_path), key=staff)
+    assert applied.stdout == "en/welcome.yaml email: version 1\n"
+    assert await beginning() == "Hi {{ given_name }}"
+    removed = await cli(laurel, "templates", "remove", "welcome", "email", key=staff)
+    assert removed.stdout == "en/welcome.yaml email: out of force\n"
+    assert await beginning() == before
+    again = await cli(laurel, "templates", "remove", "welcome", "email", key=staff)
+    assert (again.returncode, "TEMPLATE_NOT_FOUND" in again.stderr) == (1, True)
 
 
 async def test_subscriptions_show_how_far_each_has_come(laurel: Laurel) -> None:

@@ -53,6 +53,7 @@ def test_several_columns_fill_a_list() -> None:
         (["a"], [("nonsense", "a")], "there is no such field; there is given_name"),
         (["a"], [("attributes.", "a")], "there is no such field"),
         (["a"], [("email", "b")], "no column is headed 'b'; there is a"),
+        (["a"], [], "no column's heading is a field's; say with --map"),
         (["a", "b"], [("email", "a"), ("email", "b")], "email could be any of a, b"),
     ],
 )

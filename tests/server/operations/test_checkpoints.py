@@ -590,6 +590,13 @@ async def test_commands_take_check_and_name_what_is_missed(
     put(path, text(path).replace(b'"number":1', b'"number":2'))
     code, said = await laurel("checkpoint", "check", str(path))
     assert (code, "was changed after it was signed" in said) == (1, True)
+    put(path, b"no line\n" * 99)
+    code, said = await laurel("checkpoint", "check", str(path))
+    assert (code, said.count("is no checkpoint"), "99 lines are wrong, 20 of them shown" in said) == (
+        1,
+        20,
+        True,
+    )
     code, said = await laurel("verify", "--since", "yesterday")
     assert (code, "neither a checkpoint's number nor a time" in said) == (2, True)
 

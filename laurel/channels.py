@@ -12,11 +12,14 @@ server of this machine speaks TLS.
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from laurel.failures import Failure
-from server.tls import Files
+
+if TYPE_CHECKING:
+    from server.tls import Files
 
 SYSTEM = "system"
 # Back soon after an outage, without hammering what is down. The least is what an attempt may take.
@@ -43,8 +46,11 @@ def credentials(beside: bool = True) -> grpc.ChannelCredentials | None:
     return grpc.ssl_channel_credentials(roots, key, certificate)
 
 
-def own_files() -> Files | None:
+def own_files() -> "Files | None":
     """What a process of this environment shows to its own clients; None in plaintext. Raises TlsError."""
+    # Here, because most commands only call a server, and reading certificates takes long to import.
+    from server.tls import Files
+
     name = os.environ.get
     return Files.named(
         name("LAUREL_TLS_CERTIFICATE_FILE", ""),

@@ -18,7 +18,7 @@ from laurel.failures import Failure, explain, no_message
 from laurel.output import console, moment, show_json, show_table
 from laurel.rule_changes import InForce, Plan, as_yaml, described, plan, summary
 from server.domain.rules.json_schema import JSON_SCHEMA
-from server.rpc.rules import definition_of
+from server.rpc.definitions import definition_of
 
 PAGE = 500
 ROLE = "service"

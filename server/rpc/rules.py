@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Struct
 from loyalty.v1 import points_pb2
 from loyalty.v1 import rules_pb2 as pb
 
@@ -18,6 +18,7 @@ from server.domain.rules.reading import NAME
 from server.operations.members import Members
 from server.operations.rules import Change, Rules
 from server.rpc import activities
+from server.rpc.definitions import definition_of
 from server.rpc.fields import Fields
 from server.rpc.gate import Call
 from server.rpc.pages import Pages
@@ -158,28 +159,6 @@ def _name(fields: Fields, path: str, value: str) -> str:
         path, "must be a rule's name: 1 to 64 characters of a-z, 0-9 and -" if value else "is required"
     )
     return ""
-
-
-def definition_of(message: Struct) -> dict[str, Any]:
-    """A definition as it was written: whole numbers are int, others text as their sender shows them."""
-    return {name: _plain(value) for name, value in message.fields.items()}
-
-
-def _plain(value: Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "struct_value":
-            return definition_of(value.struct_value)
-        case "list_value":
-            return [_plain(entry) for entry in value.list_value.values]
-        case "number_value":
-            number = value.number_value
-            return int(number) if number.is_integer() else repr(number)
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case _:
-            return None
 
 
 def _struct(content: Mapping[str, Any]) -> Struct:

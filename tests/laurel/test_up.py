@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import pwd
@@ -12,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -21,14 +22,35 @@ from laurel.stack.processes import command_of
 from tests.support.processes import Foreground, environment, run, up, wait_until
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A folder to start stacks in; what they left running in it would show here."""
+@contextlib.contextmanager
+def fresh_folder() -> Iterator[Path]:
+    """A folder to start stacks in; what they left running in it would show at the end."""
     path = Path(tempfile.mkdtemp(prefix="laurel-test-"))
     yield path
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(path) not in listing
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder for a stack of the test's own."""
+    with fresh_folder() as path:
+        yield path
+
+
+class Office(NamedTuple):
+    """A stack that runs, and the folder in which it was started."""
+
+    home: Path
+    stack: Foreground
+
+
+@pytest.fixture(scope="module")
+def office() -> Iterator[Office]:
+    """For tests that stop nothing: a start takes seconds."""
+    with fresh_folder() as home, up(home, "--servers", "2") as stack:
+        yield Office(home, stack)
 
 
 def _is_ready(place: str) -> bool:
@@ -149,71 +171,64 @@ def test_an_ordinary_user_runs_it_and_the_next_start_finds_the_data(
         print(f" [the first start took {took[0]:.1f} s, the second {took[1]:.1f} s] ", end="", flush=True)
 
 
-def test_points_are_earned_spent_and_explained_by_command(home: Path) -> None:
-    with up(home):
-        assert run("members", "register", "--email", "asha@example.com", cwd=home).returncode == 0
+def test_points_are_earned_spent_and_explained_by_command(office: Office) -> None:
+    assert run("members", "register", "--email", "asha@example.com", cwd=office.home).returncode == 0
 
-        def reply(*arguments: str) -> dict[str, Any]:
-            shown = run("points", *arguments, "--json", cwd=home)
-            assert shown.returncode == 0, shown.stderr
-            return json.loads(shown.stdout)
+    def reply(*arguments: str) -> dict[str, Any]:
+        shown = run("points", *arguments, "--json", cwd=office.home)
+        assert shown.returncode == 0, shown.stderr
+        return json.loads(shown.stdout)
 
-        bought = reply(
-            "accrue", "asha@example.com", "2500.00", "INR", "--order", "R-1", "--store", "mumbai-3"
-        )
-        base, bonus = 20 * 25, 250
-        assert int(bought["points"]) in (base + bonus, 2 * base + bonus)  # twice the base while it is Diwali
-        reviewed = reply(
-            "event", "asha@example.com", "REVIEW_SUBMITTED", "--reference", "r-1", "--attribute", "stars=5"
-        )
-        assert int(reviewed["points"]) == 50
-        spent = reply("redeem", "asha@example.com", "100", "--reason", "coffee")
-        assert int(spent["balance"]) == int(bought["points"]) + 50 - 100
-        assert spent["value"] == {"currencyCode": "INR", "units": "10", "nanos": 0}
+    bought = reply("accrue", "asha@example.com", "2500.00", "INR", "--order", "R-1", "--store", "mumbai-3")
+    base, bonus = 20 * 25, 250
+    assert int(bought["points"]) in (base + bonus, 2 * base + bonus)  # twice the base while it is Diwali
+    reviewed = reply(
+        "event", "asha@example.com", "REVIEW_SUBMITTED", "--reference", "r-1", "--attribute", "stars=5"
+    )
+    assert int(reviewed["points"]) == 50
+    spent = reply("redeem", "asha@example.com", "100", "--reason", "coffee")
+    assert int(spent["balance"]) == int(bought["points"]) + 50 - 100
+    assert spent["value"] == {"currencyCode": "INR", "units": "10", "nanos": 0}
 
-        rows = reply("history", "asha@example.com")
-        assert rows[0]["transactionId"] == spent["transactionId"]
-        earned = bought["awards"][0]["transactionId"]
-        assert reply("show", earned)["transaction"]["orderReference"] == "R-1"
-        assert {rule["rule"] for rule in reply("explain", earned)["rules"]} >= {"base", "first-purchase"}
-        [order] = reply("find", "R-1", "--store", "mumbai-3")["orders"]
-        assert [row["transactionId"] for row in order["transactions"]] == [earned]
-        told = reply("statement", "asha@example.com", "--from", "2026-01-01", "--to", "2126-01-01")
-        assert {row["transactionId"] for row in told["transactions"]} == {r["transactionId"] for r in rows}
-        assert told["closing"][0]["balance"] == spent["balance"]
-        then = reply("balance", "asha@example.com", "--as-of", "2026-11-01")
-        assert then["wallets"][0]["balance"] == "0"
-        for command in (
-            "history asha@example.com",
-            "find R-1",
-            "statement asha@example.com --from 2026-01-01 --to 2126-01-01",
-            f"show {earned}",
-            f"explain {earned}",
-            "balance asha@example.com",
-            "balance asha@example.com --as-of 2026-11-01T12:00+05:30",
-        ):
-            assert run("points", *command.split(), cwd=home).returncode == 0
+    rows = reply("history", "asha@example.com")
+    assert rows[0]["transactionId"] == spent["transactionId"]
+    earned = bought["awards"][0]["transactionId"]
+    assert reply("show", earned)["transaction"]["orderReference"] == "R-1"
+    assert {rule["rule"] for rule in reply("explain", earned)["rules"]} >= {"base", "first-purchase"}
+    [order] = reply("find", "R-1", "--store", "mumbai-3")["orders"]
+    assert [row["transactionId"] for row in order["transactions"]] == [earned]
+    told = reply("statement", "asha@example.com", "--from", "2026-01-01", "--to", "2126-01-01")
+    assert {row["transactionId"] for row in told["transactions"]} == {r["transactionId"] for r in rows}
+    assert told["closing"][0]["balance"] == spent["balance"]
+    then = reply("balance", "asha@example.com", "--as-of", "2026-11-01")
+    assert then["wallets"][0]["balance"] == "0"
+    for command in (
+        "history asha@example.com",
+        "find R-1",
+        "statement asha@example.com --from 2026-01-01 --to 2126-01-01",
+        f"show {earned}",
+        f"explain {earned}",
+        "balance asha@example.com",
+        "balance asha@example.com --as-of 2026-11-01T12:00+05:30",
+    ):
+        assert run("points", *command.split(), cwd=office.home).returncode == 0
 
-        too_much = run("points", "redeem", "asha@example.com", "1000000", cwd=home)
-        assert too_much.returncode == 1
-        assert too_much.stderr.startswith("Error: FAILED_PRECONDITION (INSUFFICIENT_POINTS): ")
+    too_much = run("points", "redeem", "asha@example.com", "1000000", cwd=office.home)
+    assert too_much.returncode == 1
+    assert too_much.stderr.startswith("Error: FAILED_PRECONDITION (INSUFFICIENT_POINTS): ")
 
 
-def test_two_run_side_by_side_but_not_in_one_folder_or_on_one_port(home: Path) -> None:
-    with up(home, "--data-folder", "one"), up(home, "--data-folder", "two"):
-        addresses = {str(runtime(home, name)["address"]) for name in ("one", "two")}
-        assert len(addresses) == 2
-        same_folder = run(
-            "up", "--port", "0", "--http-port", "0", "--ops-port", "0", "--data-folder", "one", cwd=home
-        )
-        assert same_folder.returncode == 1
-        assert "another `laurel up`" in same_folder.stderr
-        port = addresses.pop().rpartition(":")[2]
-        same_port = run(
-            "up", "--port", port, "--http-port", "0", "--ops-port", "0", "--data-folder", "three", cwd=home
-        )
-        assert same_port.returncode == 1
-        assert f"port {port}" in same_port.stderr
+def test_two_run_side_by_side_but_not_in_one_folder_or_on_one_port(office: Office) -> None:
+    home, port = office.home, str(runtime(office.home)["address"]).rpartition(":")[2]
+    free = ("--http-port", "0", "--ops-port", "0")
+    with up(home, "--data-folder", "two"):
+        assert runtime(home, "two")["address"] != runtime(home)["address"]
+    same_folder = run("up", "--port", "0", *free, cwd=home)
+    assert same_folder.returncode == 1
+    assert "another `laurel up`" in same_folder.stderr
+    same_port = run("up", "--port", port, *free, "--data-folder", "three", cwd=home)
+    assert same_port.returncode == 1
+    assert f"port {port}" in same_port.stderr
 
 
 @pytest.mark.faults
@@ -267,49 +282,47 @@ def test_secrets_that_are_lost_are_not_replaced_over_data_they_seal(home: Path) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
-def test_given_servers_are_used_instead_of_embedded_ones(home: Path) -> None:
-    with up(home, "--data-folder", "host"):
-        host = runtime(home, "host")
-        given = {
-            "LAUREL_DATABASE_URL": str(host["database_url"]).replace("/laurel?", "/guest?"),
-            "LAUREL_REDIS_URL": str(host["redis_url"]),
-        }
-        with up(home, "--data-folder", "guest", **given):
-            assert not (home / "guest" / "postgres").exists()
-            assert not (home / "guest" / "redis").exists()
-            listed = run("programs", "list", "--json", cwd=home, LAUREL_DATA="guest")
-            assert {program["name"] for program in json.loads(listed.stdout)} == {"demo", "online-retail"}
+def test_given_servers_are_used_instead_of_embedded_ones(office: Office) -> None:
+    host = runtime(office.home)
+    given = {
+        "LAUREL_DATABASE_URL": str(host["database_url"]).replace("/laurel?", "/guest?"),
+        "LAUREL_REDIS_URL": str(host["redis_url"]),
+    }
+    with up(office.home, "--data-folder", "guest", **given):
+        assert not (office.home / "guest" / "postgres").exists()
+        assert not (office.home / "guest" / "redis").exists()
+        listed = run("programs", "list", "--json", cwd=office.home, LAUREL_DATA="guest")
+        assert {program["name"] for program in json.loads(listed.stdout)} == {"demo", "online-retail"}
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="what is shown is shown with curl")
-def test_the_people_of_the_demo_log_in_and_reach_what_is_theirs(home: Path) -> None:
-    with up(home, "--servers", "2") as stack:
-        shown = next(line.strip() for line in stack.lines if "login --user asha" in line)
+def test_the_people_of_the_demo_log_in_and_reach_what_is_theirs(office: Office) -> None:
+    shown = next(line.strip() for line in office.stack.lines if "login --user asha" in line)
 
-        def answer(command: str, *more: str) -> Any:
-            done = subprocess.run(
-                ["/bin/sh", "-c", " ".join([command.replace("curl ", "curl -s "), *more])],
-                cwd=home,
-                env=environment(),
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            return json.loads(done.stdout)
+    def answer(command: str, *more: str) -> Any:
+        done = subprocess.run(
+            ["/bin/sh", "-c", " ".join([command.replace("curl ", "curl -s "), *more])],
+            cwd=office.home,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
 
-        own = answer(shown)
-        assert int(own["wallets"][0]["balance"]) > 500
-        assert answer(shown.replace("asha", "ravi"))["details"][0]["reason"] == "OUT_OF_REACH"
-        assert answer(shown.replace("asha", "meera")) == own
+    own = answer(shown)
+    assert int(own["wallets"][0]["balance"]) > 500
+    assert answer(shown.replace("asha", "ravi"))["details"][0]["reason"] == "OUT_OF_REACH"
+    assert answer(shown.replace("asha", "meera")) == own
 
-        redeem = re.sub(r"/api/points/\S+", "/transactions/redeem", shown)
-        body = json.dumps({"requestId": "r-1", "memberId": own["memberId"], "points": "501"})
-        sent = ("-H", "'Content-Type: application/json'", "-d", shlex.quote(body))
-        assert answer(redeem, *sent)["details"][0]["reason"] == "STEP_UP_REQUIRED"
-        assert answer(redeem.replace("--user asha", "--user asha --step-up"), *sent)["points"] == "501"
+    redeem = re.sub(r"/api/points/\S+", "/transactions/redeem", shown)
+    body = json.dumps({"requestId": "r-1", "memberId": own["memberId"], "points": "501"})
+    sent = ("-H", "'Content-Type: application/json'", "-d", shlex.quote(body))
+    assert answer(redeem, *sent)["details"][0]["reason"] == "STEP_UP_REQUIRED"
+    assert answer(redeem.replace("--user asha", "--user asha --step-up"), *sent)["points"] == "501"
 
-        page = stack.wait_for("demo logins").split()[2]
-        assert "Asha Rao" in httpx.get(page, trust_env=False).text
+    page = office.stack.wait_for("demo logins").split()[2]
+    assert "Asha Rao" in httpx.get(page, trust_env=False).text
 
 
 def test_beside_a_real_issuer_the_stack_has_none_of_its_own(home: Path) -> None:

@@ -35,6 +35,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("laurel")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: what begins last is what all other processes wait for at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
     """A short path that another account can be let through to: PostgreSQL won't run as root."""

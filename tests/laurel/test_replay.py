@@ -190,6 +190,7 @@ async def test_every_customer_of_the_first_days_holds_what_arithmetic_says(
 
 
 @needs_data
+@pytest.mark.long
 async def test_every_customer_of_three_months_holds_what_arithmetic_says(laurel: Laurel) -> None:
     await check(await open_shop(laurel), MONTHS, rows_of(MONTHS))
 

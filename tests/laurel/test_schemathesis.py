@@ -320,6 +320,7 @@ def take_names(answer: Any, names: dict[str, str]) -> None:
             take_names(one, names)
 
 
+@pytest.mark.long
 async def test_schemathesis_finds_nothing(
     http: httpx.AsyncClient, told: dict[str, Any], staff_key: str, tmp_path: Path
 ) -> None:

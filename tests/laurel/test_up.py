@@ -22,6 +22,9 @@ from laurel.stack.processes import command_of
 from tests.support.processes import Foreground, environment, run, up, wait_until
 
 
+pytestmark = pytest.mark.long
+
+
 @contextlib.contextmanager
 def fresh_folder() -> Iterator[Path]:
     """A folder to start stacks in; what they left running in it would show at the end."""

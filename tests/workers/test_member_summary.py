@@ -30,6 +30,7 @@ from tests.support.relays import caught_up, relaying
 from tests.support.servers import Laurel, started
 from tests.support.waiting import eventually
 from workers.main import running
+from workers.projections import member_summary
 from workers.projections.member_summary import Build, MemberSummaries
 from workers.projections.rebuild import rebuild
 from workers.subscriptions import in_redis
@@ -52,6 +53,13 @@ def own_redis(folder: Path) -> Iterator[EmbeddedRedis]:
 def settings(database_url: str, own_redis: EmbeddedRedis, secrets_file: Path) -> Settings:
     """Settings of a server with that Redis."""
     return settings_for(database_url, own_redis.url, secrets_file)
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at all the time, and built again without a rest: what is waited for comes soon."""
+    monkeypatch.setattr(member_summary, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(member_summary, "REST_SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from server.store.log import LoggedEvent
 from server.store.subscriptions import Fenced, Lease
 from tests.support.log import NOTED, append, noted, noting, relaying
 from tests.support.waiting import eventually
+from workers import relay
 from workers.subscriptions import Handler, Subscription
 
 LONG = 30.0
@@ -23,6 +24,12 @@ LONG = 30.0
 def consumer() -> str:
     """A name that no other test has."""
     return f"test-{uuid4().hex[:8]}"
+
+
+@pytest.fixture(autouse=True)
+def _restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wakes these relays, so they look often."""
+    monkeypatch.setattr(relay, "SWEEP_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -41,7 +41,7 @@ test: $(READY) ## Set up and run the tests against a real PostgreSQL and Redis.
 faults: $(READY) ## Kill servers, workers and PostgreSQL under load, again and again; ten minutes or so.
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
-toolchains: $(READY) ## Test what needs Go: the Go till, load by ghz; what is absent is skipped and named.
+toolchains: $(READY) ## Test what needs Go, and a fresh copy as another user; what is absent is skipped and named.
 	@$(BIN)/python -m pytest -m toolchains -rs $(ARGS)
 
 bench: $(READY) ## Measure Laurel against what its work costs anyway; needs Go. ARGS="--quick", ARGS=--help.

@@ -21,7 +21,6 @@ import pytest
 from laurel.stack.processes import command_of
 from tests.support.processes import Foreground, environment, run, up, wait_until
 
-
 pytestmark = pytest.mark.long
 
 

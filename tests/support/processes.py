@@ -23,9 +23,9 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def run(
-    *arguments: str, cwd: Path | None = None, seconds: float = 60, **settings: str
+    *arguments: str, cwd: Path = Path("/"), seconds: float = 60, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """`laurel` with these arguments, its output and exit code."""
+    """`laurel` with these arguments, its output and exit code; not in a folder that may hold a stack."""
     return subprocess.run(
         [LAUREL, *arguments],
         env=environment(**settings),

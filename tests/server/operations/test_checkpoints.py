@@ -35,6 +35,7 @@ from tests.support.tampering import (
     tampered,
     verified,
 )
+from tests.support.waiting import eventually
 
 # The whole of a purchase undone, wallet and all, by somebody who thinks of everything but the file.
 CUT_OFF = """
@@ -89,8 +90,24 @@ def signing(shop: Laurel) -> Keyring:
     return keys
 
 
+async def all_is_over(shop: Laurel) -> bool:
+    """Whether nothing that began before the end of the log is under way, in any database of this server."""
+    async with shop.database.connection() as connection:
+        return bool(
+            await connection.fetchval(
+                "SELECT coalesce(pg_snapshot_xmin(pg_current_snapshot()) > max(xid), true) FROM event_log"
+            )
+        )
+
+
 async def taken(shop: Laurel, path: Path, later: float = 0.0) -> Taken:
-    """A checkpoint, so many seconds after now."""
+    """A checkpoint of all that there is by now."""
+    await eventually(partial(all_is_over, shop))
+    return await taken_meanwhile(shop, path, later)
+
+
+async def taken_meanwhile(shop: Laurel, path: Path, later: float = 0.0) -> Taken:
+    """A checkpoint, so many seconds after now, whatever is under way."""
 
     def clock() -> datetime:
         return datetime.now(UTC) + timedelta(seconds=later)
@@ -162,7 +179,7 @@ async def test_who_commits_late_is_not_missed(shop: Laurel, path: Path) -> None:
             "UPDATE wallet SET sequence = 99 WHERE member_id = $1 AND point_type = 'points'", late.member_id
         )
         await earn(shop, str(early.member_id), 1)
-        await taken(shop, path)
+        await taken_meanwhile(shop, path)
         assert heads(shop, path)[early.member_id].sequence == 5
         assert heads(shop, path)[late.member_id].sequence == 4
         await begun.commit()

@@ -78,6 +78,16 @@ async def test_a_batch_is_one_post(shop: Shop) -> None:
     assert (await shop.http.post("/transactions/accrue:batch", json=entries)).json() == first.json()
 
 
+async def test_what_was_sold_comes_back_in_the_same_file(shop: Shop) -> None:
+    sale = shop.sale()
+    order = {"orderReference": sale["accrue"]["orderReference"]}
+    back = {"returnPurchase": {"requestId": uuid4().hex, "order": order}}
+    told = (await shop.upload(json.dumps(sale), json.dumps(back))).json()
+    assert (told["accepted"], told["refused"]) == ("2", "0")
+    assert told["results"][1]["returnPurchase"]["lines"][0]["lineId"] == "1"
+    assert (told["acceptedLeftOut"], told["unacceptedLeftOut"]) == ("0", "0")
+
+
 async def test_a_file_of_lines_is_uploaded_as_it_is(shop: Shop) -> None:
     lines = [json.dumps(shop.sale()) for _ in range(300)] + [json.dumps(shop.sale(memberId=str(uuid4())))]
     first = (await shop.upload(*lines)).json()

@@ -11,8 +11,10 @@ import grpc
 from laurel.journals import Upload
 from server.domain.actor import CallerKind
 from tests.laurel.test_cli import cli
+from tests.support.published import publish
 from tests.support.refusals import refusal
 from tests.support.servers import Laurel
+from tests.support.shop import BASE
 
 
 def sale(member_id: str, **changes: Any) -> dict[str, Any]:
@@ -58,6 +60,57 @@ async def test_refused_entries_are_shown_with_their_lines(laurel: Laurel, tmp_pa
         (3, "MEMBER_NOT_FOUND"),
     ]
     assert told["refused"][0]["request_id"] == "spend-1"
+
+
+async def test_a_till_spends_an_allowance_and_takes_goods_back_offline(
+    laurel: Laurel, tmp_path: Path
+) -> None:
+    member_id, receipt = await laurel.register(), uuid4().hex
+    await publish(laurel, BASE)
+    bought = sale(member_id, amount={"currencyCode": "INR", "units": "1000"})
+    loaded = await cli(
+        laurel, "points", "upload", written(tmp_path / "1.jsonl", bought), key=laurel.terminal.key
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    placed = await cli(laurel, "holds", "place", member_id, "150", "--json", key=laurel.terminal.key)
+    hold_id = json.loads(placed.stdout)["hold"]["holdId"]
+
+    def capture(points: int, **changes: Any) -> dict[str, Any]:
+        said = {"requestId": uuid4().hex, "holdId": hold_id, "points": str(points), "keepRest": True}
+        return {"captureHold": {**said, **changes}}
+
+    goods = [{"sku": "TEA", "quantity": "2", "amount": {"currencyCode": "INR", "units": "500"}}]
+    order = {"orderReference": receipt}
+    entries = [
+        capture(40, orderReference="R-1"),
+        sale(member_id, orderReference=receipt, lines=goods, amount=None),
+        {
+            "returnPurchase": {
+                "requestId": uuid4().hex,
+                "order": order,
+                "items": [{"lineId": "1", "quantity": 1}],
+            }
+        },
+        capture(200),
+        capture(60),
+        {"voidHold": {"requestId": uuid4().hex, "holdId": hold_id}},
+        capture(10, occurTime="2020-01-02T03:04:05Z"),
+    ]
+    file = written(tmp_path / "2.jsonl", *entries)
+    uploaded = await cli(laurel, "points", "upload", file, "--json", key=laurel.terminal.key)
+    told = json.loads(uploaded.stdout)
+    assert (told["accepted"], told["put_aside"]) == (5, {"pending": 1}), uploaded.stderr
+    assert [(one["line"], one["reason"]) for one in told["refused"]] == [(4, "HOLD_EXCEEDED")]
+    shown = await cli(laurel, "points", "balance", member_id, "--json", key=laurel.terminal.key)
+    # 200 for the first purchase, 100 captured, 50 of 100 kept.
+    assert json.loads(shown.stdout)["wallets"][0]["balance"] == "150"
+
+    key = await laurel.new_key(CallerKind.STAFF, name="asha", scopes=["points.*"])
+    listed = await cli(laurel, "reviews", "list", "--member", member_id, "--json", key=key)
+    [review] = json.loads(listed.stdout)
+    shown = await cli(laurel, "reviews", "show", review["reviewId"], key=key)
+    assert re.search(r"^points to capture +10 *$", shown.stdout, re.MULTILINE), shown.stdout
+    assert hold_id in shown.stdout
 
 
 async def test_of_a_file_with_a_line_that_is_no_entry_nothing_is_sent(laurel: Laurel, tmp_path: Path) -> None:

@@ -212,6 +212,35 @@ async def test_a_sale_that_is_too_old_is_told_where_it_waits(
     assert till.outbox("sale") == []
 
 
+async def test_an_allowance_is_spent_and_goods_come_back_without_a_server(
+    laurel: Laurel, tmp_path: Path, earning: None
+) -> None:
+    till, card = Till(in_python(), laurel, tmp_path), f"{uuid4().int % 10**12:012}"
+    await till("join", card, "Asha")
+    await till("sell", card, "1000.00", "R-1" + card)
+    assert "NO_ALLOWANCE" in await till("spend", card, "1", "R-2" + card, code=1)
+    assert (await till("allow", card, "150")).startswith("150 points may be spent until ")
+    assert "ALLOWANCE_OPEN" in await till("allow", card, "1", code=1)
+    assert await points(till, card) == 50
+    online, till.address = till.address, NOWHERE
+    assert "in the outbox" in await till("spend", card, "60", "R-2" + card)
+    await till("sell", card, "500.00", "R-3" + card)
+    await till("back", "R-3" + card)
+    await till("spend", card, "40", "R-4" + card)
+    assert "ALLOWANCE_TOO_SMALL" in await till("spend", card, "51", "R-5" + card, code=1)
+    await till("release", card)
+    till.address = online
+    assert (await till("deliver")).splitlines() == [
+        f"receipt R-2{card}: 60 points spent, 90 still allowed",
+        f"receipt R-3{card}: 100 points, balance 150",
+        f"receipt R-3{card}: 100 points taken back, balance 50",
+        f"receipt R-4{card}: 40 points spent, 50 still allowed",
+        "allowance: 50 points given up, balance 100",
+    ]
+    assert await points(till, card) == 100
+    assert list((tmp_path / "outbox").iterdir()) == []
+
+
 async def test_a_wrong_key_costs_no_sale(till: Till, card: str) -> None:
     key, till.key = till.key, "lrl_wrong"
     assert "CREDENTIAL_INVALID" in await till("sell", card, "500.00", "R-1" + card, code=1)

@@ -4,14 +4,19 @@
     python terminal.py join    CARD NAME             a member joins
     python terminal.py sell    CARD AMOUNT RECEIPT   a purchase earns points
     python terminal.py redeem  CARD POINTS RECEIPT   points pay for something
+    python terminal.py back    RECEIPT               what was sold comes back
+    python terminal.py allow   CARD POINTS           points that may be spent without a connection
+    python terminal.py spend   CARD POINTS RECEIPT   some of them pay for something
+    python terminal.py release CARD                  what is left of them is the member's again
     python terminal.py balance CARD                  what the member holds
     python terminal.py deliver                       send what could not be sent
 
 A sale is written to the outbox before it is sent and leaves it once the server has
 answered. So it survives a dead connection and a dead till, and since it keeps its
 request_id it counts once however often it is sent. The outbox goes out as one journal, in
-order: each sale is crossed off as its answer comes. Nothing is redeemed without an answer:
-only the server knows what a member may spend.
+order: each entry is crossed off as its answer comes. Nothing is redeemed without an answer,
+for only the server knows what a member may spend; but for an allowance: points that the
+server reserved before, which this till alone may spend until the allowance ends.
 
 Exit codes: 0 done, or kept for later; 1 refused; 2 called wrongly; 3 the server can't be reached.
 """
@@ -22,7 +27,7 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -33,10 +38,13 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from google.type.money_pb2 import Money
 from loyalty.v1 import (
+    holds_pb2,
+    holds_pb2_grpc,
     journal_pb2,
     journal_pb2_grpc,
     member_pb2,
     member_pb2_grpc,
+    movements_pb2,
     points_pb2,
     points_pb2_grpc,
 )
@@ -44,6 +52,8 @@ from loyalty.v1 import (
 CALL_SECONDS = 5.0
 # What is not answered by then goes out with the next journal.
 JOURNAL_SECONDS = 60.0
+# For as long as the till may be without a connection: what is captured later is refused.
+ALLOWANCE_SECONDS = 24 * 3600
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 0.1
 # The call may have happened or not: sending it again, with the same request_id, is safe.
@@ -55,6 +65,13 @@ PASSING = (
 )
 
 
+# What a file of the outbox holds, by its ending: the kind of entry and its request.
+KINDS: Mapping[str, tuple[str, type[Any]]] = {
+    ".sale": ("accrue", points_pb2.AccrueRequest),
+    ".return": ("return_purchase", movements_pb2.ReturnPurchaseRequest),
+    ".capture": ("capture_hold", holds_pb2.CaptureHoldRequest),
+    ".void": ("void_hold", holds_pb2.VoidHoldRequest),
+}
 # What the server has against this one sale. Anything else, such as a revoked key, is no fault of the sale.
 OF_THE_SALE = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -82,6 +99,7 @@ class Till:
     def __init__(self, channel: grpc.Channel, key: str, outbox: Path) -> None:
         self._members: Any = member_pb2_grpc.MemberServiceStub(channel)
         self._points: Any = points_pb2_grpc.PointsServiceStub(channel)
+        self._holds: Any = holds_pb2_grpc.HoldServiceStub(channel)
         self._journals: Any = journal_pb2_grpc.JournalServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._outbox = outbox
@@ -106,7 +124,63 @@ class Till:
         )
         # Rules see when it was sold, not when it arrived.
         request.occur_time.FromDatetime(datetime.now(UTC))
-        self._keep(request)
+        self._keep(".sale", request)
+        return self.deliver()
+
+    def back(self, receipt: str) -> Iterator[str]:
+        """Take back all that is left of a purchase, also of one that is still in the outbox."""
+        request = movements_pb2.ReturnPurchaseRequest(
+            request_id=str(uuid.uuid4()),
+            order=movements_pb2.PurchaseOrder(order_reference=receipt),
+            channel="pos",
+        )
+        request.occur_time.FromDatetime(datetime.now(UTC))
+        self._keep(".return", request)
+        return self.deliver()
+
+    def allow(self, card: str, points: int) -> str:
+        """Reserve points that this till may spend without a connection."""
+        if self._allowance(card).exists():
+            raise _refused("ALLOWANCE_OPEN", "there is an allowance; release it first")
+        request = holds_pb2.PlaceHoldRequest(
+            request_id=str(uuid.uuid4()),
+            identifier=member_pb2.Identifier(card_number=card),
+            points=points,
+            time_limit_seconds=ALLOWANCE_SECONDS,
+            channel="pos",
+        )
+        hold = self._call(self._holds.PlaceHold, request).hold
+        self._write(self._allowance(card), hold)
+        return f"{hold.points} points may be spent until {hold.expire_time.ToJsonString()}"
+
+    def spend(self, card: str, points: int, receipt: str) -> Iterator[str]:
+        """Pay with points of the allowance, now or as soon as there is a connection."""
+        hold = self._allowed(card)
+        if hold.expire_time.ToDatetime(UTC) <= datetime.now(UTC) or points > hold.open_points:
+            raise _refused(
+                "ALLOWANCE_TOO_SMALL", f"{hold.open_points} points are allowed, for a limited time"
+            )
+        # Before the entry: a till that dies in between has allowed too little, never too much.
+        hold.open_points -= points
+        self._write(self._allowance(card), hold)
+        request = holds_pb2.CaptureHoldRequest(
+            request_id=str(uuid.uuid4()),
+            hold_id=hold.hold_id,
+            points=points,
+            keep_rest=True,
+            order_reference=receipt,
+            channel="pos",
+        )
+        request.occur_time.FromDatetime(datetime.now(UTC))
+        self._keep(".capture", request)
+        return self.deliver()
+
+    def release(self, card: str) -> Iterator[str]:
+        """Give up what is left of the allowance, behind all that was spent of it."""
+        hold = self._allowed(card)
+        # Before the entry: a till that dies in between leaves the points reserved until the allowance ends.
+        self._allowance(card).unlink()
+        self._keep(".void", holds_pb2.VoidHoldRequest(request_id=str(uuid.uuid4()), hold_id=hold.hold_id))
         return self.deliver()
 
     def redeem(self, card: str, points: int, receipt: str) -> str:
@@ -132,27 +206,26 @@ class Till:
     def deliver(self) -> Iterator[str]:
         """Send what is in the outbox, oldest first. Raises UnreachableError where there is no answer."""
         pauses = Pauses()
-        while sales := sorted(self._outbox.glob("*.sale")):
+        while kept := sorted(path for path in self._outbox.glob("*") if path.suffix in KINDS):
             try:
-                for path, reply in zip(sales, self._exchange(sales), strict=True):
+                for path, reply in zip(kept, self._exchange(kept), strict=True):
                     yield self._cross_off(path, reply.result)
                     pauses = Pauses()
             except grpc.RpcError as error:
                 # What was answered is crossed off; the rest goes out again.
                 pauses.after(error)
 
-    def _exchange(self, sales: Sequence[Path]) -> Iterator[journal_pb2.ExchangeResponse]:
+    def _exchange(self, kept: Sequence[Path]) -> Iterator[journal_pb2.ExchangeResponse]:
         """An answer for each, in order, as soon as it and those before it are recorded."""
-        entries = (journal_pb2.JournalEntry(accrue=_sale(path)) for path in sales)
-        requests = (journal_pb2.ExchangeRequest(entry=entry) for entry in entries)
+        requests = (journal_pb2.ExchangeRequest(entry=_entry(path)) for path in kept)
         replies: Iterator[journal_pb2.ExchangeResponse] = self._journals.Exchange(
             requests, timeout=JOURNAL_SECONDS, metadata=self._metadata
         )
         return replies
 
     def _cross_off(self, path: Path, result: journal_pb2.JournalResult) -> str:
-        """What is said of a sale that was answered. Raises RefusedError if that is no fault of the sale."""
-        receipt = _sale(path).order_reference
+        """What is said of an entry that was answered. Raises RefusedError if that is no fault of its own."""
+        about = _about(_entry(path))
         if result.HasField("error"):
             refusal = _refusal(result.error)
             if refusal.code not in OF_THE_SALE:
@@ -160,19 +233,32 @@ class Till:
             # It must not block those behind it.
             path.rename(path.with_suffix(".refused"))
             self.set_aside += 1
-            return f"receipt {receipt}: refused, {refusal}"
+            return f"{about}: refused, {refusal}"
         path.unlink()
         if result.HasField("review"):
-            return f"receipt {receipt}: too old, waits for review {result.review.review_id}"
-        return f"receipt {receipt}: {result.accrue.points} points, balance {result.accrue.balance}"
+            return f"{about}: too old, waits for review {result.review.review_id}"
+        return f"{about}: {_told(result)}"
 
-    def _keep(self, request: points_pb2.AccrueRequest) -> None:
+    def _keep(self, ending: str, request: Any) -> None:
+        """In the outbox, behind all that is there."""
+        self._write(self._outbox / f"{time.time_ns()}-{request.request_id}{ending}", request)
+
+    def _allowance(self, card: str) -> Path:
+        return self._outbox / f"{card}.allowance"
+
+    def _allowed(self, card: str) -> holds_pb2.Hold:
+        """What this till may spend of the member's points. Raises RefusedError if that is nothing."""
+        path = self._allowance(card)
+        if not path.exists():
+            raise _refused("NO_ALLOWANCE", "the till has no allowance of this card")
+        return holds_pb2.Hold.FromString(path.read_bytes())
+
+    def _write(self, path: Path, message: Message) -> None:
         """Durably, or not at all: a till may lose power at any moment."""
         self._outbox.mkdir(parents=True, exist_ok=True)
-        path = self._outbox / f"{time.time_ns()}-{request.request_id}.sale"
         unfinished = path.with_suffix(".part")
         with unfinished.open("wb") as file:
-            file.write(request.SerializeToString())
+            file.write(message.SerializeToString())
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)
@@ -210,8 +296,28 @@ class Pauses:
         self._wait *= 2
 
 
-def _sale(path: Path) -> points_pb2.AccrueRequest:
-    return points_pb2.AccrueRequest.FromString(path.read_bytes())
+def _entry(path: Path) -> journal_pb2.JournalEntry:
+    kind, request = KINDS[path.suffix]
+    return journal_pb2.JournalEntry(**{kind: request.FromString(path.read_bytes())})
+
+
+def _about(entry: journal_pb2.JournalEntry) -> str:
+    """What an entry concerns."""
+    said = getattr(entry, str(entry.WhichOneof("entry")))
+    order = said.order if entry.HasField("return_purchase") else said
+    return "allowance" if entry.HasField("void_hold") else f"receipt {order.order_reference}"
+
+
+def _told(result: journal_pb2.JournalResult) -> str:
+    """What became of an entry that was recorded."""
+    kind = str(result.WhichOneof("result"))
+    reply = getattr(result, kind)
+    return {
+        "accrue": "{0.points} points, balance {0.balance}",
+        "return_purchase": "{0.points} points taken back, balance {0.balance}",
+        "capture_hold": "{0.points} points spent, {0.hold.open_points} still allowed",
+        "void_hold": "{0.points} points given up, balance {0.balance}",
+    }[kind].format(reply)
 
 
 def _status(error: Any) -> status_pb2.Status:
@@ -227,6 +333,11 @@ def _refusal(status: status_pb2.Status) -> RefusedError:
     info = error_details_pb2.ErrorInfo(reason=code.name)
     _unpack(status, info)
     return RefusedError(code, info.reason, status.message)
+
+
+def _refused(reason: str, message: str) -> RefusedError:
+    """What the till itself has against a command."""
+    return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, reason, message)
 
 
 def _unpack(status: status_pb2.Status, into: Message) -> None:
@@ -246,6 +357,10 @@ def main() -> int:
         ("join", ("card", "name")),
         ("sell", ("card", "amount", "receipt")),
         ("redeem", ("card", "points", "receipt")),
+        ("back", ("receipt",)),
+        ("allow", ("card", "points")),
+        ("spend", ("card", "points", "receipt")),
+        ("release", ("card",)),
         ("balance", ("card",)),
         ("deliver", ()),
     ):
@@ -269,8 +384,8 @@ def main() -> int:
             return 1
         except UnreachableError as outage:
             print(f"no answer: {outage}", file=sys.stderr)
-            if chosen == "sell":
-                print("the sale is in the outbox; `deliver` sends it")
+            if chosen in ("sell", "back", "spend", "release"):
+                print("it is in the outbox; `deliver` sends it")
                 return 0
             return 3
     return 1 if till.set_aside else 0

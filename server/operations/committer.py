@@ -2,7 +2,8 @@
 
 Commands that wait at the same moment share one database transaction, so the cost of
 locks, round trips and the disk's flush is shared too. With nothing waiting, a lone
-command commits at once; where many call, the next batch begins a moment after the last.
+command commits at once; where many call, the next batch begins a moment after the last, and where
+full batches wait, one is decided while the one before it is written.
 Replies are given after COMMIT, never before.
 
     lock    the program's rules (shared), members, request and business keys; in order
@@ -23,7 +24,7 @@ lane of their own tries them until their deadlines; the others commit.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -41,12 +42,14 @@ from server.operations.gathering import gathered
 from server.operations.hints import Hints
 from server.operations.lines import Turn
 from server.operations.programs import Programs
+from server.operations.underway import GivenUp, UnderWay
 from server.operations.waiting import Replayed, Result, Waiting, due, foremost, parted
 from server.operations.watch import Commits, begun
 from server.secrets import Keyring
 from server.store import locks, merges
 from server.store.database import Blocked, Collided, Database, Undone
 from server.store.ledger import MemberOf
+from server.store.together import BY_KEY
 from telemetry.metrics import Metrics
 
 OUTAGE_PATIENCE_SECONDS = 2.0
@@ -63,13 +66,12 @@ log = structlog.get_logger()
 
 
 class Committer:
-    """Gathers commands and commits them in batches, ``lanes`` transactions at a time.
+    """Gathers commands and commits them in batches of at most ``batch_size``.
 
-    One lane makes batches about twice as large as two do, so a command costs less CPU; the price
-    is that a batch that waits for another transaction's lock holds up the next, for as long as
-    ``locks.SHORTLY`` says. With one lane commands of a member also take effect in the order in which
-    they were submitted, however their batch is split, repeated or set aside; what stands in a ``Line``
-    relies on that.
+    Commands of a member take effect in the order in which they were submitted, however their batch is
+    split, repeated or set aside; what stands in a ``Line`` relies on that. Two batches are under way at
+    once only if the second is about full: of smaller ones a command would cost more CPU. A batch that waits
+    for another transaction's lock holds up the next, for as long as ``locks.SHORTLY`` says.
     """
 
     def __init__(
@@ -81,7 +83,6 @@ class Committer:
         new_id: Callable[[], UUID],
         batch_size: int = 128,
         queue_size: int = 4096,
-        lanes: int = 1,
         watch: Commits | None = None,
         hints: Hints | None = None,
     ) -> None:
@@ -93,7 +94,7 @@ class Committer:
         self._batch_size = batch_size
         self._queue_size = queue_size
         self._queue: deque[Waiting] = deque()
-        self._wake = asyncio.Semaphore(0)
+        self._wake = asyncio.Event()
         self._closing = False
         self._watch = watch or Commits(Metrics())
         self._aside = Aside(most=queue_size)
@@ -101,7 +102,7 @@ class Committer:
         self._hints = hints
         # Programs in which members share pools. Where nobody does, no purchase looks for any to lock.
         self._sharing: set[UUID] = set()
-        self._lanes = [asyncio.create_task(self._lane(), name=f"committer-{n}") for n in range(lanes)]
+        self._lane = asyncio.create_task(self._serve(), name="committer")
         self._lane_aside = asyncio.create_task(self._try_again(), name="committer-aside")
 
     async def submit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
@@ -130,32 +131,61 @@ class Committer:
         self._queue.append(waiting)
         if turn is not None:
             turn.leave()
-        self._wake.release()
+        self._wake.set()
         return await waiting.reply
 
     async def close(self) -> None:
         """Finish what waits, then stop."""
         self._closing = True
-        for _ in self._lanes:
-            self._wake.release()
-        await asyncio.gather(*self._lanes)
+        self._wake.set()
+        await self._lane
         self._aside.close()
         await self._lane_aside
 
-    async def _lane(self) -> None:
-        while True:
-            await self._wake.acquire()
+    async def _serve(self) -> None:
+        while self._queue or not self._closing:
             batch = self._gather()
             if batch:
-                ahead = await self._ahead(batch) if self._aside else batch
-                held = await self._run(ahead)
-                if held or len(ahead) < len(batch):
-                    # Not before: they may stand behind what has just been committed.
-                    held.update(set(batch).difference(ahead))
-                    self._aside.add(waiting for waiting in batch if waiting in held)
-                await gathered(self._queue, self._batch_size, len(ahead))
-            elif self._closing and not self._queue:
-                return
+                await (self._past_those_aside(batch) if self._aside else self._overlapping(batch))
+                await gathered(self._queue, self._batch_size, len(batch))
+            elif not self._closing:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def _overlapping(self, batch: Sequence[Waiting]) -> None:
+        """Commit the batch, and while full ones wait, decide one while the one before it is written."""
+        current: UnderWay | None = UnderWay(batch, self._run)
+        while current is not None:
+            await current.decided()
+            following = self._following(current)
+            try:
+                self._set_aside(current.batch, await current.held)
+            except GivenUp:
+                self._queue.extendleft(reversed(current.batch))
+            current = following
+
+    def _following(self, current: UnderWay) -> UnderWay | None:
+        """The next batch, if it is about full though it overtakes nothing that is being written."""
+        if self._aside or not current.joinable or len(self._queue) < self._batch_size:
+            return None
+        batch = self._gather()
+        members = current.members
+        going, staying = parted(batch, [not members.isdisjoint(waiting.members) for waiting in batch])
+        if 2 * len(going) < self._batch_size or isinstance(batch[0].command, Merge):
+            going, staying = [], batch
+        self._queue.extendleft(reversed(staying))
+        return UnderWay(going, self._run, current) if going else None
+
+    async def _past_those_aside(self, batch: Sequence[Waiting]) -> None:
+        ahead = await self._ahead(batch)
+        held = await self._run(ahead)
+        # Not before: they may stand behind what has just been committed.
+        held.update(set(batch).difference(ahead))
+        self._set_aside(batch, held)
+
+    def _set_aside(self, batch: Sequence[Waiting], held: Collection[Waiting]) -> None:
+        if held:
+            self._aside.add(waiting for waiting in batch if waiting in held)
 
     def _gather(self) -> list[Waiting]:
         now = asyncio.get_running_loop().time()
@@ -229,16 +259,19 @@ class Committer:
             return list(batch), []
         return parted(batch, held)
 
-    async def _run(self, batch: Sequence[Waiting]) -> set[Waiting]:
+    async def _run(self, batch: Sequence[Waiting], under_way: UnderWay | None = None) -> set[Waiting]:
         """Commit the batch, or find out which command it is that can't be.
 
-        Returns those for whose locks somebody is to be waited for, and those behind them.
+        Returns those for whose locks somebody is to be waited for, and those behind them. Raises GivenUp if
+        it has to begin anew ``under_way``, behind another batch.
         """
         if not batch:
             return set()
         try:
             with self._watch.batch([w.trace for w in batch]):
-                results = await self._persist([w.command for w in batch])
+                results = await self._persist([w.command for w in batch], under_way)
+        except GivenUp:
+            raise
         except Blocked:
             free, held = await self._apart(batch)
             log.warning("batch_blocked", commands=len(batch), held=len(held))
@@ -255,6 +288,8 @@ class Committer:
         else:
             for waiting, result in zip(batch, results, strict=True):
                 waiting.settle(result)
+            if under_way is not None:
+                under_way.committed()
             return set()
         return await self._halved(batch)
 
@@ -266,34 +301,37 @@ class Committer:
         free, behind = parted(due(batch[half:]), behind=held)
         return {*held, *behind, *await self._run(free)}
 
-    async def _persist(self, commands: Sequence[Command]) -> list[Result]:
+    async def _persist(self, commands: Sequence[Command], under_way: UnderWay | None = None) -> list[Result]:
         """Commit, again after a collision, and again while the database comes back."""
         loop = asyncio.get_running_loop()
         patience = loop.time() + OUTAGE_PATIENCE_SECONDS
         collisions = 0
         while True:
             try:
-                return await self._commit(commands)
-            except Collided:
-                collisions += 1
-                if collisions == ATTEMPTS:
+                return await self._commit(commands, under_way)
+            except Exception as fault:
+                if under_way is not None:
+                    await under_way.failed()
+                if isinstance(fault, Collided):
+                    collisions += 1
+                    if collisions == ATTEMPTS:
+                        raise
+                    self._watch.retries.add("collision")
+                    await pause(collisions)
+                elif isinstance(fault, Unavailable) and not isinstance(fault, Undone):
+                    if loop.time() >= patience:
+                        raise
+                    self._watch.retries.add("outage")
+                    await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
+                else:
                     raise
-                self._watch.retries.add("collision")
-                await pause(collisions)
-            except Undone:
-                raise
-            except Unavailable:
-                if loop.time() >= patience:
-                    raise
-                self._watch.retries.add("outage")
-                await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
 
-    async def _commit(self, commands: Sequence[Command]) -> list[Result]:
+    async def _commit(self, commands: Sequence[Command], under_way: UnderWay | None = None) -> list[Result]:
         program_ids = {c.actor.program_id for c in commands}
         snapshots = await self._programs.at_hand(self._database, program_ids)
         batch = prepared(commands, snapshots)
         locking = locks.taking_all(needs(batch, self._sharing))
-        async with self._database.transaction(f"{locks.SHORTLY}; {locking}") as connection:
+        async with self._database.transaction(f"{BY_KEY}; {locks.SHORTLY}; {locking}") as connection:
             now = self._clock()
             batch, ledger = await load(
                 connection, self._programs, snapshots, batch, now, self._new_id, self._keys
@@ -303,12 +341,14 @@ class Committer:
             newly = sharing(ledger) - self._sharing
             if not survivors and not newly:
                 results, decisions = _decided(batch, ledger)
+                if under_way is not None:
+                    await under_way.turn()
                 if decisions:
                     await save(connection, decisions, now)
         if survivors or newly:
             # Their locks, or those of their pools, come first, so all begins anew; nothing was decided.
             self._sharing |= newly
-            return await self._commit([_following(command, survivors) for command in commands])
+            return await self._commit([_following(command, survivors) for command in commands], under_way)
         self._watch.committed(decisions, self._programs)
         if self._hints is not None:
             self._hints.committed(decisions)

@@ -23,7 +23,9 @@ async def gathered(waiting: Sized, enough: int, before: int) -> None:
         return
     for _ in range(MOST_TICKS):
         came = -len(waiting)
+        if -came >= enough:
+            return
         await asyncio.sleep(TICK_SECONDS)
         came += len(waiting)
-        if came < MANY or len(waiting) >= enough:
+        if came < MANY:
             return

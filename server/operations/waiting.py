@@ -34,10 +34,15 @@ class Waiting:
     since: float = 0.0
 
     @property
+    def members(self) -> set[Hashable]:
+        """Whom the command is about."""
+        program_id = self.command.actor.program_id
+        return {(program_id, member_id) for member_id in self.command.members}
+
+    @property
     def names(self) -> set[Hashable]:
         """What commands have in common that must not overtake one another: members, a line."""
-        program_id = self.command.actor.program_id
-        names: set[Hashable] = {(program_id, member_id) for member_id in self.command.members}
+        names = self.members
         if self.turn is not None:
             names.add(self.turn.line)
         return names

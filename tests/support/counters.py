@@ -117,9 +117,9 @@ async def two_committers(
     await rules.publish(actor, Change({"welcome": 1}, frozenset(), 0))
     keys = secrets.load(secrets_file).ledger
     others = await Database.open(database_url, 3)
-    # Small batches and two lanes each: so that four transactions contend.
+    # Small batches: so that several contend.
     committers = [
-        Committer(d, Programs(), keys, lambda: datetime.now(UTC), uuid7, batch_size=7, lanes=2)
+        Committer(d, Programs(), keys, lambda: datetime.now(UTC), uuid7, batch_size=7)
         for d in (database, others)
     ]
     yield Counters(database, actor, committers)

@@ -131,7 +131,7 @@ async def opened(
 @pytest.fixture
 async def shop(database: Database, redis_url: str, secrets_file: Path) -> AsyncIterator[Shop]:
     """A shop with one lane, so that what waits together is one batch."""
-    async with opened(database, redis_url, secrets_file, lanes=1) as shop:
+    async with opened(database, redis_url, secrets_file) as shop:
         yield shop
 
 
@@ -221,7 +221,7 @@ async def test_what_is_past_its_deadline_is_not_begun(shop: Shop) -> None:
 async def test_too_many_waiting_are_refused_at_once_with_a_time_to_come_back(
     database: Database, redis_url: str, secrets_file: Path
 ) -> None:
-    async with opened(database, redis_url, secrets_file, lanes=1, queue_size=5) as shop:
+    async with opened(database, redis_url, secrets_file, queue_size=5) as shop:
         member_id = await shop.member()
         results = await shop.together(shop.purchase(member_id, 1) for _ in range(12))
         refused = [r for r in results if isinstance(r, ResourceExhausted)]

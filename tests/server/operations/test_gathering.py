@@ -21,6 +21,12 @@ async def test_after_a_single_one_nobody_waits() -> None:
     assert crowd.looks == 0
 
 
+async def test_those_who_are_enough_wait_for_nobody() -> None:
+    crowd = Crowd(100)
+    await gathered(crowd, 100, before=8)
+    assert crowd.looks == 1
+
+
 async def test_where_few_come_the_wait_is_one_tick() -> None:
     crowd = Crowd(1)
     await gathered(crowd, 100, before=8)
@@ -36,4 +42,4 @@ async def test_where_many_come_the_wait_ends_when_they_are_enough() -> None:
 async def test_a_crowd_without_end_is_not_waited_for_long() -> None:
     crowd = Crowd(2)
     await gathered(crowd, 10_000, before=8)
-    assert crowd.looks == 3 * MOST_TICKS
+    assert crowd.looks == 2 * MOST_TICKS

@@ -1,0 +1,204 @@
+"""A full batch is decided while the one before it is written, and never overtakes it."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from server.domain.commands import Command, Outcome
+from server.domain.errors import Unavailable
+from server.operations.lines import Line
+from server.store import locks
+from server.store.database import Database
+from tests.server.operations.test_aside import done
+from tests.server.operations.test_committer import Shop, opened, reason
+from tests.support.waiting import eventually
+
+FULL = 4
+# What a row that is written waits for, unlike every lock that is taken before.
+BRAKE = 4711
+
+
+@pytest.fixture
+async def shop(
+    database: Database, database_url: str, redis_url: str, secrets_file: Path
+) -> AsyncIterator[Shop]:
+    """A shop with small batches, whose rows with the reference "slow" wait for ``BRAKE`` when written."""
+    others = await Database.open(database_url, connections=4)
+    async with opened(database, redis_url, secrets_file, batch_size=FULL) as shop:
+        shop.database = others
+        async with others.connection() as connection:
+            await connection.execute(
+                f"""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+                   BEGIN
+                     SET LOCAL lock_timeout = 0;
+                     PERFORM pg_advisory_xact_lock_shared({BRAKE});
+                     IF NEW.reason = 'never' THEN
+                       RAISE EXCEPTION 'no luck' USING ERRCODE = 'query_canceled';
+                     END IF;
+                     RETURN NEW;
+                   END $$;
+                   CREATE TRIGGER slow BEFORE INSERT ON ledger_transaction FOR EACH ROW
+                   WHEN (NEW.order_reference LIKE 'slow%') EXECUTE FUNCTION slow()"""
+            )
+        yield shop
+        async with others.connection() as connection:
+            await connection.execute("DROP FUNCTION slow CASCADE")
+    await others.close()
+
+
+@asynccontextmanager
+async def braked(shop: Shop) -> AsyncIterator[None]:
+    """While rows with the reference "slow" aren't written."""
+    async with shop.database.transaction() as connection:
+        await locks.take(connection, [BRAKE])
+        yield
+
+
+async def written(shop: Shop) -> bool:
+    """Whether somebody is about to write a slow row."""
+    async with shop.database.connection() as connection:
+        return bool(
+            await connection.fetchval(
+                """SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                                     AND objid = $1 AND classid = 0
+                                     AND database = (SELECT oid FROM pg_database
+                                                      WHERE datname = current_database()))""",
+                BRAKE,
+            )
+        )
+
+
+async def locked(shop: Shop, member_id: UUID) -> bool:
+    """Whether a batch has begun with that member."""
+    async with shop.database.transaction() as connection:
+        return not await connection.fetchval(
+            "SELECT pg_try_advisory_xact_lock($1)", locks.member_lock(member_id)
+        )
+
+
+async def members(shop: Shop, number: int) -> list[UUID]:
+    return [await shop.member() for _ in range(number)]
+
+
+def submitted(shop: Shop, commands: Sequence[Command]) -> list[asyncio.Future[Outcome]]:
+    return [asyncio.ensure_future(shop.submit(command, 60.0)) for command in commands]
+
+
+async def test_a_full_batch_is_decided_while_the_one_before_it_is_written(shop: Shop) -> None:
+    first, second = await members(shop, FULL), await members(shop, FULL)
+    purchases = [shop.purchase(first[0], 5, reference="slow"), *(shop.purchase(m, 5) for m in first[1:])]
+    async with braked(shop):
+        before = submitted(shop, purchases)
+        after = submitted(shop, [shop.purchase(m, 7) for m in second])
+        await eventually(lambda: written(shop))
+        await eventually(lambda: locked(shop, second[-1]))
+        assert not any(reply.done() for reply in (*before, *after))
+    assert [outcome.points for outcome in await done([*before, *after])] == [5] * FULL + [7] * FULL
+    async with shop.database.connection() as connection:
+        logged = await connection.fetch(
+            "SELECT member_id FROM event_log WHERE member_id = ANY($1) ORDER BY xid",
+            [*first, *second],
+        )
+    assert [row[0] in second for row in logged] == [False] * FULL + [True] * FULL
+
+
+async def test_a_batch_that_is_not_full_waits(shop: Shop) -> None:
+    first, second = await members(shop, FULL), await members(shop, FULL - 1)
+    async with braked(shop):
+        before = submitted(shop, [shop.purchase(m, 5, reference=f"slow {m}") for m in first])
+        after = submitted(shop, [shop.purchase(m, 7) for m in second])
+        await eventually(lambda: written(shop))
+        assert not await locked(shop, second[0])
+    await done([*before, *after])
+
+
+async def test_who_is_in_the_batch_before_is_not_decided_beside_it(shop: Shop) -> None:
+    first, second = await members(shop, FULL), await members(shop, FULL)
+    async with braked(shop):
+        before = submitted(shop, [shop.purchase(m, 5, reference=f"slow {m}") for m in first])
+        await eventually(lambda: written(shop))
+        # More than a purchase gives, so it is refused unless that came first.
+        again = submitted(shop, [shop.redemption(first[0], 5)])
+        after = submitted(shop, [shop.purchase(m, 7) for m in second])
+        spent = submitted(shop, [shop.redemption(second[0], 7)])
+    outcomes = await done([*before, *again, *after, *spent])
+    assert [outcome.balance for outcome in outcomes] == [5] * FULL + [0] + [7] * FULL + [0]
+
+
+async def test_what_fails_is_mended_before_the_next_batch_begins_anew(shop: Shop) -> None:
+    first, second = await members(shop, FULL), await members(shop, FULL)
+    purchases = [shop.purchase(m, 5, reference=f"slow {m}") for m in first]
+    purchases[1] = shop.purchase(first[1], 5, reference="slow", reason="never")
+    async with braked(shop):
+        before = submitted(shop, purchases)
+        after = submitted(shop, [shop.purchase(m, 7) for m in second])
+        await eventually(lambda: written(shop))
+        await eventually(lambda: locked(shop, second[-1]))
+    failed = before.pop(1)
+    assert [outcome.points for outcome in await done([*before, *after])] == [5] * (FULL - 1) + [7] * FULL
+    with pytest.raises(Unavailable):
+        await failed
+    assert [await shop.balance(m) for m in first] == [5, 0, 5, 5]
+
+
+async def test_after_a_passing_fault_nothing_of_its_line_is_done(shop: Shop) -> None:
+    first, second = await members(shop, FULL), await members(shop, FULL)
+    line = Line()
+    loop = asyncio.get_running_loop()
+
+    def entry(member_id: UUID, said: str) -> asyncio.Future[Outcome]:
+        purchase = shop.purchase(member_id, 5, reference=f"slow {member_id}", reason=said)
+        return asyncio.ensure_future(shop.committer.submit(purchase, loop.time() + 60, line.join()))
+
+    async with braked(shop):
+        before = [entry(m, "never" if m == first[2] else "") for m in first]
+        after = [entry(m, "") for m in second]
+        await eventually(lambda: written(shop))
+        await eventually(lambda: locked(shop, second[-1]))
+    results = await asyncio.gather(*before, *after, return_exceptions=True)
+    assert [reason(r) if isinstance(r, BaseException) else r.points for r in results] == [
+        5,
+        5,
+        *["CONTENTION"] * (2 + FULL),
+    ]
+    assert [await shop.balance(m) for m in (*first, *second)] == [5, 5] + [0] * (2 + FULL)
+
+
+async def test_members_see_their_commands_in_order_whatever_fails(shop: Shop) -> None:
+    """Each redemption fits exactly the purchases before it, so any other order refuses one."""
+    chance = random.Random(7)
+    few = await members(shop, 12)
+    async with shop.database.connection() as connection:
+        await connection.execute("ALTER TABLE ledger_transaction DISABLE TRIGGER slow")
+        # Now and then a write fails; what is tried again may succeed.
+        await connection.execute(
+            """CREATE FUNCTION unlucky() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN
+                 IF random() < 0.05 THEN
+                   RAISE EXCEPTION 'again' USING ERRCODE = 'serialization_failure';
+                 END IF;
+                 RETURN NEW;
+               END $$;
+               CREATE TRIGGER unlucky BEFORE INSERT ON ledger_transaction
+               FOR EACH ROW EXECUTE FUNCTION unlucky()"""
+        )
+    commands: list[Command] = []
+    for member_id in (chance.choice(few) for _ in range(150)):
+        points = chance.randint(1, 9)
+        commands += [shop.purchase(member_id, points), shop.redemption(member_id, points)]
+    try:
+        results = await asyncio.gather(*submitted(shop, commands), return_exceptions=True)
+    finally:
+        async with shop.database.connection() as connection:
+            await connection.execute("DROP FUNCTION unlucky CASCADE")
+    ends = [
+        (c, reason(r) if isinstance(r, BaseException) else "") for c, r in zip(commands, results, strict=True)
+    ]
+    unlucky = {c.member_id for c, said in ends if said == "CONTENTION"}
+    assert {c.member_id for c, said in ends if said == "INSUFFICIENT_POINTS"} <= unlucky < set(few)
+    assert {said for _, said in ends} <= {"", "CONTENTION", "INSUFFICIENT_POINTS"}

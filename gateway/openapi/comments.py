@@ -3,10 +3,15 @@
 Stubs and running servers carry no comments; only descriptors built with source
 information do. So they come from a descriptor set of their own, and a document can be
 made without any.
+
+The comment of a message may end with an example of it in proto3 JSON, indented below a line
+that says `Example:`.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -18,6 +23,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 Path = tuple[int, ...]
+EXAMPLE = "\n\nExample:\n\n"
 # The numbers of the fields through which source information names its places.
 FILE_MESSAGE, FILE_ENUM, FILE_SERVICE = 4, 5, 6
 MESSAGE_FIELD, MESSAGE_NESTED, MESSAGE_ENUM, MESSAGE_ONEOF = 2, 3, 4, 8
@@ -27,9 +33,13 @@ SERVICE_METHOD = 2
 
 @dataclass(frozen=True, slots=True)
 class Comments:
-    """The comments by full name; a value of an enum goes by the enum's name and its own."""
+    """The comments by full name; a value of an enum goes by the enum's name and its own.
+
+    ``examples``: those of messages, by the messages' names.
+    """
 
     texts: Mapping[str, str]
+    examples: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, name: str) -> str:
         """The comment in front of what has this name, or after it; "" if there is none."""
@@ -38,7 +48,17 @@ class Comments:
 
 def read(files: FileDescriptorSet) -> Comments:
     """All comments of a descriptor set, such as ``buf build`` makes."""
-    return Comments({name: text for file in files.file for name, text in _of_file(file)})
+    texts: dict[str, str] = {}
+    examples: dict[str, Any] = {}
+    for file in files.file:
+        for name, text in _of_file(file):
+            words, _, example = text.partition(EXAMPLE)
+            try:
+                examples[name] = json.loads(example)
+            except ValueError:
+                words = text  # There is none, or one of something else.
+            texts[name] = words
+    return Comments(texts, examples)
 
 
 def first_sentence(text: str) -> str:
@@ -73,8 +93,8 @@ def _messages(messages: Sequence[DescriptorProto], path: Path, prefix: str) -> I
     for number, message in enumerate(messages):
         here, name = (*path, number), prefix + message.name
         yield here, name
-        for place, field in enumerate(message.field):
-            yield (*here, MESSAGE_FIELD, place), f"{name}.{field.name}"
+        for place, part in enumerate(message.field):
+            yield (*here, MESSAGE_FIELD, place), f"{name}.{part.name}"
         for place, oneof in enumerate(message.oneof_decl):
             yield (*here, MESSAGE_ONEOF, place), f"{name}.{oneof.name}"
         yield from _messages(message.nested_type, (*here, MESSAGE_NESTED), f"{name}.")

@@ -146,12 +146,21 @@ class _Document:
         request = binding.rpc.input_type
         bound = [variable.field for variable in binding.template.variables]
         if binding.body == WHOLE:
-            return _content(request, self._schemas.without(request, bound))
+            return _content(
+                request, self._schemas.without(request, bound), example=self._example(request, bound)
+            )
         body = request.fields_by_name[binding.body]
         inside = [path[1:] for path in bound if path[0] == binding.body]
+        example = self._example(body.message_type, inside)
         if inside and body.message_type is not None:
-            return _content(body.message_type, self._schemas.without(body.message_type, inside))
-        return _content(body.message_type, self._schemas.field(body))
+            schema = self._schemas.without(body.message_type, inside)
+        else:
+            schema = self._schemas.field(body)
+        return _content(body.message_type, schema, example=example)
+
+    def _example(self, message: Descriptor | None, elsewhere: Sequence[Sequence[str]]) -> Any:
+        """What its author wrote as an example of a message, None if nothing or if a part stands elsewhere."""
+        return None if message is None or elsewhere else self._comments.examples.get(message.full_name)
 
     def _answer(self, binding: Binding) -> Schema:
         message = binding.rpc.output_type
@@ -166,11 +175,16 @@ class _Document:
         return answer | {"content": content}
 
 
-def _content(message: Descriptor | None, schema: Schema, answering: MethodDescriptor | None = None) -> Schema:
+def _content(
+    message: Descriptor | None,
+    schema: Schema,
+    answering: MethodDescriptor | None = None,
+    example: Any = None,
+) -> Schema:
     if message is not None and message.full_name == HTTP_BODY:
         return {"*/*": {}}
     if answering is None or not answering.server_streaming:
-        return {JSON: {"schema": schema}}
+        return {JSON: {"schema": schema} | ({} if example is None else {"example": example})}
     line = {"type": "object", "properties": {"result": schema, "error": {"$ref": COMPONENTS + errors.STATUS}}}
     return {NDJSON: {"schema": line | {"maxProperties": 1}}, EVENTS: {"schema": schema}}
 

@@ -279,6 +279,47 @@ def test_words_come_from_the_contract_and_from_whoever_serves_it(made: dict[str,
     assert "`updateMask`" in made["paths"]["/v1/books/{filter.title}"]["patch"]["description"]
 
 
+def test_an_example_of_a_message_stands_where_the_whole_of_it_is_sent() -> None:
+    files = compiled("""
+syntax = "proto3";
+package made.v1;
+import "google/api/annotations.proto";
+
+service Shop {
+  rpc Buy(Purchase) returns (Purchase) {
+    option (google.api.http) = {
+      post: "/purchases"
+      body: "*"
+      additional_bindings {post: "/shops/{shop}/purchases" body: "*"}
+    };
+  }
+}
+
+// A purchase.
+//
+// Example:
+//
+//     {
+//       "shop": "pune-1",
+//       "units": "500"
+//     }
+message Purchase {
+  string shop = 1;
+  int64 units = 2;
+}
+""")
+    shop = pool_of(files).FindServiceByName("made.v1.Shop")
+    made = document(read([shop]), About("Made", "1"), comments.read(files))
+    validate(json.loads(json.dumps(made)), cls=OpenAPIV31SpecValidator)
+    whole, part = (
+        made["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        for path in ("/purchases", "/shops/{shop}/purchases")
+    )
+    assert whole["example"] == {"shop": "pune-1", "units": "500"}
+    assert "example" not in part
+    assert made["components"]["schemas"]["made.v1.Purchase"]["description"] == "A purchase."
+
+
 def test_descriptors_without_comments_do(files: FileDescriptorSet) -> None:
     library = pool_of(files).FindServiceByName("made.v1.Library")
     bare = document(read([library]), About("Made", "1"), comments.Comments({}))

@@ -493,7 +493,20 @@ Global___Member: _TypeAlias = Member  # noqa: Y015
 
 @_typing.final
 class RegisterMemberRequest(_message.Message):
-    """RegisterMemberRequest holds who joins."""
+    """RegisterMemberRequest holds who joins.
+
+    Example:
+
+        {
+          "requestId": "join-1001",
+          "member": {
+            "givenName": "Asha",
+            "email": "asha@example.com",
+            "cardNumbers": ["4417 1234 5678"],
+            "preferences": {"languageCode": "en", "timeZone": "Asia/Kolkata"}
+          }
+        }
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

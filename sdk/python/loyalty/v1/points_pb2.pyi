@@ -162,7 +162,21 @@ Global___LineItem: _TypeAlias = LineItem  # noqa: Y015
 
 @_typing.final
 class AccrueRequest(_message.Message):
-    """AccrueRequest is one purchase."""
+    """AccrueRequest is one purchase.
+
+    Example:
+
+        {
+          "requestId": "sale-1001",
+          "identifier": {"cardNumber": "4417 1234 5678"},
+          "orderReference": "R-1001",
+          "amount": {"currencyCode": "INR", "units": "500"},
+          "lines": [
+            {"sku": "LADOO-1", "category": "sweets", "quantity": 2, "amount": {"currencyCode": "INR", "units": "300"}},
+            {"sku": "TEA-1", "category": "drinks", "quantity": 1, "amount": {"currencyCode": "INR", "units": "200"}}
+          ]
+        }
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -358,7 +372,18 @@ Global___AccrueResponse: _TypeAlias = AccrueResponse  # noqa: Y015
 
 @_typing.final
 class SubmitEventRequest(_message.Message):
-    """SubmitEventRequest is one event."""
+    """SubmitEventRequest is one event.
+
+    Example:
+
+        {
+          "requestId": "review-1001",
+          "identifier": {"cardNumber": "4417 1234 5678"},
+          "eventType": "REVIEW_SUBMITTED",
+          "reference": "review-1001",
+          "attributes": {"product": "LADOO-1", "stars": 5}
+        }
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -484,7 +509,17 @@ Global___SubmitEventResponse: _TypeAlias = SubmitEventResponse  # noqa: Y015
 
 @_typing.final
 class RedeemRequest(_message.Message):
-    """RedeemRequest asks to spend points."""
+    """RedeemRequest asks to spend points.
+
+    Example:
+
+        {
+          "requestId": "spend-1001",
+          "identifier": {"cardNumber": "4417 1234 5678"},
+          "points": "40",
+          "orderReference": "R-1002"
+        }
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

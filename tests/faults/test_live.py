@@ -17,7 +17,7 @@ from tests.support.processes import gateway, wait_until
 pytestmark = pytest.mark.faults
 
 TILLS = 8
-ROUNDS = 3
+ROUNDS = 2
 SALES_PER_ROUND = 80
 QUIET_SECONDS = 60.0
 

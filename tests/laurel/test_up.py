@@ -175,6 +175,8 @@ def test_an_ordinary_user_runs_it_and_the_next_start_finds_the_data(
 
 def test_points_are_earned_spent_and_explained_by_command(office: Office) -> None:
     assert run("members", "register", "--email", "asha@example.com", cwd=office.home).returncode == 0
+    mails = office.home / ".laurel" / "mail"
+    assert wait_until(lambda: any("asha@example.com" in m.read_text() for m in mails.glob("*.eml")), 60)
 
     def reply(*arguments: str) -> dict[str, Any]:
         shown = run("points", *arguments, "--json", cwd=office.home)

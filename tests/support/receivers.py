@@ -32,9 +32,10 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Answers every call with ``status``, unless ``answer`` says otherwise for it."""
+    """Answers every call with ``status`` and ``content``, unless ``answer`` gives another status for it."""
 
     status: int = 204
+    content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     answer: Callable[[Received], Awaitable[int | None]] | None = None
     received: list[Received] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Receiver:
         status = await self.answer(call) if self.answer else None
         said = [(name.encode(), value.encode()) for name, value in self.headers.items()]
         await send({"type": "http.response.start", "status": status or self.status, "headers": said})
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": self.content})
 
 
 @asynccontextmanager

@@ -19,8 +19,11 @@ from uuid import UUID, uuid4
 
 import pytest
 import structlog
+from apprise.plugins.fcm import NotifyFCM
 from apprise.plugins.one_signal import NotifyOneSignal
 from apprise.plugins.twilio import NotifyTwilio
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from loyalty.v1 import dead_letters_pb2
 
 from server.domain.actor import CallerKind
@@ -290,6 +293,35 @@ async def test_twilio_and_onesignal_are_called_as_they_want_to_be(
     said = json.loads(by_path["onesignal"].body)
     assert said["include_external_user_ids"] == [member_id]
     assert said["headings"] == {"en": f"Welcome to {shop.program.name}"}
+
+
+async def test_fcm_is_called_as_it_wants_to_be(
+    shop: Laurel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    token = {"access_token": "for an hour", "expires_in": 3600}
+    async with listening(status=200, content=json.dumps(token).encode()) as google:
+        monkeypatch.setattr(NotifyFCM, "notify_oauth2_url", f"http://{google.place}/fcm/{{project}}")
+        account = {
+            "type": "service_account",
+            "project_id": "shop",
+            "client_email": "laurel@shop.example",
+            "private_key_id": "1",
+            "private_key": key.decode(),
+            "token_uri": f"http://{google.place}/token",
+        }
+        (tmp_path / "key.json").write_text(json.dumps(account))
+        async with worker(shop, push_url=f"fcm://shop/%23{{to}}?keyfile={tmp_path}/key.json"):
+            member_id = await join(shop, "push")
+            await ended(shop, member_id, "push", "sent")
+    asked, told = google.received
+    assert asked.path == "/token"
+    assert (told.path, told.headers["authorization"]) == ("/fcm/shop", "Bearer for an hour")
+    said = json.loads(told.body)["message"]
+    assert said["topic"] == member_id
+    assert said["notification"]["title"] == f"Welcome to {shop.program.name}"
 
 
 async def test_without_a_server_mail_goes_to_a_folder_one_file_each(shop: Laurel, tmp_path: Path) -> None:

@@ -1,22 +1,13 @@
 """The committer: the one way to change a wallet.
 
-Commands that wait at the same moment share one database transaction, so the cost of
-locks, round trips and the disk's flush is shared too. With nothing waiting, a lone
-command commits at once; where many call, the next batch begins a moment after the last, and where
-full batches wait, one is decided while the one before it is written.
+Commands that wait at the same moment share one database transaction (``posting``), so the
+cost of locks, round trips and the disk's flush is shared too. With nothing waiting, a lone
+command commits at once; where many call, the next batch begins a moment after the last; and
+where full batches wait, one is decided while the one before it is written (``underway``).
 Replies are given after COMMIT, never before.
 
-    lock    the program's rules (shared), members, request and business keys; in order
-    load    in later statements, so that what is read is what is locked
-    decide  the domain, one command after the other, each seeing its neighbours' effects
-    save    one set-based statement a table
-
-A merge of two members is a batch by itself. A batch that names the one that is over is begun again
-as a whole, about the one that lives on, so that its commands keep their order.
-
-What the domain refuses never reaches SQL. A database error splits the batch until the
-culprit stands by itself; its neighbours commit. When the connection breaks, at COMMIT
-too, the same commands run again: their request keys tell what had been done.
+A merge of two members is a batch by itself. A database error splits the batch until the
+culprit stands by itself; its neighbours commit.
 
 A batch waits but shortly for a lock. Commands whose locks somebody else keeps are set aside, and a
 lane of their own tries them until their deadlines; the others commit.
@@ -24,36 +15,27 @@ lane of their own tries them until their deadlines; the others commit.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import structlog
 
-from server.domain.books import Decision, Prepared
 from server.domain.commands import Command, Merge, Outcome
 from server.domain.errors import ResourceExhausted, Unavailable
-from server.domain.members import Status
-from server.domain.points import decide
 from server.operations.aside import Aside
-from server.operations.batch import Ledger, load, needs, prepared, save, sharing
-from server.operations.collisions import ATTEMPTS, pause
 from server.operations.gathering import gathered
 from server.operations.hints import Hints
 from server.operations.lines import Turn
+from server.operations.posting import Posting
 from server.operations.programs import Programs
 from server.operations.underway import GivenUp, UnderWay
-from server.operations.waiting import Replayed, Result, Waiting, due, foremost, parted
+from server.operations.waiting import Waiting, due, foremost, parted
 from server.operations.watch import Commits, begun
 from server.secrets import Keyring
-from server.store import locks, merges
-from server.store.database import Blocked, Collided, Database, Undone
-from server.store.ledger import MemberOf
-from server.store.together import BY_KEY
+from server.store.database import Blocked, Database, Undone
 from telemetry.metrics import Metrics
 
-OUTAGE_PATIENCE_SECONDS = 2.0
-OUTAGE_PAUSE_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 0.5
 # Between two looks at what is set aside.
 ASIDE_PAUSE_SECONDS = 0.05
@@ -86,11 +68,6 @@ class Committer:
         watch: Commits | None = None,
         hints: Hints | None = None,
     ) -> None:
-        self._database = database
-        self._programs = programs
-        self._keys = ledger_keys
-        self._clock = clock
-        self._new_id = new_id
         self._batch_size = batch_size
         self._queue_size = queue_size
         self._queue: deque[Waiting] = deque()
@@ -99,9 +76,7 @@ class Committer:
         self._watch = watch or Commits(Metrics())
         self._aside = Aside(most=queue_size)
         self._watch.queue(lambda: len(self._queue) + len(self._aside))
-        self._hints = hints
-        # Programs in which members share pools. Where nobody does, no purchase looks for any to lock.
-        self._sharing: set[UUID] = set()
+        self._posting = Posting(database, programs, ledger_keys, clock, new_id, self._watch, hints)
         self._lane = asyncio.create_task(self._serve(), name="committer")
         self._lane_aside = asyncio.create_task(self._try_again(), name="committer-aside")
 
@@ -157,14 +132,14 @@ class Committer:
         current: UnderWay | None = UnderWay(batch, self._run)
         while current is not None:
             await current.decided()
-            following = self._following(current)
+            following = self._next(current)
             try:
                 self._set_aside(current.batch, await current.held)
             except GivenUp:
                 self._queue.extendleft(reversed(current.batch))
             current = following
 
-    def _following(self, current: UnderWay) -> UnderWay | None:
+    def _next(self, current: UnderWay) -> UnderWay | None:
         """The next batch, if it is about full though it overtakes nothing that is being written."""
         if self._aside or not current.joinable or len(self._queue) < self._batch_size:
             return None
@@ -247,13 +222,8 @@ class Committer:
         """Those whose locks nobody holds at this moment; the others, and those that stand behind them."""
         if not batch:
             return [], []
-        commands = [waiting.command for waiting in batch]
         try:
-            program_ids = {c.actor.program_id for c in commands}
-            snapshots = await self._programs.at_hand(self._database, program_ids)
-            needed = [needs([entry], self._sharing) for entry in prepared(commands, snapshots)]
-            async with self._database.connection() as connection:
-                held = await locks.held(connection, needed)
+            held = await self._posting.held([waiting.command for waiting in batch])
         except Exception as fault:  # noqa: BLE001 - whoever commits them meets it again, and knows what to do
             log.warning("locks_unknown", commands=len(batch), fault=type(fault).__name__)
             return list(batch), []
@@ -269,7 +239,7 @@ class Committer:
             return set()
         try:
             with self._watch.batch([w.trace for w in batch]):
-                results = await self._persist([w.command for w in batch], under_way)
+                results = await self._posting.post([w.command for w in batch], under_way)
         except GivenUp:
             raise
         except Blocked:
@@ -301,59 +271,6 @@ class Committer:
         free, behind = parted(due(batch[half:]), behind=held)
         return {*held, *behind, *await self._run(free)}
 
-    async def _persist(self, commands: Sequence[Command], under_way: UnderWay | None = None) -> list[Result]:
-        """Commit, again after a collision, and again while the database comes back."""
-        loop = asyncio.get_running_loop()
-        patience = loop.time() + OUTAGE_PATIENCE_SECONDS
-        collisions = 0
-        while True:
-            try:
-                return await self._commit(commands, under_way)
-            except Exception as fault:
-                if under_way is not None:
-                    await under_way.failed()
-                if isinstance(fault, Collided):
-                    collisions += 1
-                    if collisions == ATTEMPTS:
-                        raise
-                    self._watch.retries.add("collision")
-                    await pause(collisions)
-                elif isinstance(fault, Unavailable) and not isinstance(fault, Undone):
-                    if loop.time() >= patience:
-                        raise
-                    self._watch.retries.add("outage")
-                    await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
-                else:
-                    raise
-
-    async def _commit(self, commands: Sequence[Command], under_way: UnderWay | None = None) -> list[Result]:
-        program_ids = {c.actor.program_id for c in commands}
-        snapshots = await self._programs.at_hand(self._database, program_ids)
-        batch = prepared(commands, snapshots)
-        locking = locks.taking_all(needs(batch, self._sharing))
-        async with self._database.transaction(f"{BY_KEY}; {locks.SHORTLY}; {locking}") as connection:
-            now = self._clock()
-            batch, ledger = await load(
-                connection, self._programs, snapshots, batch, now, self._new_id, self._keys
-            )
-            merged = _merged(batch, ledger)
-            survivors = await merges.survivors(connection, merged) if merged else {}
-            newly = sharing(ledger) - self._sharing
-            if not survivors and not newly:
-                results, decisions = _decided(batch, ledger)
-                if under_way is not None:
-                    await under_way.turn()
-                if decisions:
-                    await save(connection, decisions, now)
-        if survivors or newly:
-            # Their locks, or those of their pools, come first, so all begins anew; nothing was decided.
-            self._sharing |= newly
-            return await self._commit([_following(command, survivors) for command in commands], under_way)
-        self._watch.committed(decisions, self._programs)
-        if self._hints is not None:
-            self._hints.committed(decisions)
-        return results
-
 
 def _batches(commands: Sequence[Waiting], size: int) -> Iterator[list[Waiting]]:
     """The same in order, at most so many together, and each merge by itself."""
@@ -366,43 +283,3 @@ def _batches(commands: Sequence[Waiting], size: int) -> Iterator[list[Waiting]]:
         batch.append(waiting)
     if batch:
         yield batch
-
-
-def _merged(batch: Sequence[Prepared], ledger: Ledger) -> set[MemberOf]:
-    """Members whom commands name and who are one with others by now."""
-    return {
-        (program_id, member_id)
-        for program_id, command in ((p.command.actor.program_id, p.command) for p in batch)
-        if not isinstance(command, Merge)
-        for member_id in command.members
-        if (member := ledger[program_id][0].members.get(member_id)) and member.status == Status.MERGED
-    }
-
-
-def _following(command: Command, survivors: Mapping[MemberOf, UUID]) -> Command:
-    """The same request, as its caller put it, about who lives on; a merge is about those that it names."""
-    if isinstance(command, Merge):
-        return command
-    program_id = command.actor.program_id
-    return command.following({member: into for (p, member), into in survivors.items() if p == program_id})
-
-
-def _decided(batch: Sequence[Prepared], ledger: Ledger) -> tuple[list[Result], list[tuple[UUID, Decision]]]:
-    """What each command is told, and what there is to save."""
-    results: list[Result] = []
-    decisions: list[tuple[UUID, Decision]] = []
-    for entry in batch:
-        program_id = entry.command.actor.program_id
-        books, terms = ledger[program_id]
-        try:
-            decided = decide(books, entry, terms)
-        except Exception as refusal:  # noqa: BLE001 - a refusal, or a fault of ours in this one command
-            results.append(refusal)
-            continue
-        if isinstance(decided, Decision):
-            books.apply(decided)
-            decisions.append((program_id, decided))
-            results.append(decided.outcome)
-        else:
-            results.append(Replayed(decided))
-    return results, decisions

@@ -1,7 +1,7 @@
 """What callers ask of a household: who sits there, and what goes into its pool."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from server.domain.commands import Command
@@ -118,6 +118,10 @@ class Dissolve(OfHousehold):
     def members(self) -> tuple[UUID, ...]:
         """The pool, and everybody who gets something of it."""
         return (self.household_id, *self.sitting)
+
+    def following(self, merged: Mapping[UUID, UUID]) -> Command:
+        """Who left and was merged since they were seen to sit there is whoever lives on."""
+        return replace(self, sitting=tuple(dict.fromkeys(merged.get(who, who) for who in self.sitting)))
 
     def _particulars(self) -> Sequence[object]:
         return str(self.household_id), self._acting(), self.reason

@@ -145,7 +145,8 @@ def dissolve(draft: Draft, books: Books, command: Dissolve, _: Prepared) -> Outc
             f"{len(holds)} holds of the pool are open: capture or void them first",
             {"holds": ",".join(holds)},
         )
-    seats = sorted(_seats(books, pool.member_id), key=lambda seat: seat.role is Role.HEAD)
+    # In the order of joining, as the same decision must come out whatever the order in which they were found.
+    seats = sorted(_seats(books, pool.member_id), key=lambda seat: (seat.role is Role.HEAD, seat.seat_id))
     if {seat.member_id for seat in seats} != set(command.sitting):
         raise Aborted("HOUSEHOLD_CHANGED", "somebody joined or left at this moment; try again")
     awards: tuple[Award, ...] = ()

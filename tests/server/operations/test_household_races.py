@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from server import secrets
-from server.domain.commands import Command, Outcome, PlaceHold, Redeem, VoidHold
+from server.domain.commands import Command, Merge, Outcome, PlaceHold, Redeem, VoidHold
 from server.domain.household_commands import Contribute, Dissolve, EndSeat, FormHousehold, Invite, Join
 from server.operations.verify import Result, verify
 from server.store.database import Database
@@ -171,3 +171,16 @@ async def test_whoever_shops_gives_joins_and_leaves_at_once_loses_nothing(
     keys = secrets.load(secrets_file).ledger.keys
     results = [step async for step in verify(homes.database, keys) if isinstance(step, Result)]
     assert [(r.check, f.problem) for r in results for f in r.findings] == []
+
+
+async def test_who_left_and_was_merged_is_no_hindrance_to_who_dissolves(homes: Homes) -> None:
+    command = homes.counters.command
+    for into_head in (True, False):
+        ben, other = await homes.counters.newcomer(), await homes.counters.newcomer()
+        household_id, head = await homes.home(ben)
+        # Ben was seen to sit there a moment ago.
+        dissolves = command(Dissolve, household_id, household_id=household_id, sitting=(head, ben))
+        await homes.race(command(EndSeat, ben, household_id=household_id))
+        await homes.race(command(Merge, head if into_head else other, merged_member_id=ben))
+        told = await homes.counters.race([dissolves], {"HOUSEHOLD_CHANGED"})
+        assert (len(told), await homes.seats(head)) == ((1, 0) if into_head else (0, 1))

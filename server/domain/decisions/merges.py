@@ -22,7 +22,7 @@ def merge(draft: Draft, books: Books, command: Merge, _: Prepared) -> Outcome:
     check_seatless(books.seats.get(merged.member_id))
     awards = [
         award
-        for point_type, wallet in list(merged.wallets.items())
+        for point_type, wallet in sorted(merged.wallets.items())
         for award in _hand_over(draft, merged, survivor, wallet, point_type)
     ]
     main = draft.terms.program.main_point_type
@@ -80,10 +80,16 @@ def _check_holds(merged: Holdings) -> None:
 def _hand_over(
     draft: Draft, merged: Holdings, survivor: Holdings, wallet: Wallet, point_type: str
 ) -> list[Award]:
-    """A wallet's points, pending points and debt; the rows of who gets them."""
+    """A wallet's points, pending points and debt; the rows of who gets them.
+
+    Its activity comes along too, unless the other has no such wallet and gets none by this.
+    """
     assert not wallet.held, wallet
-    if wallet.active_at is not None:
+    moves = wallet.balance or wallet.pending or wallet.debt
+    if wallet.active_at is not None and (moves or survivor.wallet(point_type).sequence):
         survivor.touch(point_type, wallet.active_at)
+    if not moves:
+        return []
     # Every wallet's movement is an event of its own, on either side.
     out, into = (draft.cause._replace(event_id=draft.terms.new_id()) for _ in range(2))
     between = {"from": str(merged.member_id), "to": str(survivor.member_id)}
@@ -99,10 +105,9 @@ def _hand_over(
     assert sum(award.points for award in awards) == wallet.balance + wallet.pending, wallet
     draft.settle(survivor, point_type, into)
     points = sum(award.points for award in awards)
-    if points or wallet.debt:
-        told = {**between, "debt": wallet.debt}
-        draft.tell(PointsTransferred, merged, point_type, points, told, out)
-        draft.tell(PointsTransferred, survivor, point_type, points, told, into)
+    told = {**between, "debt": wallet.debt}
+    draft.tell(PointsTransferred, merged, point_type, points, told, out)
+    draft.tell(PointsTransferred, survivor, point_type, points, told, into)
     return list(awards)
 
 

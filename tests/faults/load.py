@@ -105,6 +105,10 @@ class Tills(Apart):
         """What each acknowledged sale, in order, is answered when the other server gets it once more."""
         return cast("list[Any]", self.ask("repeated", seconds=seconds))
 
+    def answers(self, calls: Sequence[tuple[str, Any]], seconds: float = SETTLE_SECONDS) -> list[Any]:
+        """What each call, in order, is answered by one server or the other."""
+        return cast("list[Any]", self.ask("answers", calls, seconds=seconds))
+
     def probed(self, calls: Sequence[tuple[str, Any]], during: float) -> list[Probe]:
         """Calls to each server, again and again with request_ids of their own, for so many seconds."""
         return cast("list[Probe]", self.ask("probed", calls, during, seconds=during + 60.0))
@@ -152,16 +156,22 @@ class _Line:
             await asyncio.sleep(0.001)
 
     async def repeated(self) -> list[Any]:
+        acknowledged = [sale for sale in self._sales if sale.reply is not None]
+        return await self._replies([Sale(s.method, s.request, 1 - s.server) for s in acknowledged])
+
+    async def answers(self, calls: Sequence[tuple[str, Any]]) -> list[Any]:
+        return await self._replies([Sale(*call, n % len(self._stubs)) for n, call in enumerate(calls)])
+
+    async def _replies(self, sales: Sequence[Sale]) -> list[Any]:
         free = asyncio.Semaphore(self._count)
 
-        async def again(sale: Sale) -> Any:
-            repeated = Sale(sale.method, sale.request, 1 - sale.server)
+        async def reply(sale: Sale) -> Any:
             async with free:
                 # A server that was just started again may need a moment.
-                await self._settle(repeated)
-            return repeated.reply
+                await self._settle(sale)
+            return sale.reply
 
-        return await asyncio.gather(*(again(sale) for sale in self._sales if sale.reply is not None))
+        return await asyncio.gather(*map(reply, sales))
 
     async def probed(self, calls: Sequence[tuple[str, Any]], during: float) -> list[Probe]:
         until = time.monotonic() + during

@@ -54,8 +54,10 @@ def test_points_that_are_handed_on_amid_kills_are_neither_lost_nor_made(
                 shop.restart_server(source.randrange(SERVERS))
         sales = tills.settled()[MEMBERS:]
         repeated = tills.repeated()[MEMBERS:]
+        acknowledged = [sale for sale in sales if sale.reply is not None]
+        _each_is_told(tills, acknowledged)
+        told = _told(tills, members)
 
-    acknowledged = [sale for sale in sales if sale.reply is not None]
     unanswered = sum(len(sale.unanswered) for sale in sales)
     with capsys.disabled():
         print(
@@ -74,6 +76,8 @@ def test_points_that_are_handed_on_amid_kills_are_neither_lost_nor_made(
     ] == []
     assert looks
     _look(shop, total)
+    held = asyncio.run(shop.rows("SELECT member_id, sum(balance + held) AS points FROM wallet GROUP BY 1"))
+    assert told == {str(row["member_id"]): row["points"] for row in held}
     asyncio.run(_each_happened_once(shop, acknowledged))
     asyncio.run(wallets_agree(shop))
     verified(shop)
@@ -113,6 +117,27 @@ def _look(shop: Shop, total: int) -> None:
     assert seen["total"] == total
     assert seen["least"] >= 0
     assert seen["debt"] == 0
+
+
+def _told(tills: Tills, members: Sequence[str]) -> dict[str, int]:
+    """What servers say that each member has; what a hold reserves is the member's still."""
+    replies = tills.answers([("GetBalance", points_pb2.GetBalanceRequest(member_id=m)) for m in members])
+    assert all(wallet.debt == 0 for reply in replies for wallet in reply.wallets)
+    return {reply.member_id: sum(w.balance + w.held for w in reply.wallets) for reply in replies}
+
+
+def _each_is_told(tills: Tills, acknowledged: Sequence[Sale]) -> None:
+    """Servers show each transaction that they acknowledged, as it was asked for."""
+    shown = tills.answers(
+        [
+            ("GetTransaction", points_pb2.GetTransactionRequest(transaction_id=sale.reply.transaction_id))
+            for sale in acknowledged
+        ]
+    )
+    assert [
+        (reply.transaction.transaction_id, reply.transaction.member_id, reply.transaction.points)
+        for reply in shown
+    ] == [(s.reply.transaction_id, s.request.member_id, s.request.points) for s in acknowledged]
 
 
 async def _each_happened_once(shop: Shop, acknowledged: Sequence[Sale]) -> None:

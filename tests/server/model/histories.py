@@ -1,45 +1,38 @@
 """Histories: what members and staff may do, as data that shrinks and can be read as a table."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from random import Random
 from typing import Any
 from uuid import UUID
 
 from hypothesis import strategies as some
 
-from server.domain.activity import PURCHASE, Line
-from server.domain.actor import Actor, CallerKind
-from server.domain.commands import (
-    Adjust,
-    CaptureHold,
-    Command,
-    Earn,
-    Item,
-    Outcome,
-    PlaceHold,
-    Redeem,
-    Refund,
-    Return,
-    Transfer,
-    VoidHold,
-)
+from server.domain.activity import PURCHASE
 from server.domain.lots import Expiry, LotTerms, Until
 from server.domain.program import Clawback, LedgerTerms, Program, Tier
 
 START = datetime(2026, 11, 27, 12, tzinfo=UTC)  # so that a month, and then a year, ends soon
 VISIT = "VISIT"
-ANN, BEN, EVE, SUE = (UUID(int=n) for n in (11, 12, 13, 14))
-MEMBERS = (ANN, BEN, EVE, SUE)  # Sue is suspended
-NAMES = {ANN: "Ann", BEN: "Ben", EVE: "Eve", SUE: "Sue", UUID(int=99): "nobody"}
-NOTHING = UUID(int=0)  # the id of what never came to be
+ANN, BEN, EVE, SUE, DAN = (UUID(int=n) for n in range(11, 16))
+MEMBERS = (ANN, BEN, EVE, SUE, DAN)  # Sue is suspended
+NOBODY, STAFF, NOTHING = UUID(int=99), UUID(int=98), UUID(int=0)  # NOTHING: the id of what never came to be
+NAMES = {ANN: "Ann", BEN: "Ben", EVE: "Eve", SUE: "Sue", DAN: "Dan", NOBODY: "nobody", STAFF: "staff"}
 PRODUCTS = ("apple", "pear", "book", "lamp")
 FRUIT = ("apple", "pear")
-HOLD_SECONDS, APPROVAL_POINTS, TRANSFER_POINTS, GRACE_DAYS = 36 * 3600, 40, 60, 2
+HOLD_SECONDS, APPROVAL_POINTS, TRANSFER_POINTS, GRACE_DAYS, SKEW_HOURS = 36 * 3600, 40, 60, 2, 2
 
 RULES: list[tuple[int, dict[str, Any]]] = [
-    (1, {"rule": "base", "priority": 9, "then": [{"earn": {"points": 1, "per": "1.00"}}]}),
+    (
+        1,
+        {
+            "rule": "base",
+            "priority": 9,
+            "then": [{"earn": {"points": 1, "per": "1.00"}}],
+            "caps": {"member": {"points": 40, "per": "day"}},
+        },
+    ),
     (
         2,
         {
@@ -68,6 +61,35 @@ RULES: list[tuple[int, dict[str, Any]]] = [
             "caps": {"member": {"points": 13, "per": "ever"}},
         },
     ),
+    # Of these two the better one counts.
+    (
+        4,
+        {
+            "rule": "half",
+            "priority": 5,
+            "when": {
+                "all": [
+                    {"event": PURCHASE},
+                    {"field": "member.tier", "op": "in", "value": ["silver", "gold"]},
+                ]
+            },
+            "then": [{"multiply": {"by": "1.5", "of": "base"}}],
+            "caps": {"member": {"points": 20, "per": "month"}},
+            "stacking": {"group": "festival", "mode": "best"},
+        },
+    ),
+    (
+        1,
+        {
+            "rule": "gift",
+            "priority": 4,
+            "when": {"field": "amount", "op": "gte", "value": "5.00"},
+            "then": [{"fixed": {"points": 4}}],
+            "expire": {"days": 5},
+            "caps": {"member": {"points": 9, "per": "day"}},
+            "stacking": {"group": "festival", "mode": "best"},
+        },
+    ),
     (
         1,
         {
@@ -94,18 +116,21 @@ TERMS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """One thing somebody does. ``of``: which of the earlier steps it is about, by its place; -1 for none.
 
-    ``wait``: hours by which the clock goes on before it. ``late``: hours since it happened.
+    ``wait``: hours by which the clock goes on before it. ``behind``: minutes by which the clock of the
+    server that does it is. ``late``: hours since it happened, negative where the till's clock is ahead.
     ``percent`` and ``back`` become ``points`` and ``of`` when its turn comes: a part of what there is
     then, and how far back the step is that it's about, of those that did what is needed.
+    ``shared``: out of the pool of a household. ``acting``: who asks for it, NOTHING if it is ``who``.
     """
 
     what: str
     who: UUID
     wait: int = 0
+    behind: int = 0
     late: int = 0
     points: int = 0
     wallet: str = ""
@@ -116,8 +141,33 @@ class Step:
     to: UUID = NOTHING
     basket: tuple[tuple[str, int, int], ...] = ()  # SKU, quantity, the line's amount in paise
     keep_rest: bool = False
-    days: int | None = None  # until what is put in expires
+    days: int | None = None  # until what is put in expires, or an invitation
     stranger: bool = False
+    by: str = ""  # who of the staff adjusts and decides; "" for the till
+    shared: bool = False
+    acting: UUID = NOTHING
+    may_spend: bool | None = None
+    contributes: bool | None = None
+    make_head: bool = False
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """What kinds of step it may be about."""
+        return ("form",) if self.what == "adjust" and self.shared else ABOUT.get(self.what, ())
+
+    def following(self, lead: Callable[[UUID], UUID]) -> "Step":
+        """The same about whoever lives on. Who asks for it is nobody but themselves."""
+        acting = self.who if self.acting == NOTHING else self.acting
+        return replace(self, who=lead(self.who), to=lead(self.to), acting=acting)
+
+    def __repr__(self) -> str:
+        """As one would write it down in a test."""
+        said = [repr(self.what), NAMES[self.who].upper()]
+        for one in fields(self)[2:]:
+            value = getattr(self, one.name)
+            if value != one.default:
+                said.append(f"{one.name}={NAMES[value].upper() if value in NAMES else repr(value)}")
+        return f"Step({', '.join(said)})"
 
     def __str__(self) -> str:
         """As the table says it."""
@@ -125,15 +175,21 @@ class Step:
         if self.points:
             told.append(f"{self.points} {self.wallet}".strip())
         told += [f"{quantity} {sku} for {amount / 100:.2f}" for sku, quantity, amount in self.basket]
-        if self.what in ABOUT:
+        if self.about:
             told.append(f"of #{self.of}" if self.of >= 0 else "of nothing")
-        if self.what == "transfer":
-            told.append(f"to {NAMES[self.to]}")
         for said, words in (
+            (self.what in ("transfer", "merge"), f"with {NAMES.get(self.to)}"),
             (self.order, f"order {self.order}"),
             (self.late, f"{self.late} h ago"),
+            (self.behind, f"by a clock {self.behind} min behind"),
             (self.keep_rest, "keeping the rest"),
             (self.days is not None, f"for {self.days} days"),
+            (self.by, f"by {self.by}"),
+            (self.shared, "from the pool"),
+            (self.acting != NOTHING, f"asked by {NAMES.get(self.acting)}"),
+            (self.may_spend is not None, f"may spend: {self.may_spend}"),
+            (self.contributes is not None, f"contributes: {self.contributes}"),
+            (self.make_head, "as head"),
         ):
             if said:
                 told.append(words)
@@ -141,14 +197,24 @@ class Step:
 
 
 # What each kind of step may be about.
-ABOUT = {
+ABOUT: Mapping[str, tuple[str, ...]] = {
     "capture": ("hold",),
     "void": ("hold",),
     "return": ("purchase", "visit"),
     "refund": ("redeem", "capture"),
-    "again": ("purchase", "visit", "redeem", "hold", "capture", "return", "refund", "transfer", "adjust"),
+    "approve": ("adjust",),
+    "reject": ("adjust",),
+    "invite": ("form",),
+    "join": ("invite",),
+    "change": ("form",),
+    "leave": ("form",),
+    "dissolve": ("form",),
+    "again": (
+        *("purchase", "visit", "redeem", "hold", "capture", "return", "refund", "transfer", "adjust"),
+        *("approve", "merge", "form", "join", "contribute", "leave"),
+    ),
 }
-KINDS = (
+ALONE = (
     *("purchase",) * 9,
     *("redeem",) * 4,
     *("hold",) * 4,
@@ -157,53 +223,139 @@ KINDS = (
     *("refund",) * 2,
     *("transfer",) * 2,
     *("adjust",) * 2,
-    *("visit", "void", "match", "again"),
+    *("visit", "void", "match", "again", "approve", "approve", "reject"),
 )
-MOST = 60  # steps of a history
+FAMILY = (
+    *("form", "dissolve"),
+    *("invite",) * 2,
+    *("join",) * 5,
+    *("change",) * 2,
+    *("contribute",) * 4,
+    *("leave",) * 3,
+)
+# Each history is of some kinds: so that what is rare comes often enough where it comes at all.
+KINDS = (ALONE, (*ALONE, *("merge",) * 2), (*ALONE, *FAMILY), (*ALONE, *FAMILY, *("merge",) * 3))
+MOST = 70  # steps of a history, beside those with which it begins; about every second is left out
 WAITS = (*(0,) * 12, 1, 1, 6, 6, 12, 12, 24, 30, 48, 100)
+ACTING = (*(NOTHING,) * 4, STAFF, ANN, BEN)
 
 
-@some.composite
-def _steps(draw: some.DrawFn) -> Step:
-    what = draw(some.sampled_from(KINDS))
-    step = Step(what, draw(some.sampled_from((*(ANN,) * 10, *(BEN,) * 5, *(EVE,) * 4, SUE))))
-    changes: dict[str, Any] = {"wait": draw(some.sampled_from(WAITS))}
+Choose = Callable[[Sequence[Any]], Any]
+
+
+def _step(choose: Choose, kinds: tuple[str, ...]) -> Step:
+    what = choose(kinds)
+    step = Step(what, choose((*(ANN,) * 10, *(BEN,) * 5, *(EVE,) * 4, DAN, SUE)))
+    changes: dict[str, Any] = {
+        "wait": choose(WAITS),
+        "behind": choose((*(0,) * 8, 1, 90)),
+    }
     if what in ("purchase", "visit", "redeem"):
-        changes["late"] = draw(some.sampled_from((*(0,) * 18, *(5, 5, 5, 40, 40, 80, 2000))))
-        changes["order"] = draw(some.sampled_from(("", "", "", "o1", "o2")))
+        changes["late"] = choose((*(0,) * 18, *(5, 5, 5, 40, 40, 80, 2000, -1, -3)))
+        changes["order"] = choose(("", "", "", "o1", "o2"))
     if what in ("purchase", "return", "match"):
         most = {"purchase": 3}.get(what, 2)
-        line = some.tuples(some.sampled_from(PRODUCTS), some.integers(1, 3), some.integers(0, 60))
-        lines = draw(some.lists(line, min_size=what == "match", max_size=most))
-        changes["basket"] = tuple((sku, quantity, 50 * amount) for sku, quantity, amount in lines)
-    if what in ("redeem", "hold", "transfer", "adjust"):
-        changes["points"] = draw(some.integers(1, 20) | some.integers(1, 50))
-        changes["percent"] = draw(some.sampled_from((0, 30, 30, 60, 60, 100, 101)))
-        changes["wallet"] = draw(some.sampled_from(("", "points", "points", "stars")))
+        lines = choose(range(what == "match", most + 1))
+        changes["basket"] = tuple(
+            (choose(PRODUCTS), choose(range(1, 4)), 50 * choose(range(61))) for _ in range(lines)
+        )
+    if what in ("redeem", "hold", "transfer", "adjust", "contribute"):
+        changes["points"] = choose(range(1, choose((20, 50)) + 1))
+        changes["percent"] = choose((0, 30, 30, 60, 60, 100, 101))
+        changes["wallet"] = choose(("", "points", "points", "stars"))
+    if "form" in kinds and what in ("redeem", "hold", "adjust"):
+        changes["shared"] = choose((False, False, True))
     match what:
         case "transfer":
-            changes["to"] = draw(some.sampled_from((ANN, BEN, BEN, EVE, EVE, *MEMBERS, UUID(int=99))))
-            changes["points"] += draw(some.sampled_from((0, 0, 0, 20)))
+            changes["to"] = choose((ANN, BEN, BEN, EVE, EVE, *MEMBERS, NOBODY))
+            changes["points"] += choose((0, 0, 0, 20))
+        case "merge":
+            changes["to"] = choose((*MEMBERS, BEN, EVE, DAN))
         case "adjust":
-            changes["points"] *= draw(some.sampled_from((1, -1)))
+            changes["points"] *= choose((1, -1))
             changes["percent"] = 0
-            changes["days"] = draw(some.sampled_from((None, None, 1, 2, 0)))
+            changes["days"] = choose((None, None, 1, 2, 0))
+            changes["by"] = choose(("", "Pam"))
+        case "approve" | "reject":
+            changes["by"] = choose(("", "Pam"))
         case "capture":
-            changes["points"] = draw(some.sampled_from((0, 1, 2, 3, 4, 5, 7, 30)))
-            changes["percent"] = draw(some.sampled_from((0, 30, 60)))
-            changes["keep_rest"] = draw(some.booleans())
+            changes["points"] = choose((0, 1, 2, 3, 4, 5, 7, 30))
+            changes["percent"] = choose((0, 30, 60))
+            changes["keep_rest"] = choose((False, True))
         case "refund":
-            changes["points"] = draw(some.sampled_from((0, 0, 1, 2, 3, 5, 7, 20)))
-    if what in ABOUT:
-        changes["back"] = draw(some.sampled_from((0, 0, 0, 1, 1, 2, 99)))
+            changes["points"] = choose((0, 0, 1, 2, 3, 5, 7, 20))
+        case "form" | "join":
+            changes["contributes"] = choose((False, True))
+        case "invite":
+            changes["may_spend"] = choose((True, True, False))
+            changes["days"] = choose((None, None, 1))
+        case "change":
+            changes["may_spend"] = choose((None, True, False))
+            changes["contributes"] = choose((None, True, False))
+            changes["make_head"] = choose((False, True))
+    if what in ("invite", "change", "leave", "dissolve"):
+        changes["acting"] = choose(ACTING)
+    if what in ABOUT or changes.get("shared"):
+        changes["back"] = choose((*(0,) * 5, 1, 1, 2, 99))
         # Now and then somebody asks for what is another's.
-        changes["stranger"] = draw(some.sampled_from((False, False, False, False, False, True)))
+        changes["stranger"] = choose((*(False,) * 7, True))
     return replace(step, **changes)
 
 
-# Long ones find more; what they find shrinks to the short kind.
-histories = some.lists(_steps(), min_size=1, max_size=12) | some.lists(_steps(), min_size=25, max_size=MOST)
-batch_sizes = some.lists(some.integers(1, 12), min_size=MOST, max_size=MOST)
+def _bought(who: UUID, sku: str) -> Step:
+    return Step("purchase", who, basket=((sku, 2, 3000),))
+
+
+def _begun(choose: Choose, kinds: tuple[str, ...]) -> list[Step]:
+    """What came before: points to merge, and to share."""
+    if kinds is ALONE:
+        return []
+    begun = [_bought(ANN, "book"), _bought(BEN, choose(PRODUCTS))]
+    if "form" in kinds:
+        begun += [Step("form", ANN, contributes=choose((False, True))), Step("invite", ANN, back=0)]
+        begun += [Step("join", BEN, back=0, contributes=choose((False, True)))]
+        begun += [Step("contribute", ANN, percent=60), _bought(BEN, "apple")]
+    return begun
+
+
+def _few(kinds: tuple[str, ...]) -> some.SearchStrategy[list[Step]]:
+    """Of a few steps everything shrinks."""
+
+    @some.composite
+    def steps(draw: some.DrawFn) -> Step:
+        return _step(lambda options: draw(some.sampled_from(options)), kinds)
+
+    return some.lists(steps(), min_size=1, max_size=12)
+
+
+def _many(kinds: tuple[str, ...]) -> some.SearchStrategy[list[Step]]:
+    """Of many each is chosen evenly, which finds more; whatever doesn't matter is left out in the end."""
+
+    def drawn(seed: int, kept: Sequence[bool]) -> list[Step]:
+        choose = Random(seed).choice
+        return [step for step, stays in [(_step(choose, kinds), stays) for stays in kept] if stays]
+
+    kept = some.lists(some.booleans(), min_size=MOST, max_size=MOST)
+    return some.builds(drawn, some.integers(0, 2**64), kept)
+
+
+def _lists(kinds: tuple[str, ...]) -> some.SearchStrategy[list[Step]]:
+    @some.composite
+    def begun(draw: some.DrawFn) -> list[Step]:
+        steps = _begun(lambda options: draw(some.sampled_from(options)), kinds)
+        return steps if draw(some.booleans()) else []
+
+    return some.builds(list.__add__, begun(), _few(kinds) | _many(kinds))
+
+
+def chosen(source: Random) -> list[Step]:
+    """A long history, drawn by chance alone."""
+    kinds = source.choice(KINDS)
+    return _begun(source.choice, kinds) + [_step(source.choice, kinds) for _ in range(MOST)]
+
+
+histories = some.one_of([_lists(kinds) for kinds in KINDS])
+batch_sizes = some.lists(some.integers(1, 12), min_size=MOST + 10, max_size=MOST + 10)
 policies = some.tuples(some.sampled_from(TERMS), some.sampled_from(TERMS), some.sampled_from(list(Clawback)))
 
 
@@ -218,6 +370,7 @@ def program_of(policy: tuple[LotTerms, LotTerms, Clawback], program_id: UUID) ->
         point_types=("points", "stars"),
         tiers=(Tier("bronze", 0), Tier("silver", 20), Tier("gold", 60)),
         event_types={VISIT: {}},
+        clock_skew_seconds=SKEW_HOURS * 3600,
         ledger=LedgerTerms(
             lots={"points": points, "stars": stars},
             clawback=clawback,
@@ -227,100 +380,6 @@ def program_of(policy: tuple[LotTerms, LotTerms, Clawback], program_id: UUID) ->
             approval_points=APPROVAL_POINTS,
         ),
     )
-
-
-def command(
-    program: Program, step: Step, place: int, now: datetime, before: Sequence[Outcome | None]
-) -> Command:
-    """The step as its caller would send it, after these outcomes, None for what was refused."""
-    about = before[step.of] if step.of >= 0 else None
-    kind, particulars = _PARTICULARS[step.what]
-    return kind(
-        actor=Actor(CallerKind.TERMINAL, program.program_id, UUID(int=2), "till", "pos", frozenset()),
-        request_id=f"r{place}",
-        received_at=now,
-        member_id=step.who,
-        member_given=str(step.who),
-        reference=step.order,
-        store="",
-        channel="",
-        occurred_at=now - timedelta(hours=step.late) if step.late else None,
-        business_date=None,
-        part="",
-        **particulars(step, about, now),
-    )
-
-
-Said = dict[str, Any]
-
-
-def _purchase(step: Step, _: Outcome | None, __: datetime) -> Said:
-    lines = tuple(
-        Line(f"{n}", sku, "fruit" if sku in FRUIT else "", quantity, Decimal(amount) / 100)
-        for n, (sku, quantity, amount) in enumerate(step.basket, 1)
-    )
-    total = sum((line.amount for line in lines), Decimal(0))
-    return {"event_type": PURCHASE, "currency": "INR", "amount": total, "lines": lines}
-
-
-def _visit(_: Step, __: Outcome | None, ___: datetime) -> Said:
-    return {"event_type": VISIT}
-
-
-def _points(step: Step, _: Outcome | None, __: datetime) -> Said:
-    return {"points": step.points, "point_type": step.wallet}
-
-
-def _hold_id(about: Outcome | None) -> UUID:
-    return about.hold.hold_id if about is not None and about.hold is not None else NOTHING
-
-
-def _capture(step: Step, about: Outcome | None, _: datetime) -> Said:
-    return {"hold_id": _hold_id(about), "points": step.points, "keep_rest": step.keep_rest}
-
-
-def _void(_: Step, about: Outcome | None, __: datetime) -> Said:
-    return {"hold_id": _hold_id(about)}
-
-
-def _return(step: Step, about: Outcome | None, _: datetime) -> Said:
-    items = tuple(Item("", sku, quantity) for sku, quantity, _ in step.basket)
-    purchase = None if step.what == "match" else NOTHING if about is None else about.event_id
-    return {"event_id": purchase, "purchase_given": str(purchase or ""), "items": items}
-
-
-def _refund(step: Step, about: Outcome | None, _: datetime) -> Said:
-    transaction_id = NOTHING if about is None else about.awards[0].transaction_id
-    return {"transaction_id": transaction_id, "points": step.points}
-
-
-def _transfer(step: Step, about: Outcome | None, now: datetime) -> Said:
-    return {"to_member_id": step.to, "to_given": str(step.to), **_points(step, about, now)}
-
-
-def _adjust(step: Step, about: Outcome | None, now: datetime) -> Said:
-    return {
-        "expires_at": None if step.days is None else now + timedelta(days=step.days),
-        **_points(step, about, now),
-    }
-
-
-# What each kind of step says beyond what every command says.
-_PARTICULARS: Mapping[
-    str, tuple[Callable[..., Command], Callable[[Step, Outcome | None, datetime], Said]]
-] = {
-    "purchase": (Earn, _purchase),
-    "visit": (Earn, _visit),
-    "redeem": (Redeem, _points),
-    "hold": (PlaceHold, _points),
-    "capture": (CaptureHold, _capture),
-    "void": (VoidHold, _void),
-    "return": (Return, _return),
-    "match": (Return, _return),
-    "refund": (Refund, _refund),
-    "transfer": (Transfer, _transfer),
-    "adjust": (Adjust, _adjust),
-}
 
 
 def in_points(step: Step, available: int) -> Step:

@@ -7,6 +7,7 @@ from uuid import UUID
 from server.domain.books import Books, MemberState
 from server.domain.chain import fault
 from server.domain.ledger import Account, Kind, Movement, Transaction
+from server.domain.members import Status
 from server.domain.program import Program
 
 Owner = tuple[UUID, str]  # the member and the point type
@@ -16,6 +17,8 @@ FIGURES = {
     "pending": Account.WALLET_PENDING,
     "held": Account.WALLET_HELD,
 }
+# What may move a debt, and no lot.
+OF_DEBTS = (Kind.REVERSE_EARN, Kind.TRANSFER_IN, Kind.TRANSFER_OUT)
 
 
 def what_is_wrong(
@@ -47,7 +50,7 @@ def _wallet(member: MemberState, point_type: str, rows: list[Transaction], progr
     if not wallet.debt == _out_of(rows, Account.WALLET_DEBT) - _into(rows, Account.WALLET_DEBT) >= 0:
         yield f"debt is {wallet.debt}, its rows say otherwise"
     lifetime = _sum(rows, Kind.EARN) - _sum(rows, Kind.REVERSE_EARN)
-    if not wallet.lifetime == lifetime >= 0:
+    if wallet.lifetime != lifetime:
         yield f"lifetime is {wallet.lifetime}, its rows say {lifetime}"
     if wallet.debt and wallet.balance:
         yield f"owes {wallet.debt} beside a balance of {wallet.balance}"
@@ -66,8 +69,10 @@ def _wallet(member: MemberState, point_type: str, rows: list[Transaction], progr
             yield f"hold {hold.hold_id.int} is not its shares"
     if sum(hold.open_points for hold in holds) != wallet.held:
         yield "open holds are not what is held"
-    if point_type == program.main_point_type and member.facts.tier != program.tier_at(lifetime).name:
-        yield f"the tier is {member.facts.tier} at a lifetime of {lifetime}"
+    if point_type == program.main_point_type and member.status != Status.MERGED:
+        reached = lifetime + member.inherited
+        if reached < 0 or member.facts.tier != program.tier_at(reached).name:
+            yield f"the tier is {member.facts.tier} at a lifetime of {reached}"
 
 
 def _chain(own: list[Movement], keys: Mapping[str, bytes]) -> Iterable[str]:
@@ -80,7 +85,7 @@ def _chain(own: list[Movement], keys: Mapping[str, bytes]) -> Iterable[str]:
             yield f"row {row.sequence} and the wallet after it differ"
         moved = sum(lot.points for lot in created) + sum(share.points for share in allocations)
         # What touches no lot moves only a debt, or nothing of the wallet.
-        if moved != row.points and (moved or row.kind is not Kind.REVERSE_EARN):
+        if moved != row.points and (moved or row.kind not in OF_DEBTS):
             yield f"row {row.sequence} moves {row.points} points, its lots {moved}"
         before = row
 

@@ -1,9 +1,7 @@
-"""Histories, carried out: at the blackboard, over a dictionary, and in PostgreSQL."""
+"""Histories, carried out: at the blackboard, and by the pure domain over a dictionary."""
 
-import asyncio
-import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -12,36 +10,30 @@ from uuid import UUID
 
 from server.domain.activity import MemberFacts
 from server.domain.books import Books, Decision, MemberState, Terms
-from server.domain.commands import Command, Outcome
+from server.domain.commands import Command, Merge, Outcome
 from server.domain.due import as_due
 from server.domain.errors import Refused
 from server.domain.ledger import Kind, Movement
 from server.domain.points import decide, prepare
 from server.domain.program import Program
-from server.domain.proof import Finding
 from server.domain.rules.compile import RuleSet
-from server.operations.committer import Committer
 from server.operations.outcomes import outcome_from, outcome_text
-from server.operations.programs import Programs
-from server.operations.verify import Result, verify
 from server.secrets import Keyring
-from server.store import ledger, programs
-from server.store.database import Database
-from server.store.together import ask
+from tests.server.model.commands import Known, command
 from tests.server.model.histories import (
-    ABOUT,
     MEMBERS,
     NAMES,
     RULES,
     START,
     SUE,
-    VISIT,
     Step,
-    command,
     in_points,
     table,
 )
-from tests.server.model.naive import Naive, Refusal
+from tests.server.model.naive import TOLD_ALL, Naive
+from tests.server.model.naive.books import Books as NaiveBooks
+from tests.server.model.naive.books import Refusal
+from tests.server.model.naive.wallets import Owner
 from tests.support.desk import spent_by
 
 Told = Outcome | Refused
@@ -80,24 +72,29 @@ class Domain:
     def __post_init__(self) -> None:
         self.books.members.update(newcomers())
         self.books.returning.update(MEMBERS)
+        self.merged: dict[UUID, UUID] = {}
+        self.pools: dict[UUID, int] = {}  # by household the step that formed it
+        self.seen = self._now = START
         self._rules = RuleSet.compile(self.program, RULES)
         self._new_id = ids_from(self.ids)
         self._outcomes: list[Outcome | None] = []
-        self._now = START
+        self._invitations: dict[int, UUID] = {}
 
     def do(self, step: Step) -> Sent:
         """One step more."""
         self._now += timedelta(hours=step.wait)
+        self.seen = self._now - timedelta(minutes=step.behind)
         step = self._settled(step)
         if step.what == "again":
             original = next(s for s in self.sent if s.place == step.of)
-            wanted = replace(original.command, received_at=self._now)
-            sent = replace(original, command=wanted, now=self._now, shown=step)
+            wanted = replace(original.command, received_at=self.seen)
+            sent = replace(original, command=wanted, now=self.seen, shown=step)
         else:
             place = len(self._outcomes)
-            wanted = command(self.program, step, place, self._now, self._outcomes)
-            sent = Sent(wanted, place, step, step, self._now, self._now)
-        sent.told = self._decided(wanted)
+            known = Known(self._outcomes, self._invitations, self._sitting)
+            wanted = command(self.program, step, place, self.seen, known)
+            sent = Sent(wanted, place, step, step, self.seen, self.seen)
+        sent.told = self._decided(wanted, sent.place)
         self._outcomes.append(None)
         if isinstance(sent.told, Outcome):
             self._outcomes[sent.place] = sent.told
@@ -105,39 +102,74 @@ class Domain:
         return sent
 
     def _settled(self, step: Step) -> Step:
-        """The step with what it is about, and how much it asks for."""
-        if step.what in ABOUT:
-            wanted = ABOUT[step.what]
-            known = [s.place for s in self.sent if s.step.what in wanted and self._stands(s)]
-            if not known and step.back < 99:
-                # Nothing to be about yet: let there be something.
-                return in_points(replace(step, what=wanted[0], percent=60), self._available(step))
+        """The step with what it is about, who is concerned, and how much it asks for."""
+        while step.about:
+            known = [s.place for s in self.sent if s.step.what in step.about and self._stands(s, step)]
+            if known or step.back == 99:
+                break
+            # Nothing to be about yet: let there be something.
+            points = 50 if step.about == ("adjust",) else 0
+            step = replace(step, what=step.about[0], percent=0 if points else 60, points=points, shared=False)
+        if step.about:
             of = known[-1 - step.back] if step.back < len(known) else -1
             if of < 0 and step.what == "again":
                 return replace(step, what="void")
-            owner = next((s.step.who for s in self.sent if s.place == of and not step.stranger), step.who)
-            step = replace(step, of=of, who=owner)
+            step = replace(step, of=of, who=step.who if step.stranger else self._whose(step, of))
+        elif (step.shared or step.what == "contribute") and not step.stranger:
+            step = replace(step, who=self._seated(step, list(self.books.seats)))
         return in_points(step, self._available(step))
 
-    def _stands(self, sent: Sent) -> bool:
-        """Whether it can still be spoken of: it did something; a hold is open."""
+    def _whose(self, step: Step, of: int) -> UUID:
+        """Whose the matter is that a step is about."""
+        about = self._outcomes[of] if of >= 0 else None
+        if about is None or step.what == "join":
+            return step.who
+        if about.household_id is not None and step.what in ("change", "leave"):
+            return self._seated(step, self._sitting(about.household_id))
+        return next(s.step.who for s in self.sent if s.place == of)
+
+    @staticmethod
+    def _seated(step: Step, there: Sequence[UUID]) -> UUID:
+        return step.who if step.who in there or not there else there[step.wait % len(there)]
+
+    def _sitting(self, household_id: UUID) -> list[UUID]:
+        return [s.member_id for s in self.books.seats.values() if s.household_id == household_id]
+
+    def _stands(self, sent: Sent, step: Step) -> bool:
+        """Whether it can still be spoken of: it did something; a hold, a household, an invitation is open."""
         told = self._outcomes[sent.place]
-        if told is not None and told.hold is not None and sent.step.what == "hold":
-            return bool(self.books.members[told.member_id].holds[told.hold.hold_id].open_points)
-        return told is not None
+        if told is None:
+            return False
+        match sent.step.what:
+            case "hold" if told.hold is not None and step.what in ("capture", "void"):
+                return bool(self.books.members[told.member_id].holds[told.hold.hold_id].open_points)
+            case "adjust" if step.what in ("approve", "reject"):
+                return told.adjustment_id is not None
+            case "form" if told.household_id is not None and step.back < 2:
+                return self.books.households[told.household_id].dissolved_at is None
+            case "invite" if step.back < 2:
+                return self.books.invitations[self._invitations[sent.place]].accepted_by is None
+        return True
 
     def _available(self, step: Step) -> int:
         """What the percentage of a step is of."""
-        member = self.books.members[step.who]
-        member = as_due(step.who, member, self.program, self._now)
-        if step.what != "capture" or step.of < 0:
+        owner = self.merged.get(step.who, step.who)
+        if step.shared and owner in self.books.seats:
+            owner = self.books.seats[owner].household_id
+        about = self._outcomes[step.of] if step.of >= 0 else None
+        if step.what == "capture" and about is not None:
+            owner = about.member_id
+        member = self.books.members[owner]
+        member = as_due(owner, member, self.program, self.seen)
+        if step.what != "capture" or about is None:
             return member.wallet(step.wallet or self.program.main_point_type).balance
-        about = self._outcomes[step.of]
-        hold = member.holds.get(about.hold.hold_id) if about and about.hold else None
+        hold = member.holds.get(about.hold.hold_id) if about.hold else None
         return hold.open_points if hold else 0
 
-    def _decided(self, wanted: Command) -> Told:
-        terms = Terms(self.program, self._rules, 1, self._now, self._new_id, self.keys.current, self.keys.key)
+    def _decided(self, wanted: Command, place: int) -> Told:
+        terms = Terms(self.program, self._rules, 1, self.seen, self._new_id, self.keys.current, self.keys.key)
+        if not isinstance(wanted, Merge):
+            wanted = wanted.following(self.merged)
         try:
             decided = decide(self.books, prepare(wanted, self.program), terms)
         except Refused as refusal:
@@ -147,44 +179,59 @@ class Domain:
         self.books.apply(decided)
         self.decisions.append(decided)
         self.movements += decided.movements
+        self._remember(decided, place)
+        assert outcome_from(outcome_text(decided.outcome)) == decided.outcome
+        return decided.outcome
+
+    def _remember(self, decided: Decision, place: int) -> None:
+        """What PostgreSQL would have to say about it later."""
+        changes = decided.changes
         for movement in decided.movements:
             row = movement.transaction
             if row.kind in (Kind.REDEEM, Kind.CAPTURE):
                 lots = self.books.members[row.member_id].lots
                 self.books.spent[row.transaction_id] = spent_by(movement, lots)
-        for (_, row), points in decided.changes.refunded.items():
-            self.refunded[row] += points
-        for (_, event_id, line_id), units in decided.changes.returned.items():
+        for (_, transaction_id), points in changes.refunded.items():
+            self.refunded[transaction_id] += points
+        for (_, event_id, line_id), units in changes.returned.items():
             self.returned[event_id, line_id] += units
-        assert outcome_from(outcome_text(decided.outcome)) == decided.outcome
-        return decided.outcome
+        for household_id in changes.households:
+            self.pools.setdefault(household_id, place)
+        for invitation_id in changes.invitations:
+            self._invitations.setdefault(place, invitation_id)
+        for merged_id, survivor_id in changes.merged.items():
+            self._lead(merged_id, survivor_id)
+
+    def _lead(self, merged_id: UUID, survivor_id: UUID) -> None:
+        """Whatever was the one's is the other's."""
+        books = self.books
+        for before in [who for who, led in self.merged.items() if led == merged_id]:
+            # One step leads to who lives on, never two.
+            self.merged[before] = survivor_id
+            books.members[before] = books.members[before]._replace(version=books.members[before].version + 1)
+        self.merged[merged_id] = survivor_id
+        for event_id, purchase in books.purchases.items():
+            if purchase.member_id == merged_id:
+                books.purchases[event_id] = purchase._replace(
+                    member_id=survivor_id, buyer_id=purchase.buyer_id or merged_id
+                )
+        for transaction_id, spent in books.spent.items():
+            if spent.member_id == merged_id:
+                books.spent[transaction_id] = spent._replace(
+                    member_id=survivor_id, spender_id=spent.spender_id or merged_id
+                )
+        one, other = books.members[survivor_id], books.members[merged_id]
+        books.members[survivor_id] = one._replace(lots={**other.lots, **one.lots})
+        used = books.cap_usage.setdefault(survivor_id, {})
+        for counter, points in books.cap_usage.get(merged_id, {}).items():
+            used[counter] = used.get(counter, 0) + points
 
     def in_plain_words(self, told: Told | None) -> Any:
-        """What the blackboard can say about it too: places instead of ids."""
+        """What the blackboard can say about it too."""
         assert told is not None
-        if isinstance(told, Refused):
-            return told.reason
-        said: dict[str, Any] = {
-            "wallet": told.point_type,
-            "points": told.points,
-            "awards": [(a.point_type, a.points) for a in told.awards],
-            "balance": told.balance,
-            "tier": told.tier,
-        }
-        place = next(
-            s.place for s in self.sent if isinstance(s.told, Outcome) and s.told.event_id == told.event_id
-        )
-        what = next(s.step.what for s in self.sent if s.place == place)
-        if what in ("purchase", "visit", "return", "match"):
-            said |= {"pending": told.pending, "debt": told.debt}
-        if told.hold is not None:
-            said["hold"] = told.hold.open_points
-        if what in ("return", "match"):
-            places = {s.told.event_id: s.place for s in self.sent if isinstance(s.told, Outcome)}
-            said["shortfall"] = told.shortfall
-            said["lines"] = sorted((places[x.event_id], x.line_id, x.quantity) for x in told.lines)
-            said["unmatched"] = sorted(i.sku for i in told.unmatched for _ in range(i.quantity))
-        return said
+        places = {s.told.event_id: s.place for s in reversed(self.sent) if isinstance(s.told, Outcome)}
+        kinds = {s.place: s.step.what for s in self.sent}
+        return in_plain_words(told, places, kinds)
 
     def table(self) -> str:
         """The history so far, for reading."""
@@ -192,19 +239,56 @@ class Domain:
 
     def wallets(self) -> dict[str, Any]:
         """All figures and all lots, as the blackboard has them."""
-        shown: dict[str, Any] = {}
-        for who, stored in self.books.members.items():
-            member = as_due(who, stored, self.program, self._now)
-            for name in self.program.point_types:
-                w = member.wallet(name)
-                lots = sorted(
-                    (x for x in member.lots.values() if x.point_type == name), key=lambda x: x.lot_id
-                )
-                shown[f"{NAMES[who]}'s {name}"] = (
-                    (w.balance, w.pending, w.held, w.debt, w.lifetime),
-                    [_lot(x) for x in lots if x.remaining],
-                )
-        return shown
+        return shown(self.books.members, self.pools, self.program, self.seen)
+
+
+def shown(
+    members: Mapping[UUID, MemberState], pools: Mapping[UUID, int], program: Program, now: datetime
+) -> dict[str, Any]:
+    """What all of them have for whoever reads it now."""
+    wallets: dict[str, Any] = {}
+    for who, stored in members.items():
+        member = as_due(who, stored, program, now)
+        for name in program.point_types:
+            w = member.wallet(name)
+            lots = sorted((x for x in member.lots.values() if x.point_type == name), key=lambda x: x.lot_id)
+            wallets[_whose(pools.get(who, who), name)] = (
+                (w.balance, w.pending, w.held, w.debt, w.lifetime),
+                [_lot(x) for x in lots if x.remaining],
+            )
+    return wallets
+
+
+def in_plain_words(told: Told, places: Mapping[UUID, int], kinds: Mapping[int, str]) -> Any:
+    """An answer with places instead of ids. ``places``: of what happened; ``kinds``: of steps, by place."""
+    if isinstance(told, Refused):
+        return told.reason
+    what = kinds[places[told.event_id]]
+    said: dict[str, Any] = {
+        "wallet": told.point_type,
+        "points": told.points,
+        "awards": in_order((a.point_type, a.points) for a in told.awards),
+        "balance": told.balance,
+        "tier": told.tier,
+    }
+    if what in TOLD_ALL:
+        said |= {"pending": told.pending, "debt": told.debt}
+    if what in ("purchase", "visit", "contribute"):
+        said["shared"] = told.shared
+    if what == "contribute":
+        said["pool"] = told.pool_balance
+    if told.hold is not None:
+        said["hold"] = told.hold.open_points
+    if what in ("return", "match"):
+        said["shortfall"] = told.shortfall
+        said["lines"] = sorted((places[x.event_id], x.line_id, x.quantity) for x in told.lines)
+        said["unmatched"] = sorted(i.sku for i in told.unmatched for _ in range(i.quantity))
+    return said
+
+
+def in_order(awards: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Rows by wallet: which wallet comes first means nothing."""
+    return sorted(awards, key=lambda award: award[0])
 
 
 def _lot(lot: Any) -> tuple[Any, ...]:
@@ -237,174 +321,35 @@ class Blackboard:
     """The same, by the naive model."""
 
     naive: Naive
+    seen: datetime = START
 
     def do(self, sent: Sent) -> Any:
         """What the sender of this should have been told."""
-        if sent.place in self.naive.told:
-            self.naive.go_on(sent.now)
-            return self.naive.told[sent.place]
+        self.seen = sent.now
         try:
-            return self.naive.do(sent.place, sent.step, sent.now, sent.first)
+            told = self.naive.told.get(sent.place) or self.naive.do(
+                sent.place, sent.step, sent.now, sent.first
+            )
         except Refusal as refusal:
             return str(refusal)
+        return told | {"awards": in_order(told["awards"])}
 
     def wallets(self) -> dict[str, Any]:
         """All figures and all lots."""
-        return {
-            f"{NAMES[who]}'s {name}": (
-                (w.balance, w.pending, w.held, w.debt, w.lifetime),
-                [_lot(lot) for lot in w.lots if lot.remaining],
-            )
-            for who, wallets in self.naive.wallets.items()
-            for name, w in wallets.items()
-        }
+        return on_the_board(self.naive.seen(self.seen))
 
 
-class Clock:
-    """The time of the tests."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@dataclass
-class Saved:
-    """What PostgreSQL has in the end, whole."""
-
-    members: dict[UUID, MemberState]
-    cap_usage: dict[UUID, dict[Any, int]]
-    refunded: dict[UUID, int]
-    returned: dict[tuple[UUID, str], int]
-    events: list[tuple[str, str]]
-
-
-class InDatabase:
-    """Histories through a committer, in batches."""
-
-    def __init__(self, database: Database, keys: Keyring) -> None:
-        self._database = database
-        self._keys = keys
-
-    async def told(self, domain: Domain, sizes: Sequence[int]) -> list[Told]:
-        """The same commands in batches of these sizes, fewer where the clock or an id must be waited for."""
-        await _found(self._database, domain.program)
-        clock, told = Clock(), []
-        committer = Committer(self._database, Programs(), self._keys, clock, ids_from(domain.ids))
-        try:
-            for batch in _batches(domain.sent, sizes):
-                clock.now = batch[0].now
-                deadline = asyncio.get_running_loop().time() + 30
-                told += await asyncio.gather(
-                    *(committer.submit(sent.command, deadline) for sent in batch), return_exceptions=True
-                )
-        finally:
-            await committer.close()
-        return told  # type: ignore[return-value]
-
-    async def found_wrong(self, program: Program) -> list[Finding]:
-        """What `laurel verify` has to say of the program."""
-        steps = verify(self._database, self._keys.keys, program.program_id)
-        return [f async for step in steps if isinstance(step, Result) for f in step.findings]
-
-    async def saved(self, program: Program) -> Saved:
-        """What there is of the program."""
-        program_id = program.program_id
-        whole = {(program_id, who): True for who in MEMBERS}
-        async with self._database.connection() as connection:
-            states, open_lots = await ask(
-                connection,
-                ledger.members_known(list(whole), {program_id: program.main_point_type}),
-                ledger.lots_open(whole, {}, START),
-            )
-            holds = ledger._holds(
-                [
-                    row[0]
-                    for row in await connection.fetch(
-                        """SELECT ROW(program_id, member_id, hold_id, point_type, points, open_points,
-                                      captured, status, expires_at, shares, spender_id)
-                             FROM hold WHERE program_id = $1""",
-                        program_id,
-                    )
-                ]
-            )
-            usage: dict[UUID, dict[Any, int]] = {}
-            for r in await connection.fetch("SELECT * FROM cap_usage WHERE program_id = $1", program_id):
-                usage.setdefault(r["member_id"], {})[r["rule"], r["period"]] = r["points"]
-            refunded = await connection.fetch("SELECT * FROM refund WHERE program_id = $1", program_id)
-            returned = await connection.fetch("SELECT * FROM returned_line WHERE program_id = $1", program_id)
-            events = await connection.fetch(
-                "SELECT event_type, payload FROM event_log WHERE program_id = $1 ORDER BY position",
-                program_id,
-            )
-        return Saved(
-            {
-                who: state._replace(lots=open_lots.get((p, who), {}), holds=holds.get((p, who), {}))
-                for (p, who), state in states.items()
-            },
-            usage,
-            {r["transaction_id"]: r["points"] for r in refunded},
-            {(r["event_id"], r["line_id"]): r["quantity"] for r in returned},
-            [(r["event_type"], json.loads(r["payload"])) for r in events],
+def on_the_board(books: NaiveBooks) -> dict[str, Any]:
+    """What all of them have."""
+    return {
+        _whose(owner, name): (
+            (w.balance, w.pending, w.held, w.debt, w.lifetime),
+            [_lot(lot) for lot in w.lots if lot.remaining],
         )
+        for owner, wallets in books.wallets.items()
+        for name, w in wallets.items()
+    }
 
 
-def expected(domain: Domain) -> Saved:
-    """What PostgreSQL should have in the end."""
-    return Saved(
-        {
-            who: member._replace(lots={i: lot for i, lot in member.lots.items() if lot.remaining})
-            for who, member in domain.books.members.items()
-        },
-        {who: dict(usage) for who, usage in domain.books.cap_usage.items()},
-        dict(domain.refunded),
-        dict(domain.returned),
-        [
-            (e.event_type, json.loads(json.dumps(e.payload())))
-            for decision in domain.decisions
-            for e in decision.events
-        ],
-    )
-
-
-def _batches(sent: Sequence[Sent], sizes: Sequence[int]) -> list[list[Sent]]:
-    batches: list[list[Sent]] = []
-    wanted = iter(sizes)
-    size = 0
-    for one in sent:
-        current = batches[-1] if batches else []
-        unknown = one.step.of >= 0 and any(other.place == one.step.of for other in current)
-        if len(current) >= size or unknown or current[0].now != one.now:
-            batches.append([])
-            size = next(wanted)
-        batches[-1].append(one)
-    return batches
-
-
-async def _found(database: Database, program: Program) -> None:
-    """The program, its members and its rules, as an operator would have left them."""
-    program_id = program.program_id
-    async with database.transaction() as connection:
-        await programs.create(connection, program)
-        await connection.execute(
-            "INSERT INTO event_type (program_id, name, attributes, description) VALUES ($1, $2, '{}', '')",
-            program_id,
-            VISIT,
-        )
-        await connection.executemany(
-            "INSERT INTO rule (program_id, name, version, definition, actor) VALUES ($1, $2, $3, $4, '')",
-            [(program_id, rule["rule"], version, json.dumps(rule)) for version, rule in RULES],
-        )
-        await connection.execute(
-            "INSERT INTO rule_set (program_id, revision, rules, actor) VALUES ($1, 1, $2, '')",
-            program_id,
-            json.dumps({rule["rule"]: version for version, rule in RULES}),
-        )
-        await connection.execute("UPDATE program SET rules_revision = 1 WHERE program_id = $1", program_id)
-        await connection.executemany(
-            """INSERT INTO member (program_id, member_id, status, tier, joined_at)
-               VALUES ($1, $2, $3, $4, $5)""",
-            [(program_id, who, m.status, m.facts.tier, m.facts.joined_at) for who, m in newcomers().items()],
-        )
+def _whose(owner: Owner, name: str) -> str:
+    return f"{f'home #{owner}' if isinstance(owner, int) else NAMES[owner]}'s {name}"

@@ -1,15 +1,16 @@
-"""What the naive model keeps of a member: lots, holds, what was bought and spent. No sums."""
+"""What the naive model keeps of a member or a pool: lots, holds, what was bought and spent. No sums."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
 HOUR = timedelta(hours=1)
+Owner = UUID | int  # a member; or the pool of a household, by the place of the step that formed it
 
 
 @dataclass(eq=False)
 class Lot:
-    """Points that came in together."""
+    """Points that came in together. ``purchase``: what earned them; ``giver``: who gave them to a pool."""
 
     number: int
     points: int
@@ -21,20 +22,26 @@ class Lot:
     expires_at: datetime | None = None
     rolling_days: int | None = None
     held: int = 0
+    giver: UUID | None = None
+
+    @property
+    def free(self) -> int:
+        return self.remaining - self.held
 
     @property
     def spendable(self) -> int:
-        return self.remaining - self.held if self.active else 0
+        return self.free if self.active else 0
 
 
 @dataclass(eq=False)
 class Hold:
-    """Points reserved, from which lots; until when."""
+    """Points reserved, from which lots; until when. ``spender``: for whom a pool is to pay."""
 
-    who: UUID
+    owner: Owner
     wallet: str
     until: datetime
     shares: list[tuple[Lot, int]]
+    spender: UUID | None = None
     over: str = ""
 
     @property
@@ -44,12 +51,13 @@ class Hold:
 
 @dataclass(eq=False)
 class Spent:
-    """A redemption or a capture: what came from where."""
+    """A redemption or a capture: what came from where. ``over``: those lots went on to somebody else."""
 
-    who: UUID
+    owner: Owner
     wallet: str
     shares: list[tuple[Lot, int]]
     refunded: int = 0
+    over: bool = False
 
 
 @dataclass(eq=False)
@@ -72,6 +80,38 @@ class Purchase:
     who: UUID
     moment: datetime
     lines: list[Sold]
+
+
+@dataclass(eq=False)
+class Asked:
+    """An adjustment that takes a second person."""
+
+    owner: Owner
+    wallet: str
+    points: int
+    until: datetime | None  # when what is put in expires
+    by: str
+    decided: bool = False
+
+
+@dataclass(eq=False)
+class Seat:
+    """Where a member sits."""
+
+    home: int
+    head: bool
+    may_spend: bool
+    contributes: bool
+
+
+@dataclass(eq=False)
+class Invitation:
+    """A seat that waits."""
+
+    home: int
+    may_spend: bool
+    until: datetime
+    taken: bool = False
 
 
 @dataclass(eq=False)
@@ -129,5 +169,6 @@ class Wallet:
         self.spend(paid)
         self.debt -= paid
 
-    def touch(self, moment: datetime) -> None:
-        self.active_at = moment if self.active_at is None else max(self.active_at, moment)
+    def touch(self, moment: datetime | None) -> None:
+        if moment is not None:
+            self.active_at = moment if self.active_at is None else max(self.active_at, moment)

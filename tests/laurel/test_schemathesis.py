@@ -99,10 +99,14 @@ RULE = {"rule": "base", "when": {"event": "PURCHASE"}, "then": [{"earn": {"point
 
 @pytest.fixture(scope="module")
 async def program(database: Database) -> Program:
-    """Whose keys they are; some of its events died."""
-    program = await new_program(database)
+    """Whose keys they are."""
+    return await new_program(database)
+
+
+@pytest.fixture(autouse=True)
+async def died(database: Database, program: Program) -> None:
+    """Some of its events died, for each test anew: those of the test before may be discarded by now."""
     await buried(database, "history", 2, program_id=program.program_id)
-    return program
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ import pytest
 import structlog
 from google.protobuf import descriptor_pb2, json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 from google.type import date_pb2
 from loyalty.v1 import member_pb2 as pb
 
@@ -32,6 +30,7 @@ from server.settings import AccessLog, Settings
 from server.store.database import Database
 from telemetry import prometheus
 from telemetry import traces as telemetry_traces
+from tests.support.messages import chosen, filled
 from tests.support.otlp import Collector, collecting
 from tests.support.personal import traces
 from tests.support.servers import Laurel, started
@@ -103,30 +102,27 @@ async def over_http(laurel: Laurel, contract: Contract) -> AsyncIterator[httpx.A
     await backend.close()
 
 
-def filled(kind: Descriptor, fitting: bool, depth: int = 0) -> Message:
+def revealing(kind: Descriptor, fitting: bool, depth: int = 0) -> Any:
     """A message with personal data in every text, down to some depth."""
-    message: Any = GetMessageClass(kind)()
-    for field in kind.fields:
-        value: Any = None
-        if field.type == FieldDescriptor.TYPE_STRING:
-            value = FITTING.get(field.name, EMAIL) if fitting else EMAIL
-        elif field.type == FieldDescriptor.TYPE_BYTES:
-            value = EMAIL.encode()
-        elif field.type == FieldDescriptor.TYPE_MESSAGE and depth < DEEPEST:
-            if field.message_type.GetOptions().map_entry:
-                if field.message_type.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING:
+
+    def value(message: Any, field: FieldDescriptor) -> Any:
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            within = field.message_type
+            if within.GetOptions().map_entry:
+                if within.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING:
                     getattr(message, field.name)[EMAIL] = "Ashalata"
-                continue
-            value = filled(field.message_type, fitting, depth + 1)
-        if value is None:
-            continue
-        if field.is_repeated:
-            getattr(message, field.name).append(value)
-        elif isinstance(value, Message):
-            getattr(message, field.name).CopyFrom(value)
-        elif field.containing_oneof is None or message.WhichOneof(field.containing_oneof.name) is None:
-            setattr(message, field.name, value)
-    return message  # type: ignore[no-any-return]
+                return None
+            return revealing(within, fitting, depth + 1) if depth < DEEPEST else None
+        # A message of a choice says more than a text.
+        if chosen(message, field):
+            return None
+        texts = {
+            FieldDescriptor.TYPE_STRING: FITTING.get(field.name, EMAIL) if fitting else EMAIL,
+            FieldDescriptor.TYPE_BYTES: EMAIL.encode(),
+        }
+        return texts.get(field.type)
+
+    return filled(kind, value)
 
 
 async def everything_over_grpc(laurel: Laurel) -> int:
@@ -135,7 +131,9 @@ async def everything_over_grpc(laurel: Laurel) -> int:
     async with grpc.aio.insecure_channel(laurel.address) as channel:
         for service in SERVICES:
             for rpc in service.methods:
-                requests = [filled(rpc.input_type, fitting).SerializeToString() for fitting in (True, False)]
+                requests = [
+                    revealing(rpc.input_type, fitting).SerializeToString() for fitting in (True, False)
+                ]
                 requests.append(b"\xff" + EMAIL.encode())
                 for key in (laurel.terminal.key, laurel.service.key, laurel.staff.key, EMAIL):
                     metadata = (("authorization", f"Bearer {key}"), ("tracestate", "a=Ashalata"))
@@ -156,7 +154,7 @@ async def everything_over_http(http: httpx.AsyncClient, contract: Contract, key:
     calls = 0
     for binding in contract.routes.bindings:
         path = re.sub(r"\{[^}]*\}", personal, str(binding.template))
-        body = json_format.MessageToDict(filled(binding.rpc.input_type, fitting=True))
+        body = json_format.MessageToDict(revealing(binding.rpc.input_type, fitting=True))
         wrong = {"headers": own, "params": {"email": EMAIL, EMAIL: "Ashalata"}}
         requests: list[dict[str, Any]] = [
             {"headers": own, "json": body},

@@ -11,7 +11,6 @@ import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.json_format import ParseDict
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct
 from google.type import money_pb2
@@ -19,6 +18,7 @@ from loyalty.v1 import holds_pb2, points_pb2, rules_pb2
 
 from server.domain.actor import CallerKind
 from server.rpc.access import SERVICES, declarations, declared_scopes
+from tests.support.messages import chosen, filled, give
 from tests.support.published import publish
 from tests.support.refusals import read
 from tests.support.servers import Laurel
@@ -171,20 +171,9 @@ class World:
 
     def request(self, kind: Descriptor, depth: int = 0) -> Any:
         """A message with every field set, but of each choice the first alone."""
-        message: Any = GetMessageClass(kind)()
-        for field in kind.fields:
-            if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name):
-                continue
-            value = self._usual(field, depth)
-            if value is None:
-                continue
-            if field.is_repeated:
-                getattr(message, field.name).append(value)
-            elif isinstance(value, Message):
-                getattr(message, field.name).CopyFrom(value)
-            else:
-                setattr(message, field.name, value)
-        return message
+        return filled(
+            kind, lambda so_far, field: None if chosen(so_far, field) else self._usual(field, depth)
+        )
 
     def put(self, message: Any, path: Sequence[FieldDescriptor], value: Any) -> None:
         """Set what stands at the path; of a list the first."""
@@ -198,13 +187,8 @@ class World:
                     part.CopyFrom(self.request(field.message_type))
                 message = part
         field = path[-1]
-        if field.is_repeated:
-            message.ClearField(field.name)
-            getattr(message, field.name).append(value)
-        elif isinstance(value, Message):
-            getattr(message, field.name).CopyFrom(value)
-        else:
-            setattr(message, field.name, value)
+        message.ClearField(field.name)
+        give(message, field, value)
 
     def _usual(self, field: FieldDescriptor, depth: int) -> Any:
         if field.type == F.TYPE_STRING:

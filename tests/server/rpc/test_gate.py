@@ -3,9 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,123 +11,34 @@ from uuid import UUID
 import grpc
 import pytest
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
-from loyalty.v1 import member_pb2, points_pb2
+from loyalty.v1 import points_pb2
 
-from server.domain.actor import Actor, CallerKind, Login, StepUp
+from server.domain.actor import CallerKind
 from server.domain.errors import FailedPrecondition, NotFound
-from server.domain.limits import Limit, RateClass
-from server.domain.program import Program
 from server.operations import credentials
-from server.operations.audit import Audit
-from server.operations.credentials import Credentials
-from server.operations.limits import Limits
 from server.rpc.gate import Call, Gate
-from server.rpc.handlers import UnknownMethods, guarded, methods
+from server.rpc.handlers import methods
 from server.store.database import Database, unavailable
-from tests.support.programs import new_key, new_program
-from tests.support.refusals import Refusal, read, refusal
-
-POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"]
-MEMBER = "01890a5d-ac96-774b-bcce-b302099a8057"
-OTHER = "01890a5d-ac96-774b-bcce-b302099a8058"
-CACHE_SECONDS = 0.4
-MAX_BYTES = 64 * 1024
-Handler = Callable[[Any, Call], Awaitable[Message]]
-
-
-class Points:
-    """A PointsService that does as a test wishes and remembers what reached it."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Message, Call]] = []
-        self.behaviour: Handler | None = None
-
-    def __getattr__(self, name: str) -> Handler:
-        reply = GetMessageClass(POINTS.methods_by_name[name].output_type)
-
-        async def handle(request: Message, call: Call) -> Message:
-            self.calls.append((request, call))
-            return await self.behaviour(request, call) if self.behaviour else reply()
-
-        return handle
-
-
-@dataclass
-class Door:
-    """A server with nothing but the gate and a PointsService behind it."""
-
-    channel: grpc.aio.Channel
-    database: Database
-    program: Program
-    points: Points
-    gate: Gate
-    keys: dict[CallerKind, str] = field(default_factory=dict)
-
-    async def send(
-        self,
-        method: str,
-        request: Message | bytes,
-        key: str | CallerKind | None = CallerKind.SERVICE,
-        **options: Any,
-    ) -> bytes:
-        """The reply's bytes to a request sent as it is."""
-        key = self.keys[key] if isinstance(key, CallerKind) else key
-        metadata = options.pop("metadata", ()) + ((("authorization", f"Bearer {key}"),) if key else ())
-        raw = request if isinstance(request, bytes) else request.SerializeToString()
-        return await self.channel.unary_unary(f"/loyalty.v1.PointsService/{method}")(
-            raw, metadata=metadata, **options
-        )
-
-    async def balance(self, key: str | CallerKind | None, **options: Any) -> bytes:
-        return await self.send("GetBalance", points_pb2.GetBalanceRequest(member_id=MEMBER), key, **options)
-
-    async def audited(self) -> list[tuple[str, list[str]]]:
-        async with self.database.connection() as connection:
-            rows = await connection.fetch("SELECT method, member_ids FROM access_audit ORDER BY audit_id")
-        return [(row[0], [str(member_id) for member_id in row[1]]) for row in rows]
-
-
-@asynccontextmanager
-async def door(
-    database: Database, verifier: Any = None, recorder: Any = None, limits: Limits | None = None
-) -> AsyncIterator[Door]:
-    def clock() -> datetime:
-        return datetime.now(UTC)
-
-    async with AsyncExitStack() as opened:
-        verifier = verifier or Credentials(database, clock, CACHE_SECONDS)
-        gate = Gate(
-            verifier,
-            recorder or Audit(database, clock),
-            limits,
-            default_deadline=0.5,
-            max_deadline=1.0,
-            max_message_bytes=MAX_BYTES,
-        )
-        server = grpc.aio.server(options=(("grpc.max_receive_message_length", 4 * MAX_BYTES),))
-        points = Points()
-        server.add_generic_rpc_handlers([guarded(POINTS, methods(POINTS, points, gate)), UnknownMethods()])
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        opened.push_async_callback(server.stop, None)
-        channel = await opened.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
-        program = await new_program(database)
-        made = Door(channel, database, program, points, gate)
-        for kind in (CallerKind.TERMINAL, CallerKind.SERVICE, CallerKind.STAFF):
-            made.keys[kind] = await new_key(database, program, kind)
-        yield made
+from tests.support.doors import (
+    CACHE_SECONDS,
+    MAX_BYTES,
+    MEMBER,
+    OTHER,
+    POINTS,
+    Door,
+    MembersToken,
+    assert_unauthenticated,
+    door,
+)
+from tests.support.programs import new_key
+from tests.support.refusals import refusal
 
 
 @pytest.fixture
 async def gate(database: Database) -> AsyncIterator[Door]:
     async with door(database) as opened:
         yield opened
-
-
-def assert_unauthenticated(refused: Refusal) -> None:
-    assert (refused.code, refused.reason) == (StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
 
 
 async def test_who_holds_a_key_is_told_to_the_handler(gate: Door) -> None:
@@ -356,85 +265,6 @@ async def test_a_refusal_that_tells_of_a_member_leaves_a_trace_and_one_that_does
     assert len(await gate.audited()) == before + 1
 
 
-async def limited(opened: Door, method: str, request: Message, key: str | CallerKind) -> list[Refusal]:
-    """The refusals among ten calls; the limit is five, and none comes back while a test runs."""
-    refused = []
-    for _ in range(10):
-        try:
-            await opened.send(method, request, key)
-        except grpc.aio.AioRpcError as error:
-            refused.append(read(error))
-    return refused
-
-
-FIVE = Limit(rate=0.001, burst=5)
-
-
-async def test_a_credential_calls_so_often_and_no_more_in_each_class(database: Database) -> None:
-    limits = Limits(credential={RateClass.READ: FIVE})
-    async with door(database, limits=limits) as opened:
-        request = points_pb2.GetBalanceRequest(member_id=MEMBER)
-        refused = await limited(opened, "GetBalance", request, CallerKind.SERVICE)
-        assert [r.code for r in refused] == [StatusCode.RESOURCE_EXHAUSTED] * 5
-        assert refused[0].reason == "RATE_LIMITED"
-        assert refused[0].metadata == {"limit": "credential", "rate_class": "read"}
-        assert refused[0].retry_seconds
-        assert len(opened.points.calls) == 5
-        assert not await limited(opened, "Accrue", points_pb2.AccrueRequest(), CallerKind.SERVICE)
-        assert len(await limited(opened, "GetBalance", request, CallerKind.TERMINAL)) == 5
-
-
-async def test_what_is_not_admitted_counts_against_the_credential_too(database: Database) -> None:
-    async with door(database, limits=Limits(credential={RateClass.WRITE: FIVE})) as opened:
-        refused = await limited(opened, "Accrue", points_pb2.AccrueRequest(), CallerKind.STAFF)
-        assert [r.reason for r in refused] == ["CALLER_NOT_ADMITTED"] * 5 + ["RATE_LIMITED"] * 5
-
-
-async def test_a_member_is_asked_about_so_often_whoever_asks_and_however_the_id_is_written(
-    database: Database,
-) -> None:
-    async with door(database, limits=Limits(member={RateClass.READ: FIVE})) as opened:
-        spellings = [MEMBER, MEMBER.upper(), MEMBER.replace("-", ""), f"{{{MEMBER}}}", f"urn:uuid:{MEMBER}"]
-        for spelling, key in zip(spellings, [CallerKind.SERVICE, CallerKind.TERMINAL] * 3, strict=False):
-            await opened.send("GetBalance", points_pb2.GetBalanceRequest(member_id=spelling), key)
-        refused = await refusal(opened.balance(CallerKind.STAFF))
-        assert (refused.reason, refused.metadata["limit"]) == ("RATE_LIMITED", "member")
-        await opened.send("GetBalance", points_pb2.GetBalanceRequest(member_id=OTHER))
-
-
-async def test_a_member_who_calls_counts_as_itself(database: Database) -> None:
-    async with door(database, MembersToken(), limits=Limits(member={RateClass.READ: FIVE})) as opened:
-        request = points_pb2.GetBalanceRequest(member_id=MEMBER)
-        assert len(await limited(opened, "GetBalance", request, "token")) == 5
-
-
-async def test_a_member_found_by_an_identifier_counts_once_it_is_found(database: Database) -> None:
-    async with door(database, limits=Limits(member={RateClass.REDEEM: FIVE})) as opened:
-
-        async def behaviour(request: Any, call: Call) -> Message:
-            await call.count(UUID(MEMBER))
-            return points_pb2.RedeemResponse()
-
-        opened.points.behaviour = behaviour
-        named = points_pb2.RedeemRequest(identifier={"card_number": "123"})
-        by_id = points_pb2.RedeemRequest(member_id=MEMBER)
-        for request in (named, by_id, named, by_id, named):
-            await opened.send("Redeem", request)
-        for request in (named, by_id):
-            assert (await refusal(opened.send("Redeem", request))).reason == "RATE_LIMITED"
-
-
-async def test_after_too_many_wrong_keys_a_peer_is_heard_with_known_keys_only(database: Database) -> None:
-    async with door(database, limits=Limits(failures=FIVE)) as opened:
-        await opened.balance(CallerKind.SERVICE)
-        for _ in range(5):
-            assert_unauthenticated(await refusal(opened.balance("lrl_" + "0" * 32 + "_" + "a" * 52)))
-        for key in (None, "garbage", opened.keys[CallerKind.TERMINAL]):
-            refused = await refusal(opened.balance(key))
-            assert (refused.code, refused.metadata["limit"]) == (StatusCode.RESOURCE_EXHAUSTED, "peer")
-        await opened.balance(CallerKind.SERVICE)
-
-
 class NoRecord:
     """A record that can't be written."""
 
@@ -447,90 +277,6 @@ async def test_staff_get_no_answer_that_can_not_be_recorded(database: Database) 
         refused = await refusal(opened.balance(CallerKind.STAFF))
         assert refused.code is StatusCode.UNAVAILABLE
         await opened.balance(CallerKind.SERVICE)
-
-
-class MembersToken:
-    """Takes everybody for the member MEMBER, logged in as said."""
-
-    def __init__(self, acr: str = "1", auth_time: float | None = None) -> None:
-        self.login = Login(acr, auth_time, StepUp(("3", "2"), max_age_seconds=300, redeem_points=500))
-
-    async def verify(self, _key: str) -> Actor:
-        scopes = frozenset({"points.read", "points.redeem"})
-        return Actor(
-            CallerKind.MEMBER,
-            UUID(int=1),
-            UUID(int=2),
-            "m",
-            "app",
-            scopes,
-            member_id=UUID(MEMBER),
-            login=self.login,
-        )
-
-
-async def test_a_member_reaches_only_itself_and_all_else_gets_one_answer(database: Database) -> None:
-    async with door(database, verifier=MembersToken()) as opened:
-        await opened.balance("token")
-        await opened.send("GetBalance", points_pb2.GetBalanceRequest(member_id=MEMBER.upper()), "token")
-        answers = [
-            await refusal(opened.send("GetBalance", points_pb2.GetBalanceRequest(member_id=other), "token"))
-            for other in (OTHER, "not-an-id", "", "a\0")
-        ]
-        assert (answers[0].code, answers[0].reason) == (StatusCode.PERMISSION_DENIED, "OUT_OF_REACH")
-        assert all(answer == answers[0] for answer in answers)
-        assert len(opened.points.calls) == 2
-
-
-async def test_a_member_spends_only_its_own_and_is_meant_by_its_id_alone(database: Database) -> None:
-    async with door(database, verifier=MembersToken()) as opened:
-        await opened.send("Redeem", points_pb2.RedeemRequest(member_id=MEMBER, points=1), "token")
-        card = member_pb2.Identifier(card_number="1234")
-        for request in (
-            points_pb2.RedeemRequest(member_id=OTHER, points=1),
-            points_pb2.RedeemRequest(identifier=card, points=1),
-            points_pb2.RedeemRequest(points=1),
-        ):
-            assert (await refusal(opened.send("Redeem", request, "token"))).reason == "OUT_OF_REACH"
-        assert len(opened.points.calls) == 1
-
-
-@pytest.mark.parametrize(
-    ("acr", "age", "points", "admitted"),
-    [
-        ("1", 1, 500, True),
-        ("1", None, 500, True),
-        ("1", 1, 501, False),
-        ("2", 1, 501, True),
-        ("3", 200, 10**12, True),
-        ("2", 301, 501, False),
-        ("2", None, 501, False),
-        ("", 1, 501, False),
-    ],
-)
-async def test_spending_much_takes_a_login_that_is_both_strong_and_recent(
-    database: Database, acr: str, age: float | None, points: int, admitted: bool
-) -> None:
-    auth_time = None if age is None else time.time() - age
-    async with door(database, verifier=MembersToken(acr, auth_time)) as opened:
-        call = opened.send("Redeem", points_pb2.RedeemRequest(member_id=MEMBER, points=points), "token")
-        if admitted:
-            await call
-            return
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call
-        refused = read(caught.value)
-        assert (refused.code, refused.reason) == (StatusCode.UNAUTHENTICATED, "STEP_UP_REQUIRED")
-        assert refused.metadata == {
-            "error": "insufficient_user_authentication",
-            "acr_values": "3 2",
-            "max_age": "300",
-        }
-        trailing = dict(caught.value.trailing_metadata())
-        assert trailing["www-authenticate"] == (
-            'Bearer realm="laurel", error="insufficient_user_authentication", acr_values="3 2", max_age="300"'
-        )
-        assert not opened.points.calls
 
 
 async def test_a_till_is_asked_for_no_login(gate: Door) -> None:

@@ -189,7 +189,7 @@ class Deliveries:
             self._slow.pop(delivery.target, None)
         outcome = failure.outcome if failure else SENT
         self._attempts.add(delivery.channel, outcome)
-        verdict = judge(delivery.attempts, failure, self._chance(), self._pace.waits)
+        verdict = judge(delivery.attempts, failure, self._chance(), self._pace.waits, delivery.failures)
         if verdict.status is DeliveryStatus.DEAD:
             log.warning("delivery_dead", delivery_id=str(delivery.delivery_id), channel=delivery.channel)
         attempt = Attempt(

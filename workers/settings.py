@@ -67,7 +67,9 @@ class WorkerSettings(ChannelSettings):
     redis_url: SecretStr = Field(description="Redis 6.2 or newer, as redis://host:port/0 or unix:///path")
     secrets_file: Path = Field(description="JSON with the ledger, master, blind-index and page-token keys")
     due_seconds: float = Field(
-        default=60.0, ge=0, description="how often to do what has fallen due, as expiries; 0 for never"
+        default=60.0,
+        ge=0,
+        description="how often to do what has fallen due, as expiries; 0 for never, nor warnings",
     )
     checkpoint_file: str = Field(
         default="", description="checkpoints of the ledger are appended there; none are taken if empty"

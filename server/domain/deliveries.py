@@ -56,7 +56,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A delivery that somebody has taken to send it. ``attempts`` counts this one in."""
+    """A delivery that somebody has taken to send it. ``attempts`` counts this one in.
+
+    ``failures``: those before it that are known to have failed. Of the others workers died.
+    """
 
     program_id: UUID
     delivery_id: UUID
@@ -66,6 +69,7 @@ class Delivery:
     content: Mapping[str, Any]
     attempts: int
     token: int = field(repr=False)
+    failures: int = 0
 
 
 class NotSent(Exception):  # noqa: N818 - what a channel reports, not a fault of ours
@@ -133,11 +137,17 @@ _FINAL: Mapping[type[NotSent], DeliveryStatus] = MappingProxyType(
 )
 
 
-def judge(attempts: int, failure: NotSent | None, chance: float, waits: tuple[float, ...] = WAITS) -> Verdict:
+def judge(
+    attempts: int,
+    failure: NotSent | None,
+    chance: float,
+    waits: tuple[float, ...] = WAITS,
+    failures: int | None = None,
+) -> Verdict:
     """What becomes of a delivery after so many attempts, the last of which ended so.
 
-    ``chance`` is random, from 0 to 1; ``waits`` are seconds after the first attempt, the second and so on,
-    and after one more it is given up.
+    ``chance`` is random, from 0 to 1; ``waits`` are seconds after the first failure, the second and so on.
+    After one attempt more than these it is given up. ``failures``: before this one, if not all attempts were.
     """
     if failure is None:
         return Verdict(DeliveryStatus.SENT, attempts)
@@ -147,5 +157,6 @@ def judge(attempts: int, failure: NotSent | None, chance: float, waits: tuple[fl
         return Verdict(_FINAL[type(failure)], attempts)
     if attempts > len(waits):
         return Verdict(DeliveryStatus.DEAD, attempts)
-    wait = waits[attempts - 1] * (1 - JITTER + 2 * JITTER * chance)
+    before = attempts - 1 if failures is None else failures
+    wait = waits[before] * (1 - JITTER + 2 * JITTER * chance)
     return Verdict(DeliveryStatus.PENDING, attempts, max(wait, failure.retry_after or 0.0))

@@ -75,7 +75,12 @@ UPDATE delivery
    SET token = token + 1, attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => $6)
   FROM due
  WHERE delivery.program_id = due.program_id AND delivery.delivery_id = due.delivery_id
-RETURNING delivery.program_id, delivery.delivery_id, member_id, channel, target, content, attempts, token
+RETURNING delivery.program_id, delivery.delivery_id, member_id, channel, target, content, attempts, token,
+          CASE WHEN attempts = 1 THEN 0 ELSE
+               least(attempts - 1, (SELECT count(*)::integer FROM delivery_attempt AS a
+                                     WHERE a.program_id = delivery.program_id
+                                       AND a.delivery_id = delivery.delivery_id AND a.outcome = 'temporary'))
+          END AS failures
 """
 
 

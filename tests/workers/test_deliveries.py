@@ -299,6 +299,24 @@ async def test_what_a_dead_worker_held_is_sent_by_another_under_the_same_id(post
     assert sent[0].token > taken.token
 
 
+async def test_after_a_dead_worker_the_first_failure_is_the_first(post: Post) -> None:
+    (letter,) = await post.want("letter")
+    async with post.database.connection() as connection:
+        await store.claim(connection, [post.channel], {}, at_once=9, per_target=9, lease_seconds=0.1)
+    known: list[tuple[int, int]] = []
+
+    async def send(delivery: Delivery) -> None:
+        known.append((delivery.attempts, delivery.failures))
+        if len(known) < 3:
+            raise Temporary("no answer")
+
+    # Whoever counted its end as a failure would wait for an hour, and then another.
+    async with post.worker(send, Pace(poll_seconds=0.05, waits=(0.01, 0.02, 3600, 3600))):
+        await eventually(post.ended("sent"), 60)
+    assert known == [(2, 0), (3, 1), (4, 2)]
+    assert [outcome for outcome, *_ in await post.attempts(letter)] == ["temporary", "temporary", "sent"]
+
+
 async def test_a_worker_that_was_frozen_past_its_lease_changes_nothing(post: Post) -> None:
     (letter,) = await post.want("letter")
     frozen, slow = asyncio.Event(), asyncio.Event()

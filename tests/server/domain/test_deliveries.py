@@ -28,6 +28,12 @@ def test_each_wait_is_as_long_as_listed_give_or_take_a_fifth(chance: float, part
         assert waits == pytest.approx(wait * part)
 
 
+def test_attempts_over_which_workers_died_count_but_make_nobody_wait_longer() -> None:
+    assert judge(3, Temporary("no answer"), 0.5, failures=0) == Verdict(PENDING, 3, WAITS[0])
+    assert judge(3, Temporary("no answer"), 0.5, failures=1) == Verdict(PENDING, 3, WAITS[1])
+    assert judge(11, Temporary("no answer"), 0.5, failures=0) == Verdict(DEAD, 11)
+
+
 def test_three_days_pass_before_it_is_given_up() -> None:
     attempts, waited = 1, 0.0
     while (verdict := judge(attempts, Temporary("no answer"), 0.5)).status is PENDING:

@@ -46,6 +46,10 @@ class Place(NamedTuple):
         pool = newest.pool if self.pool is None and not more else self.pool
         return self._replace(message=message, pool=pool)
 
+    def within(self, epoch: int) -> "Place":
+        """The same, as a place of that epoch: its beginning, if all that led here was in one before."""
+        return self if self.epoch == epoch else Place(epoch, 0, 0, self.event_id)
+
     def in_pool(self, household_id: UUID) -> PoolPlace:
         """The same place, of an event of a pool."""
         return PoolPlace(household_id, self.xid, self.position, self.event_id)

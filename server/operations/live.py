@@ -95,6 +95,7 @@ class _Present:
     ``pooled``: what happened to the pool that the place names.
     """
 
+    epoch: int
     newest: Place
     standing: Standing
     happened: list[Happened]
@@ -164,7 +165,7 @@ class Live:
                 found = await self._present.get((member, since))
                 if found is None:
                     raise NotFound("MEMBER_NOT_FOUND", "no such member")
-                if since is not None and since.epoch != found.newest.epoch:
+                if since is not None and since.epoch != found.epoch:
                     # What it was told of before a restore may not have happened in this history.
                     since = None
                     continue
@@ -345,10 +346,11 @@ class Live:
             if member not in states:
                 continue
             one = member, place
-            known = newest.get(member, beginning)._replace(message=last.get(member, 0))
+            known = newest.get(member, beginning).within(epoch)._replace(message=last.get(member, 0))
             if (home := homes.get(member)) is not None:
-                known = known._replace(pool=newest.get(home, beginning).in_pool(home[1]))
+                known = known._replace(pool=newest.get(home, beginning).within(epoch).in_pool(home[1]))
             found[one] = _Present(
+                epoch,
                 known,
                 self._standing(member, states, home)._replace(merged_into=survivors.get(member)),
                 happened.get(one, []),

@@ -194,6 +194,29 @@ async def test_a_place_of_another_epoch_brings_the_standing_first(home: House) -
         assert (await heard()).update.points == {"points": 5}
 
 
+async def test_after_a_restore_the_first_news_is_told_as_such(
+    postgres: Callable[[str], str], template: str, redis_url: str, secrets_file: Path
+) -> None:
+    name = f"laurel_restored_{uuid4().hex}"
+    anywhere = await Database.open(postgres("postgres"), connections=1)
+    async with anywhere.connection() as connection:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    await anywhere.close()
+    database = await Database.open(postgres(name), connections=4)
+    async with house(database, redis_url, secrets_file) as home:
+        member_id = await home.shop.member(balance=300)
+        async with database.connection() as connection:
+            await connection.execute("UPDATE log_epoch SET system_identifier = 1")
+        # Whoever connects anew finds another cluster than the log's.
+        await (await Database.open(postgres(name), connections=1)).close()
+        async with watched(home.new_live(), home.shop, member_id) as heard:
+            assert (await heard()).standing is not None
+            for rupees in (5, 6):
+                await home.buy(member_id, rupees)
+                assert (await heard()).update.points == {"points": rupees}
+    await database.close()
+
+
 async def test_of_who_is_not_there_nothing_is_told(home: House) -> None:
     with pytest.raises(NotFound):
         async with watched(home.new_live(), home.shop, uuid4()) as heard:

@@ -1,15 +1,25 @@
 """Who sits in a household sees live what becomes of its pool, whoever does it, and nothing twice."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
-from uuid import uuid4
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from loyalty.v1 import holds_pb2, movements_pb2, points_pb2
 from loyalty.v1 import households_pb2 as pb
+from redis.asyncio import Redis
 
+from server import secrets
 from server.domain.actor import CallerKind
+from server.ids import new_id
+from server.operations.hints import Hints
+from server.operations.live import Live
+from server.operations.programs import Programs
+from server.operations.runs import Runs
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.published import publish
@@ -17,6 +27,19 @@ from tests.support.servers import Laurel, started
 from tests.support.watching import Watching, buy, watching
 
 BASE = {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def closing(part: Any) -> AsyncIterator[Any]:
+    """Closed with the block."""
+    try:
+        yield part
+    finally:
+        await part.close()
 
 
 class Home:
@@ -213,6 +236,30 @@ async def test_whoever_was_away_is_told_of_all_that_fills_more_than_a_page_once(
             place = stream.event_id
     expected = [("household_redeemed" if n % 2 else "spent_from_household", 900 - n) for n in spent]
     assert heard == expected
+
+
+async def test_hints_of_the_pool_wake_those_who_sit_there_also_when_the_clock_moves_it(home: Home) -> None:
+    laurel = home.laurel
+    program_id, database = laurel.program.program_id, laurel.database
+    async with (
+        Redis.from_url(laurel.settings.redis_url.get_secret_value()) as redis,
+        closing(Live(database, Programs(), redis, now, look_seconds=3600.0)) as live,
+        closing(Hints(redis)) as hints,
+        aclosing(live.watch(program_id, UUID(home.ben), None)) as stream,
+        asyncio.timeout(60),
+    ):
+        assert (await anext(stream)).standing is not None
+        # The first may be found as it begins to listen, and that is looked for once.
+        for points in (1, 2, 3):
+            await home.spends(home.ann, points)
+            assert (await anext(stream)).update.kind == "household_redeemed"
+        await home.holds(home.ann, 4)
+        assert (await anext(stream)).update.kind == "household_held"
+        keys = secrets.load(laurel.settings.secrets_file).ledger
+        later = now() + timedelta(days=1)
+        runs = Runs(database, Programs(), keys, lambda: later, new_id, hints=hints)
+        assert sum([done.members["points", "released"] async for done in runs.catch_up(program_id)]) >= 1
+        assert (await anext(stream)).update.kind == "household_released"
 
 
 async def test_an_open_transaction_of_somebody_else_delays_nothing(home: Home, database_url: str) -> None:

@@ -64,6 +64,8 @@ class Laurel(click.Group):
                 raise
             there = ", ".join(error.ctx.command.list_commands(error.ctx))
             raise click.UsageError(f"{error.message} There is {there}.", error.ctx) from None
+        except BrokenPipeError:
+            raise  # Whoever read what is printed is gone, as `head` is; click ends quietly.
         except KNOWN as error:
             raise Failure(explain(error)) from None
 

@@ -1,5 +1,7 @@
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -64,6 +66,15 @@ def test_no_line_of_a_list_of_commands_is_cut_short() -> None:
 def test_who_names_no_command_is_told_which_there_are(tmp_path: Path) -> None:
     assert "Did you mean 'list'?" in processes.run("members", "lisst", cwd=tmp_path).stderr
     assert "There is close, consent," in processes.run("members", "show", cwd=tmp_path).stderr
+
+
+def test_a_reader_who_has_seen_enough_is_no_failure_of_the_database(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "laurel", "rules", "schema"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as printing:
+        assert printing.stdout is not None
+        assert printing.stderr is not None
+        printing.stdout.close()
+        assert printing.stderr.read() == b""
 
 
 def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:

@@ -54,7 +54,13 @@ PROFILE = {
     "attributes": click.option(
         "--attribute", "attributes", multiple=True, help="name=value for rules, not personal; repeatable."
     ),
+    "language_code": click.option("--language", "language_code", help="Of messages, such as en or hi-IN."),
+    "time_zone": click.option("--time-zone", help="Where the member lives, such as Asia/Kolkata."),
+    "channels": click.option(
+        "--channel", "channels", multiple=True, help="Where messages are wanted, such as email; repeatable."
+    ),
 }
+PREFERENCES = ("language_code", "time_zone", "channels")
 
 
 def profile_options(command: Any) -> Any:
@@ -169,7 +175,7 @@ def update(
     request = member_pb2.UpdateMemberRequest(
         request_id=_request_id(request_id),
         member=_member(profile),
-        update_mask=FieldMask(paths=[*named, *cleared]),
+        update_mask=FieldMask(paths=[_path(field) for field in (*named, *cleared)]),
     )
     request.member.etag = etag
     with connect("staff", program) as client:
@@ -340,12 +346,19 @@ def consents(*, member: str, program: str, as_json: bool) -> None:
 _request_id = request_id
 
 
+def _path(field: str) -> str:
+    """Of a field of the profile, in a mask."""
+    return f"preferences.{field}" if field in PREFERENCES else field
+
+
 def _member(profile: dict[str, Any]) -> member_pb2.Member:
     values = dict(profile)
     birth_date = values.pop("birth_date")
     values["external_ids"] = [external_id(text) for text in values["external_ids"]]
     values["attributes"] = pairs(values["attributes"])
+    preferences = member_pb2.Preferences(**{name: values.pop(name) for name in PREFERENCES})
     member = member_pb2.Member(**{name: value for name, value in values.items() if value})
+    member.preferences.CopyFrom(preferences)
     if birth_date:
         member.birth_date.CopyFrom(date(birth_date))
     return member
@@ -383,6 +396,9 @@ def _show(reply: Any, as_json: bool) -> None:
             ("tags", ", ".join(member.tags)),
             ("segments", ", ".join(member.segments)),
             ("attributes", ", ".join(f"{k}={v}" for k, v in sorted(member.attributes.items()))),
+            ("language", member.preferences.language_code),
+            ("time zone", member.preferences.time_zone),
+            ("channels", ", ".join(member.preferences.channels)),
             *((wallet.point_type, wallet.balance) for wallet in member.wallets),
             ("joined", moment(member.create_time)),
             ("etag", member.etag),

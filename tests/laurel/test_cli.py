@@ -147,6 +147,22 @@ async def test_a_membership_is_closed_for_good_only_when_that_was_confirmed(laur
     assert "MEMBER_STATUS_CLOSED" in shown.stdout
 
 
+async def test_what_a_member_prefers_is_said_changed_and_taken_back(laurel: Laurel) -> None:
+    staff, card = laurel.staff.key, uuid4().hex[:12]
+
+    async def preferred(*arguments: str, key: str) -> dict[str, Any]:
+        shown = await cli(laurel, "members", *arguments, "--json", key=key)
+        assert shown.returncode == 0, shown.stderr
+        found: dict[str, Any] = json.loads(shown.stdout)["member"]["preferences"]
+        return found
+
+    wish = ("--language", "hi", "--time-zone", "Asia/Kolkata", "--channel", "push", "--channel", "inbox")
+    joined = await preferred("register", "--card", card, *wish, key=laurel.terminal.key)
+    assert joined == {"languageCode": "hi", "timeZone": "Asia/Kolkata", "channels": ["push", "inbox"]}
+    changed = await preferred("update", card, "--language", "en", "--clear", "channels", key=staff)
+    assert changed == {"languageCode": "en", "timeZone": "Asia/Kolkata", "channels": []}
+
+
 async def test_memberships_become_one_for_good_only_when_that_was_confirmed(laurel: Laurel) -> None:
     staff = laurel.staff.key
     lives_on, other = await laurel.register(), await laurel.register()

@@ -233,6 +233,14 @@ FAMILY = (
     *("contribute",) * 4,
     *("leave",) * 3,
 )
+POOL = (
+    *("purchase",) * 5,
+    *("redeem",) * 6,
+    *("hold",) * 4,
+    *("contribute",) * 4,
+    *("capture", "void", "return") * 2,
+    *("form", "invite", "join", "leave"),
+)
 # Each history is of some kinds: so that what is rare comes often enough where it comes at all.
 KINDS = (ALONE, (*ALONE, *("merge",) * 2), (*ALONE, *FAMILY), (*ALONE, *FAMILY, *("merge",) * 3))
 MOST = 70  # steps of a history, beside those with which it begins; about every second is left out
@@ -264,7 +272,7 @@ def _step(choose: Choose, kinds: tuple[str, ...]) -> Step:
         changes["percent"] = choose((0, 30, 30, 60, 60, 100, 101))
         changes["wallet"] = choose(("", "points", "points", "stars"))
     if "form" in kinds and what in ("redeem", "hold", "adjust"):
-        changes["shared"] = choose((False, False, True))
+        changes["shared"] = choose((kinds is POOL, False, True))
     match what:
         case "transfer":
             changes["to"] = choose((ANN, BEN, BEN, EVE, EVE, *MEMBERS, NOBODY))
@@ -349,9 +357,16 @@ def _lists(kinds: tuple[str, ...]) -> some.SearchStrategy[list[Step]]:
 
 
 def chosen(source: Random) -> list[Step]:
-    """A long history, drawn by chance alone."""
-    kinds = source.choice(KINDS)
-    return _begun(source.choice, kinds) + [_step(source.choice, kinds) for _ in range(MOST)]
+    """A long history, drawn by chance alone; every second is of what three do to one pool."""
+    kinds = source.choice((*KINDS, *(POOL,) * len(KINDS)))
+    begun = _begun(source.choice, kinds)
+    if kinds is POOL:
+        begun += [
+            Step("invite", ANN, back=0),
+            Step("join", EVE, back=0, contributes=True),
+            _bought(EVE, "lamp"),
+        ]
+    return begun + [_step(source.choice, kinds) for _ in range(MOST)]
 
 
 histories = some.one_of([_lists(kinds) for kinds in KINDS])

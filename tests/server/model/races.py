@@ -44,11 +44,11 @@ class Sent:
 class Pair:
     """Two committers whose clocks differ, with small batches: up to four are under way at once."""
 
-    def __init__(self, keys: Keyring, databases: Sequence[Database], base: int) -> None:
+    def __init__(self, keys: Keyring, databases: Sequence[Database], base: int, batch_size: int) -> None:
         self.clocks = Clock(), Clock()
         new_id = ids_from(base)
         self.committers = [
-            Committer(database, Programs(), keys, clock, new_id, batch_size=3)
+            Committer(database, Programs(), keys, clock, new_id, batch_size)
             for database, clock in zip(databases, self.clocks, strict=True)
         ]
 

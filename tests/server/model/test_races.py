@@ -18,7 +18,7 @@ from tests.server.model.races import Pair, Race
 from tests.server.model.runs import on_the_board, shown
 
 # In each about twenty waves.
-RACES = EXAMPLES // 10 or 6
+RACES = EXAMPLES // 10 or 8
 INTO_HOMES = ("invite", "join")
 
 
@@ -43,22 +43,26 @@ async def _raced(in_database: InDatabase, databases: list[Database], keys: Keyri
     policy = source.choice(TERMS), source.choice(TERMS), source.choice(list(Clawback))
     program = program_of(policy, uuid4())
     await founded(databases[0], program)
-    race = Race(program, Naive(*policy), Pair(keys, databases, (seed + 1) << 64))
-    with noted(lambda: "\n".join([str(policy), *race.told])):
-        for wave in _waves(chosen(source), source):
-            sent = await race.wave(wave)
-            recorded = await in_database.recorded(program)
-            for told, should in race.replayed(sent, recorded):
-                assert told == should
-            race.remember_invitations(await in_database.invitations(program))
-            members = (await in_database.saved(program)).members
-            assert shown(members, race.pools, program, race.now) == on_the_board(race.naive.seen(race.now))
-        # Whatever comes again changes nothing, and is told what it was told.
-        before = await in_database.saved(program)
-        assert await race.all_again() == [o for o in race.outcomes if o is not None]
-        assert await in_database.saved(program) == before
-        assert await in_database.found_wrong(program) == []
-    await race.pair.close()
+    race = Race(program, Naive(*policy), Pair(keys, databases, (seed + 1) << 64, source.choice((1, 3))))
+    try:
+        with noted(lambda: "\n".join([str(policy), *race.told])):
+            for wave in _waves(chosen(source), source):
+                sent = await race.wave(wave)
+                recorded = await in_database.recorded(program)
+                for told, should in race.replayed(sent, recorded):
+                    assert told == should
+                race.remember_invitations(await in_database.invitations(program))
+                members = (await in_database.saved(program)).members
+                assert shown(members, race.pools, program, race.now) == on_the_board(
+                    race.naive.seen(race.now)
+                )
+            # Whatever comes again changes nothing, and is told what it was told.
+            before = await in_database.saved(program)
+            assert await race.all_again() == [o for o in race.outcomes if o is not None]
+            assert await in_database.saved(program) == before
+            assert await in_database.found_wrong(program) == []
+    finally:
+        await race.pair.close()
 
 
 def _waves(history: Sequence[Step], source: Random) -> list[list[Step]]:

@@ -161,7 +161,7 @@ def test_doctor_asks_each_issuer_for_its_keys(tmp_path: Path) -> None:
     assert told() == {}
     with loopback() as issuer:
         given = {**SINGLE, "oidc_issuer": issuer.url}
-        assert (told(**given)["state"], told(**given)["detail"]) == ("ok", f"{issuer.url}: 1 keys")
+        assert (told(**given)["state"], told(**given)["detail"]) == ("ok", f"{issuer.url}: 1 key")
         issuer.stop()
         assert told(**given)["state"] == "fail"
     assert "LAUREL_OIDC_PROGRAM is missing" in told(**{**given, "oidc_program": ""})["detail"]

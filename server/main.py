@@ -255,6 +255,7 @@ class Server:
             hints=hints,
         )
         opened.push_async_callback(committer.close)
+        readiness.checks["committer"] = committer.check
         opened.push_async_callback(ended, [asyncio.create_task(follow(redis, database, programs))])
         live = Live(database, programs, redis, now, messages=Messages(database, Sealer(keys), now))
         opened.push_async_callback(live.close)

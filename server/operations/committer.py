@@ -93,13 +93,13 @@ class Committer:
         """
         if turn is not None:
             await turn.come()
-        while len(self._queue) >= self._queue_size and not self._closing:
+        while len(self._queue) >= self._queue_size and not self._closing and not self._ended():
             if turn is None or not turn.patient:
                 raise ResourceExhausted(
                     "OVERLOADED", "too many commands are waiting", None, RETRY_AFTER_SECONDS
                 )
             await asyncio.sleep(ROOM_PAUSE_SECONDS)
-        if self._closing:
+        if self._closing or self._ended():
             raise Unavailable("STORAGE_UNAVAILABLE", "the server is stopping", None, RETRY_AFTER_SECONDS)
         waiting = Waiting(command, deadline, asyncio.get_running_loop().create_future(), turn)
         waiting.trace = begun(waiting.reply)
@@ -109,13 +109,21 @@ class Committer:
         self._wake.set()
         return await waiting.reply
 
+    async def check(self) -> str:
+        """What keeps it from committing, "" if nothing does."""
+        return "ended by a fault of ours; start this process again" if self._ended() else ""
+
+    def _ended(self) -> bool:
+        """Whether a lane ended by itself: nobody would commit what waits for it."""
+        return not self._closing and (self._lane.done() or self._lane_aside.done())
+
     async def close(self) -> None:
         """Finish what waits, then stop."""
         self._closing = True
         self._wake.set()
-        await self._lane
+        await asyncio.wait([self._lane])
         self._aside.close()
-        await self._lane_aside
+        await asyncio.wait([self._lane_aside])
 
     async def _serve(self) -> None:
         while self._queue or not self._closing:

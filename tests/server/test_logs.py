@@ -64,7 +64,7 @@ def test_a_line_that_nobody_takes_is_lost_and_no_more(stream: Callable[[], TextI
 async def test_points_are_earned_while_no_line_can_be_logged(
     database: Database, redis_url: str, secrets_file: Path
 ) -> None:
-    async with opened(database, redis_url, secrets_file, lanes=1) as shop:
+    async with opened(database, redis_url, secrets_file) as shop:
         unlucky, lucky = [await shop.member() for _ in range(2)]
         with standard_error(full()):
             async with sabotaged(shop, "check_violation"):

@@ -64,7 +64,7 @@ async def test_a_server_is_alive_and_ready_once_its_rules_are_loaded(
 
     await eventually(ready)
     _, found = await checks(http, laurel.server)
-    assert found == {"serving": "ok", "database": "ok", "migrations": "ok", "rules": "ok"}
+    assert found == {"serving": "ok", "database": "ok", "migrations": "ok", "rules": "ok", "committer": "ok"}
 
 
 async def test_only_these_pages_are_there_and_only_to_be_read(

@@ -18,7 +18,7 @@ from server import secrets
 from server.domain.activity import PURCHASE
 from server.domain.actor import Actor, CallerKind
 from server.domain.commands import Command, Earn, Outcome, Redeem
-from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted
+from server.domain.errors import DeadlineExceeded, Refused, ResourceExhausted, Unavailable
 from server.domain.program import Program
 from server.operations.committer import Committer
 from server.operations.programs import Programs
@@ -216,6 +216,22 @@ async def test_what_is_past_its_deadline_is_not_begun(shop: Shop) -> None:
     with pytest.raises(DeadlineExceeded):
         await shop.submit(shop.purchase(member_id, 3), seconds=-1)
     assert await shop.balance(member_id) == 0
+
+
+@pytest.mark.parametrize("lane", ["committer", "committer-aside"])
+async def test_where_nobody_commits_any_more_nobody_waits(
+    database: Database, redis_url: str, secrets_file: Path, lane: str
+) -> None:
+    others = asyncio.all_tasks()
+    async with opened(database, redis_url, secrets_file) as shop:
+        member_id = await shop.member()
+        assert await shop.committer.check() == ""
+        [task] = [task for task in asyncio.all_tasks() - others if task.get_name() == lane]
+        task.cancel()
+        await asyncio.wait([task])
+        assert "start this process again" in await shop.committer.check()
+        with pytest.raises(Unavailable):
+            await shop.submit(shop.purchase(member_id, 7))
 
 
 async def test_too_many_waiting_are_refused_at_once_with_a_time_to_come_back(

@@ -103,7 +103,9 @@ class Posting:
         program_ids = {c.actor.program_id for c in commands}
         snapshots = await self._programs.at_hand(self._database, program_ids)
         batch = prepared(commands, snapshots)
-        locking = locks.taking_all(needs(batch, self._sharing))
+        # Another batch may find out more before this one looks.
+        shared = frozenset(self._sharing)
+        locking = locks.taking_all(needs(batch, shared))
         async with self._database.transaction(f"{BY_KEY}; {locks.SHORTLY}; {locking}") as connection:
             now = self._clock()
             batch, ledger = await load(
@@ -111,7 +113,7 @@ class Posting:
             )
             merged = _merged(batch, ledger)
             survivors = await merges.survivors(connection, merged) if merged else {}
-            newly = sharing(ledger) - self._sharing
+            newly = sharing(ledger) - shared
             if not survivors and not newly:
                 results, decisions = _decided(batch, ledger)
                 if under_way is not None:

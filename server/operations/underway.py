@@ -48,9 +48,6 @@ class UnderWay:
     async def turn(self) -> None:
         """It has been decided; returns when it may be written. Raises GivenUp."""
         await self._behind()
-        # What the batch before was told may have ended a line.
-        if any(waiting.turn is not None and waiting.turn.fault is not None for waiting in self.batch):
-            raise GivenUp
         self._decided.set()
 
     async def decided(self) -> None:
@@ -67,8 +64,13 @@ class UnderWay:
         await self._behind()
 
     async def _behind(self) -> None:
+        """Wait for the batch before, once. So nobody stands behind one that is given up."""
         before, self._before = self._before, None
-        if before is not None and not await asyncio.shield(before._committed):
+        if before is None:
+            return
+        committed = await asyncio.shield(before._committed)
+        # Meanwhile a line may have ended.
+        if not committed or any(waiting.turn is not None and waiting.turn.fault for waiting in self.batch):
             raise GivenUp
 
     def _end(self, *, committed: bool) -> None:

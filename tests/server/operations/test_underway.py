@@ -10,17 +10,19 @@ from uuid import UUID
 import pytest
 
 from server.domain.commands import Command, Outcome
-from server.domain.errors import Unavailable
-from server.operations.lines import Line
+from server.domain.errors import DeadlineExceeded, Unavailable
+from server.operations.lines import Line, Turn
 from server.store import locks
 from server.store.database import Database
-from tests.server.operations.test_aside import done
+from tests.server.operations.test_aside import done, kept, waiting_for
 from tests.server.operations.test_committer import Shop, opened, reason
 from tests.support.waiting import eventually
 
 FULL = 4
 # What a row that is written waits for, unlike every lock that is taken before.
 BRAKE = 4711
+AT_THE_BRAKE = """locktype = 'advisory' AND objid = $1 AND classid = 0
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
 @pytest.fixture
@@ -64,11 +66,7 @@ async def written(shop: Shop) -> bool:
     async with shop.database.connection() as connection:
         return bool(
             await connection.fetchval(
-                """SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-                                     AND objid = $1 AND classid = 0
-                                     AND database = (SELECT oid FROM pg_database
-                                                      WHERE datname = current_database()))""",
-                BRAKE,
+                f"SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND {AT_THE_BRAKE})", BRAKE
             )
         )
 
@@ -81,12 +79,22 @@ async def locked(shop: Shop, member_id: UUID) -> bool:
         )
 
 
+async def nobody_waits_for(shop: Shop, number: int) -> bool:
+    return not await waiting_for(shop, number, 1)
+
+
 async def members(shop: Shop, number: int) -> list[UUID]:
     return [await shop.member() for _ in range(number)]
 
 
 def submitted(shop: Shop, commands: Sequence[Command]) -> list[asyncio.Future[Outcome]]:
     return [asyncio.ensure_future(shop.submit(command, 60.0)) for command in commands]
+
+
+def entered(shop: Shop, command: Command, turn: Turn) -> asyncio.Future[Outcome]:
+    """The command in its place of a line."""
+    deadline = asyncio.get_running_loop().time() + 60
+    return asyncio.ensure_future(shop.committer.submit(command, deadline, turn))
 
 
 async def test_a_full_batch_is_decided_while_the_one_before_it_is_written(shop: Shop) -> None:
@@ -149,11 +157,10 @@ async def test_what_fails_is_mended_before_the_next_batch_begins_anew(shop: Shop
 async def test_after_a_passing_fault_nothing_of_its_line_is_done(shop: Shop) -> None:
     first, second = await members(shop, FULL), await members(shop, FULL)
     line = Line()
-    loop = asyncio.get_running_loop()
 
     def entry(member_id: UUID, said: str) -> asyncio.Future[Outcome]:
         purchase = shop.purchase(member_id, 5, reference=f"slow {member_id}", reason=said)
-        return asyncio.ensure_future(shop.committer.submit(purchase, loop.time() + 60, line.join()))
+        return entered(shop, purchase, line.join())
 
     async with braked(shop):
         before = [entry(m, "never" if m == first[2] else "") for m in first]
@@ -167,6 +174,55 @@ async def test_after_a_passing_fault_nothing_of_its_line_is_done(shop: Shop) -> 
         *["CONTENTION"] * (2 + FULL),
     ]
     assert [await shop.balance(m) for m in (*first, *second)] == [5, 5] + [0] * (2 + FULL)
+
+
+async def test_a_line_that_ends_meanwhile_ends_for_what_met_a_lock_beside_it(shop: Shop) -> None:
+    first, second = await members(shop, FULL), await members(shop, FULL)
+    ended = Line()
+    before, after = ended.join(), ended.join()
+    lock = locks.member_lock(second[1])
+    async with kept(shop, lock):
+        async with braked(shop):
+            replies = [entered(shop, shop.purchase(first[0], 5, reference="slow"), before)]
+            replies += submitted(shop, [shop.purchase(m, 5) for m in first[1:]])
+            late = entered(shop, shop.purchase(second[0], 5), after)
+            replies += submitted(shop, [shop.purchase(m, 7) for m in second[1:]])
+            await eventually(lambda: written(shop))
+            await eventually(lambda: waiting_for(shop, lock, 1))
+            # The second batch met the lock; whoever waits for the first's place in line has gone away.
+            await eventually(lambda: nobody_waits_for(shop, lock))
+            before.failed(DeadlineExceeded("DEADLINE_EXCEEDED", "the call's time is over"))
+        with pytest.raises(DeadlineExceeded):
+            await late
+    await done(replies)
+    assert await shop.balance(second[0]) == 0
+
+
+async def test_a_batch_whose_connection_breaks_is_not_overtaken(shop: Shop) -> None:
+    first, second = await members(shop, FULL), await members(shop, FULL)
+    ended, line = Line(), Line()
+
+    def entry(member_id: UUID, turn: Turn) -> asyncio.Future[Outcome]:
+        return entered(shop, shop.purchase(member_id, 5, reference=f"slow {member_id}"), turn)
+
+    places = [ended.join(), ended.join(), line.join(), line.join()]
+    async with braked(shop):
+        replies = [entry(m, turn) for m, turn in zip(first, places, strict=True)]
+        replies += [entry(m, line.join()) for m in second]
+        await eventually(lambda: written(shop))
+        await eventually(lambda: locked(shop, second[-1]))
+        # Whoever waits for the first entry has gone away.
+        places[0].failed(DeadlineExceeded("DEADLINE_EXCEEDED", "the call's time is over"))
+        async with shop.database.connection() as connection:
+            await connection.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND {AT_THE_BRAKE}", BRAKE
+            )
+    await done(replies)
+    async with shop.database.connection() as connection:
+        logged = await connection.fetch(
+            "SELECT member_id FROM event_log WHERE member_id = ANY($1) ORDER BY xid", [*first, *second]
+        )
+    assert [row[0] in second for row in logged] == [False] * FULL + [True] * FULL
 
 
 async def test_members_see_their_commands_in_order_whatever_fails(shop: Shop) -> None:

@@ -1,139 +1,168 @@
-"""A gate to knock at: over a real connection, before real tables of keys, with nothing behind it."""
+"""The doors of a server, with one way to knock: what one refuses the others must too.
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+gRPC; REST in the server's own process; REST by a shim of its own in front of it.
+"""
+
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
 
 import grpc
-from google.protobuf.message import Message
+import httpx
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message_factory import GetMessageClass
-from grpc import StatusCode
-from loyalty.v1 import points_pb2
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from loyalty.v1 import journal_pb2, member_pb2, points_pb2, rules_pb2
 
-from server.domain.actor import Actor, CallerKind, Login, StepUp
-from server.domain.program import Program
-from server.operations.audit import Audit
-from server.operations.credentials import Credentials
-from server.operations.limits import Limits
-from server.rpc.gate import Call, Gate
-from server.rpc.handlers import UnknownMethods, guarded, methods
-from server.store.database import Database
-from tests.support.programs import new_key, new_program
-from tests.support.refusals import Refusal
+from gateway.app import Gateway
+from gateway.channel import ChannelBackend
+from gateway.contract import Contract, describe
+from laurel.process.inside import InsideBackend
+from server.main import Server
+from server.rpc.errors import DOMAIN
+from tests.support.web import serving
 
-POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"]
-MEMBER = "01890a5d-ac96-774b-bcce-b302099a8057"
-OTHER = "01890a5d-ac96-774b-bcce-b302099a8058"
-CACHE_SECONDS = 0.4
-MAX_BYTES = 64 * 1024
-Handler = Callable[[Any, Call], Awaitable[Message]]
+SERVICES = {
+    "MemberService": member_pb2,
+    "PointsService": points_pb2,
+    "JournalService": journal_pb2,
+    "RulesService": rules_pb2,
+}
+# How each RPC used here is spelt over REST: method, path, whether a body is sent, mask apart.
+ROUTES = {
+    "PointsService/GetBalance": ("GET", "/api/points/{memberId}"),
+    "PointsService/ListHistory": ("GET", "/members/{memberId}/history"),
+    "PointsService/Redeem": ("POST", "/transactions/redeem"),
+    "PointsService/TransferPoints": ("POST", "/transactions/transfer"),
+    "PointsService/Accrue": ("POST", "/transactions/accrue"),
+    "MemberService/GetMember": ("GET", "/members/{memberId}"),
+    "MemberService/UpdateMember": ("PATCH", "/members/{memberId}"),
+    "MemberService/ListMembers": ("GET", "/members"),
+    "MemberService/SuspendMember": ("POST", "/members/{memberId}:suspend"),
+}
+HTTP = {
+    "OK": 200,
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNAVAILABLE": 503,
+}
 
 
-class Points:
-    """A PointsService that does as a test wishes and remembers what reached it."""
+@dataclass(frozen=True)
+class Answer:
+    """What came back. ``whole`` is everything that a caller can see of a refusal."""
 
-    def __init__(self) -> None:
-        self.calls: list[tuple[Message, Call]] = []
-        self.behaviour: Handler | None = None
+    code: str
+    reason: str
+    metadata: Mapping[str, str]
+    challenge: str
+    reply: Mapping[str, Any]
+    whole: bytes
 
-    def __getattr__(self, name: str) -> Handler:
-        reply = GetMessageClass(POINTS.methods_by_name[name].output_type)
-
-        async def handle(request: Message, call: Call) -> Message:
-            self.calls.append((request, call))
-            return await self.behaviour(request, call) if self.behaviour else reply()
-
-        return handle
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Code and reason."""
+        return self.code, self.reason
 
 
-@dataclass
-class Door:
-    """A server with nothing but the gate and a PointsService behind it."""
+class Door(Protocol):
+    """A way in."""
 
-    channel: grpc.aio.Channel
-    database: Database
-    program: Program
-    points: Points
-    gate: Gate
-    keys: dict[CallerKind, str] = field(default_factory=dict)
+    async def knock(self, rpc: str, request: Mapping[str, Any], token: str | None, **headers: str) -> Answer:
+        """Call ``Service/Method`` with a request in proto3 JSON."""
 
-    async def send(
-        self,
-        method: str,
-        request: Message | bytes,
-        key: str | CallerKind | None = CallerKind.SERVICE,
-        **options: Any,
-    ) -> bytes:
-        """The reply's bytes to a request sent as it is."""
-        key = self.keys[key] if isinstance(key, CallerKind) else key
-        metadata = options.pop("metadata", ()) + ((("authorization", f"Bearer {key}"),) if key else ())
-        raw = request if isinstance(request, bytes) else request.SerializeToString()
-        return await self.channel.unary_unary(f"/loyalty.v1.PointsService/{method}")(
-            raw, metadata=metadata, **options
+
+class Grpc:
+    """gRPC itself."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def knock(self, rpc: str, request: Mapping[str, Any], token: str | None, **headers: str) -> Answer:
+        """Call it."""
+        service, _, method = rpc.partition("/")
+        described = SERVICES[service].DESCRIPTOR.services_by_name[service].methods_by_name[method]
+        call = self._channel.unary_unary(
+            f"/loyalty.v1.{rpc}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=GetMessageClass(described.output_type).FromString,
         )
+        metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        if token is not None:
+            metadata.append(("authorization", f"Bearer {token}"))
+        try:
+            reply = await call(
+                ParseDict(request, GetMessageClass(described.input_type)()), metadata=metadata, timeout=60
+            )
+        except grpc.aio.AioRpcError as error:
+            return _refused(error)
+        return Answer("OK", "", {}, "", MessageToDict(reply), b"")
 
-    async def balance(self, key: str | CallerKind | None, **options: Any) -> bytes:
-        return await self.send("GetBalance", points_pb2.GetBalanceRequest(member_id=MEMBER), key, **options)
 
-    async def audited(self) -> list[tuple[str, list[str]]]:
-        async with self.database.connection() as connection:
-            rows = await connection.fetch("SELECT method, member_ids FROM access_audit ORDER BY audit_id")
-        return [(row[0], [str(member_id) for member_id in row[1]]) for row in rows]
+def _refused(error: grpc.aio.AioRpcError) -> Answer:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    info = error_details_pb2.ErrorInfo()
+    assert status is not None, error
+    assert status.details[0].Unpack(info)
+    trailing = dict(error.trailing_metadata())
+    whole = repr(sorted(trailing.items())).encode()
+    challenge = str(trailing.get("www-authenticate", ""))
+    return Answer(error.code().name, info.reason, dict(info.metadata), challenge, {}, whole)
+
+
+class Rest:
+    """The shim, with ``client`` for what has no RPC."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+
+    async def knock(self, rpc: str, request: Mapping[str, Any], token: str | None, **headers: str) -> Answer:
+        """Call it."""
+        method, path = ROUTES[rpc]
+        fields = dict(request)
+        sent: dict[str, Any] = {"headers": {n.replace("_", "-"): v for n, v in headers.items()}}
+        if token is not None:
+            sent["headers"]["authorization"] = f"Bearer {token}"
+        if method == "PATCH":
+            sent["headers"]["idempotency-key"] = fields.get("requestId", uuid4().hex)
+            sent["params"] = {"updateMask": fields["updateMask"]} if "updateMask" in fields else {}
+            fields = dict(fields["member"])
+        if "{memberId}" in path:
+            path = path.replace("{memberId}", fields.pop("memberId", ""))
+        sent["params" if method == "GET" else "json"] = fields
+        response = await self.client.request(method, path, **sent)
+        body = response.json()
+        shown = {n: v for n, v in response.headers.items() if n not in ("date", "content-length")}
+        whole = repr((response.status_code, sorted(shown.items()))).encode() + response.content
+        if response.is_success:
+            return Answer("OK", "", {}, "", body, whole)
+        info = body["details"][0]
+        code = next(c.name for c in grpc.StatusCode if c.value[0] == body["code"])
+        assert response.status_code == HTTP.get(code, response.status_code), body
+        challenge = response.headers.get("www-authenticate", "")
+        return Answer(code, info["reason"], info.get("metadata", {}), challenge, {}, whole)
 
 
 @asynccontextmanager
-async def door(
-    database: Database, verifier: Any = None, recorder: Any = None, limits: Limits | None = None
-) -> AsyncIterator[Door]:
-    def clock() -> datetime:
-        return datetime.now(UTC)
-
+async def doors(server: Server) -> AsyncIterator[dict[str, Door]]:
+    """All doors of the server."""
+    address = f"127.0.0.1:{server.port}"
+    names = [f"loyalty.v1.{name}" for name in SERVICES]
+    contract = Contract(describe(*(module.DESCRIPTOR for module in SERVICES.values())), names)
+    remote = ChannelBackend(address, max_message_bytes=4 * 1024 * 1024, patience=60.0, domain=DOMAIN)
     async with AsyncExitStack() as opened:
-        verifier = verifier or Credentials(database, clock, CACHE_SECONDS)
-        gate = Gate(
-            verifier,
-            recorder or Audit(database, clock),
-            limits,
-            default_deadline=0.5,
-            max_deadline=1.0,
-            max_message_bytes=MAX_BYTES,
-        )
-        server = grpc.aio.server(options=(("grpc.max_receive_message_length", 4 * MAX_BYTES),))
-        points = Points()
-        server.add_generic_rpc_handlers([guarded(POINTS, methods(POINTS, points, gate)), UnknownMethods()])
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        opened.push_async_callback(server.stop, None)
-        channel = await opened.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
-        program = await new_program(database)
-        made = Door(channel, database, program, points, gate)
-        for kind in (CallerKind.TERMINAL, CallerKind.SERVICE, CallerKind.STAFF):
-            made.keys[kind] = await new_key(database, program, kind)
+        opened.push_async_callback(remote.close)
+        channel = await opened.enter_async_context(grpc.aio.insecure_channel(address))
+        made: dict[str, Door] = {"grpc": Grpc(channel)}
+        for name, backend in (("rest", InsideBackend(server.methods)), ("shim", remote)):
+            place = await opened.enter_async_context(serving(Gateway(contract, backend, domain=DOMAIN)))
+            client = httpx.AsyncClient(base_url=f"http://{place}", timeout=60.0, trust_env=False)
+            made[name] = Rest(await opened.enter_async_context(client))
         yield made
-
-
-class MembersToken:
-    """Takes everybody for the member MEMBER, logged in as said."""
-
-    def __init__(self, acr: str = "1", auth_time: float | None = None) -> None:
-        self.login = Login(acr, auth_time, StepUp(("3", "2"), max_age_seconds=300, redeem_points=500))
-
-    async def verify(self, _key: str) -> Actor:
-        scopes = frozenset({"points.read", "points.redeem"})
-        return Actor(
-            CallerKind.MEMBER,
-            UUID(int=1),
-            UUID(int=2),
-            "m",
-            "app",
-            scopes,
-            member_id=UUID(MEMBER),
-            login=self.login,
-        )
-
-
-def assert_unauthenticated(refused: Refusal) -> None:
-    assert (refused.code, refused.reason) == (StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")

@@ -20,7 +20,7 @@ from server.operations import credentials
 from server.rpc.gate import Call, Gate
 from server.rpc.handlers import methods
 from server.store.database import Database, unavailable
-from tests.support.doors import (
+from tests.support.gates import (
     CACHE_SECONDS,
     MAX_BYTES,
     MEMBER,

@@ -13,7 +13,7 @@ from server.domain.limits import Limit, RateClass
 from server.operations.limits import Limits
 from server.rpc.gate import Call
 from server.store.database import Database
-from tests.support.doors import (
+from tests.support.gates import (
     MEMBER,
     OTHER,
     Door,

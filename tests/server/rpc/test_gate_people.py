@@ -8,7 +8,7 @@ from grpc import StatusCode
 from loyalty.v1 import member_pb2, points_pb2
 
 from server.store.database import Database
-from tests.support.doors import (
+from tests.support.gates import (
     MEMBER,
     OTHER,
     MembersToken,

@@ -15,7 +15,8 @@ from server.domain.program import Clawback, LedgerTerms, Program, Tier
 
 START = datetime(2026, 11, 27, 12, tzinfo=UTC)  # so that a month, and then a year, ends soon
 VISIT = "VISIT"
-ANN, BEN, EVE, SUE, DAN = (UUID(int=n) for n in range(11, 16))
+# As members' ids are: they are locked before those of pools.
+ANN, BEN, EVE, SUE, DAN = (UUID(int=(1 << 63) + n) for n in range(11, 16))
 MEMBERS = (ANN, BEN, EVE, SUE, DAN)  # Sue is suspended
 NOBODY, STAFF, NOTHING = UUID(int=99), UUID(int=98), UUID(int=0)  # NOTHING: the id of what never came to be
 NAMES = {ANN: "Ann", BEN: "Ben", EVE: "Eve", SUE: "Sue", DAN: "Dan", NOBODY: "nobody", STAFF: "staff"}

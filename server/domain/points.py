@@ -241,7 +241,8 @@ def _check_status(books: Books, command: Command, member_id: UUID) -> None:
         return
     if isinstance(command, OF_SEATS):
         # Nobody else who is, was or never was a member makes another answer.
-        if member is None or books.seats.get(member_id) is None:
+        seat = books.seats.get(member_id)
+        if member is None or seat is None or seat.household_id != command.household_id:
             raise no_household()
         return
     if member is None or (member.household and not isinstance(command, OF_POOLS_TOO)):

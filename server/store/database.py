@@ -14,6 +14,9 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 RETRY_AFTER_SECONDS = 1.0
 ACQUIRE_TIMEOUT_SECONDS = 2.0
+# A statement's plan is kept with it. One made for a table that was nearly empty reads the whole table, and
+# PostgreSQL makes another only when it has analyzed it, in a minute or never.
+PLANS_LAST_SECONDS = 10
 
 # For what reads much and changes little: as long as it takes, in the transaction in which it stands. Not
 # every PostgreSQL has all of these.
@@ -98,6 +101,7 @@ class Database:
             max_size=connections,
             command_timeout=30,
             timeout=5,
+            max_cached_statement_lifetime=PLANS_LAST_SECONDS,
             init=begin_if_restored,
             reset=_keep_session,
             server_settings={

@@ -1,6 +1,7 @@
 """What PostgreSQL does to transactions that meet, and what is made of it."""
 
 import asyncio
+from datetime import datetime
 from uuid import uuid4
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from server.domain.errors import Unavailable
 from server.operations import collisions
 from server.operations.collisions import repeated
+from server.store import database as store
 from server.store import locks
 from server.store.database import Collided, Connection, Database
+from server.store.together import BY_KEY
+from tests.support.waiting import eventually
 
 
 def two_locks() -> tuple[int, int]:
@@ -98,3 +102,25 @@ async def test_work_that_always_collides_gives_up(
     with pytest.raises(Collided):
         await work()
     assert tries == 3
+
+
+async def test_no_plan_outlives_the_table_for_which_it_was_made(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL plans again when it has analyzed a table; one that has grown until then is read whole."""
+    monkeypatch.setattr(store, "PLANS_LAST_SECONDS", 0.1)
+    one = await Database.open(database_url, connections=1)
+    query = "SELECT prepare_time FROM pg_prepared_statements WHERE statement LIKE '%no plan outlives%'"
+
+    async def planned() -> datetime:
+        async with one.transaction(BY_KEY) as connection:
+            moment: datetime = await connection.fetchval(query)
+            return moment
+
+    first = await planned()
+
+    async def planned_anew() -> bool:
+        return await planned() > first
+
+    await eventually(planned_anew)
+    await one.close()

@@ -118,7 +118,8 @@ class InDatabase:
                 holds.setdefault(member_id, {})[row[0]] = ledger.hold(row)
             usage: dict[UUID, dict[Any, int]] = {}
             for member_id, rule, period, points in await rows("cap_usage", "member_id, rule, period, points"):
-                usage.setdefault(member_id, {})[rule, period] = points
+                if points:  # a counter at 0 is as good as none
+                    usage.setdefault(member_id, {})[rule, period] = points
             asked = [adjustments.adjustment(row) for row in await rows("adjustment", adjustments.COLUMNS)]
             seats = [households.seat(row) for row in await rows("seat", households.SEAT_COLUMNS)]
             return Saved(
@@ -164,7 +165,11 @@ def expected(domain: Domain) -> Saved:
     return Saved(
         members=members,
         merged=domain.merged,
-        cap_usage={who: dict(usage) for who, usage in books.cap_usage.items() if usage},
+        cap_usage={
+            who: {counter: points for counter, points in usage.items() if points}
+            for who, usage in books.cap_usage.items()
+            if any(usage.values())
+        },
         refunded=dict(domain.refunded),
         returned=dict(domain.returned),
         adjustments=books.adjustments,

@@ -129,13 +129,15 @@ async def test_who_is_in_the_batch_before_is_not_decided_beside_it(shop: Shop) -
     first, second = await members(shop, FULL), await members(shop, FULL)
     async with braked(shop):
         before = submitted(shop, [shop.purchase(m, 5, reference=f"slow {m}") for m in first])
-        await eventually(lambda: written(shop))
-        # More than a purchase gives, so it is refused unless that came first.
+        # As much as the purchase gives, so it is refused unless that came first.
         again = submitted(shop, [shop.redemption(first[0], 5)])
         after = submitted(shop, [shop.purchase(m, 7) for m in second])
-        spent = submitted(shop, [shop.redemption(second[0], 7)])
-    outcomes = await done([*before, *again, *after, *spent])
-    assert [outcome.balance for outcome in outcomes] == [5] * FULL + [0] + [7] * FULL + [0]
+        last = submitted(shop, [shop.redemption(second[0], 7), shop.purchase(first[0], 3)])
+        await eventually(lambda: written(shop))
+        await eventually(lambda: locked(shop, second[FULL - 2]))
+        assert await nobody_waits_for(shop, locks.member_lock(first[0]))
+    outcomes = await done([*before, *again, *after, *last])
+    assert [outcome.balance for outcome in outcomes] == [5] * FULL + [0] + [7] * FULL + [0, 3]
 
 
 async def test_what_fails_is_mended_before_the_next_batch_begins_anew(shop: Shop) -> None:
@@ -145,10 +147,12 @@ async def test_what_fails_is_mended_before_the_next_batch_begins_anew(shop: Shop
     async with braked(shop):
         before = submitted(shop, purchases)
         after = submitted(shop, [shop.purchase(m, 7) for m in second])
+        # What waits still must not be there first.
+        after += submitted(shop, [shop.redemption(second[0], 7)])
         await eventually(lambda: written(shop))
         await eventually(lambda: locked(shop, second[-1]))
     failed = before.pop(1)
-    assert [outcome.points for outcome in await done([*before, *after])] == [5] * (FULL - 1) + [7] * FULL
+    assert [o.points for o in await done([*before, *after])] == [5] * (FULL - 1) + [7] * (FULL + 1)
     with pytest.raises(Unavailable):
         await failed
     assert [await shop.balance(m) for m in first] == [5, 0, 5, 5]

@@ -6,6 +6,7 @@ LAUREL_API_KEY or from that folder's keys: there is one for each program and kin
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,8 +125,14 @@ class Client:
     def listen(
         self, method: "grpc.UnaryStreamMultiCallable[Request, Reply]", request: Request
     ) -> Iterator[Reply]:
-        """The replies as they come, without an end. Raises grpc.RpcError."""
-        return method(request, metadata=self._metadata)
+        """The replies as they come, without an end. Raises grpc.RpcError, CANCELLED after Ctrl-C."""
+        call = method(request, metadata=self._metadata)
+        # An exception out of nowhere could leave a lock of gRPC's held, and then the process never ends.
+        before = signal.signal(signal.SIGINT, lambda *_: call.cancel())
+        try:
+            yield from call
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def reaches(self, seconds: float) -> bool:
         """Whether there is a connection within so many seconds; it is waited for."""

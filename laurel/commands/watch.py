@@ -51,6 +51,8 @@ def updates(client: Client, member_id: str) -> Iterator[member_pb2.WatchMemberRe
                 wait = FIRST_WAIT_SECONDS
                 yield update
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.CANCELLED:
+                return  # by Ctrl-C
             if not request.last_event_id or not _passing(error):
                 raise
         click.echo("the connection is lost; trying again", err=True)

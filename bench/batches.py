@@ -20,7 +20,7 @@ import asyncpg
 import uvloop
 
 from bench import shop
-from server import secrets
+from server import heap, secrets
 from server.domain.activity import Line
 from server.domain.actor import Actor, CallerKind
 from server.domain.commands import Earn
@@ -78,6 +78,7 @@ async def _compare(
         wanted = itertools.cycle(members)
         await _commit(committer, wanted, 0.5)
         raw = await Raw.over(connection)
+        heap.settle()  # as a server does when it is ready
         for _ in range(rounds):
             rates.committed.append(await _commit(committer, wanted, seconds))
             rates.raw.append(await raw.write())

@@ -52,10 +52,13 @@ class Takeovers:
         came_on: defaultdict[str, list[float]] = defaultdict(list)
         for name, at in asyncio.run(self._shop.rows(CAME_ON)):
             came_on[name].append(at)
-        return sorted(
-            (min(at for at in came_on[name] if at > since) - since, name)
+        # What never came on again had ended as its holder died, and was not seen to have. Who calls has
+        # waited for everything to be done, so nothing is still held.
+        later = {
+            name: [at - since for at in came_on[name] if at > since]
             for name, (_, since) in self._lost.items()
-        )
+        }
+        return sorted((min(seconds), name) for name, seconds in later.items() if seconds)
 
 
 def few_wait(shop: Shop) -> bool:

@@ -32,10 +32,12 @@ class OfHousehold(Command):
     """What is asked of a household that is named.
 
     ``acting_id``: the member who asks, and must sit there; None for whoever works for the program.
+    ``acting_given`` is how the caller named that member.
     """
 
     household_id: UUID
     acting_id: UUID | None = None
+    acting_given: str = ""
 
     @property
     def members(self) -> tuple[UUID, ...]:
@@ -52,11 +54,8 @@ class OfHousehold(Command):
         """Who sits there."""
         return "HOUSEHOLD"
 
-    def _acting(self) -> str:
-        return "" if self.acting_id is None else str(self.acting_id)
-
     def _particulars(self) -> Sequence[object]:
-        return str(self.household_id), self._acting()
+        return str(self.household_id), self.acting_given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ class Invite(OfHousehold):
     seconds: int = 0
 
     def _particulars(self) -> Sequence[object]:
-        return str(self.household_id), self._acting(), self.may_spend, self.seconds
+        return str(self.household_id), self.acting_given, self.may_spend, self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class ChangeSeat(OfHousehold):
 
     def _particulars(self) -> Sequence[object]:
         said = self.may_spend, self.contributes, self.make_head
-        return str(self.household_id), self._acting(), *said
+        return str(self.household_id), self.acting_given, *said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +104,7 @@ class EndSeat(OfHousehold):
     """A member leaves, or has to."""
 
     def _particulars(self) -> Sequence[object]:
-        return str(self.household_id), self._acting(), self.reason
+        return str(self.household_id), self.acting_given, self.reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +123,7 @@ class Dissolve(OfHousehold):
         return replace(self, sitting=tuple(dict.fromkeys(merged.get(who, who) for who in self.sitting)))
 
     def _particulars(self) -> Sequence[object]:
-        return str(self.household_id), self._acting(), self.reason
+        return str(self.household_id), self.acting_given, self.reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from server.domain.ledger import Wallet
 from server.operations.committer import Committer
 from server.operations.programs import Programs
 from server.store import households as store
-from server.store import ledger
+from server.store import ledger, merges
 from server.store.database import Connection, Database
 from server.store.keys import RequestKey
 from server.store.sealing import Sealer
@@ -75,12 +75,19 @@ class Households:
             return await self._shown(connection, program_id, household)
 
     async def of_member(self, program_id: UUID, member_id: UUID) -> Shown:
-        """The household in which a member sits. Raises NotFound."""
+        """The household in which a member sits, or whoever lives on instead. Raises NotFound."""
+        member_id = await self.living(program_id, member_id)
         async with self._database.connection() as connection:
             seat = await store.seat_of(connection, program_id, member_id)
         if seat is None:
             raise no_household()
         return await self.get(program_id, seat.household_id)
+
+    async def living(self, program_id: UUID, member_id: UUID) -> UUID:
+        """The member, or whoever lives on instead. It stays so for whoever sits: that one is not merged."""
+        wanted = (program_id, member_id)
+        async with self._database.connection() as connection:
+            return (await merges.survivors(connection, [wanted])).get(wanted, member_id)
 
     async def page(
         self, program_id: UUID, *, before: UUID | None, size: int, dissolved: bool

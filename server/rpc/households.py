@@ -68,8 +68,10 @@ class HouseholdService:
         household_id, member_id = _named(fields, request)
         fields.check()
         found = await self._households.get(call.actor.program_id, household_id)
-        if member_id is not None and member_id not in found.sitting:
-            raise no_household()
+        if member_id is not None:
+            asking = await self._households.living(call.actor.program_id, member_id)
+            if asking not in found.sitting:
+                raise no_household()
         return pb.GetHouseholdResponse(household=_shown(found, call, former=request.include_former))
 
     async def GetMemberHousehold(
@@ -117,7 +119,7 @@ class HouseholdService:
         command = commands.Invite(
             member_id=household_id,
             household_id=household_id,
-            acting_id=member_id,
+            **await self._acting(member_id, call),
             token_hash=kept,
             may_spend=request.may_spend,
             seconds=seconds,
@@ -156,7 +158,7 @@ class HouseholdService:
         command = commands.ChangeSeat(
             member_id=seated_id,
             household_id=household_id,
-            acting_id=member_id,
+            **await self._acting(member_id, call),
             may_spend=request.may_spend if request.HasField("may_spend") else None,
             contributes=request.contributes if request.HasField("contributes") else None,
             make_head=request.make_head,
@@ -174,7 +176,7 @@ class HouseholdService:
         command = commands.EndSeat(
             member_id=seated_id,
             household_id=household_id,
-            acting_id=member_id,
+            **await self._acting(member_id, call),
             **{**said, "member_given": str(seated_id)},
         )
         outcome = await self._commit(command, call)
@@ -204,7 +206,11 @@ class HouseholdService:
         fields.check()
         await call.count(household_id)
         command = commands.Dissolve(
-            member_id=household_id, household_id=household_id, acting_id=member_id, sitting=(), **said
+            member_id=household_id,
+            household_id=household_id,
+            sitting=(),
+            **await self._acting(member_id, call),
+            **said,
         )
         await self._households.dissolve(command, call.deadline)
         found = await self._households.get(call.actor.program_id, household_id)
@@ -245,6 +251,13 @@ class HouseholdService:
         """What the commands have in common."""
         said = circumstances(fields, request, call.actor)
         return {**said, "received_at": self._clock(), "member_given": ""}
+
+    async def _acting(self, member_id: UUID | None, call: Call) -> dict[str, Any]:
+        """Who asks, as the commands are told."""
+        if member_id is None:
+            return {}
+        living = await self._households.living(call.actor.program_id, member_id)
+        return {"acting_id": living, "acting_given": str(member_id)}
 
     async def _commit(self, command: Command, call: Call) -> Outcome:
         call.touched.append(command.member_id)

@@ -248,6 +248,37 @@ async def test_activity_of_a_merged_member_counts_for_the_pool_that_its_survivor
     assert await family.balance(new) == 20
 
 
+async def test_the_id_of_a_merged_member_asks_for_the_one_who_sits_there(family: Family) -> None:
+    ann, by_ann = await family.member()
+    household = await family.forms(ann, by_ann)
+    ben, _ = await family.joins(household, by_ann)
+    old, _ = await family.member()
+    await family.merges(old, ann)
+    till = family.laurel.service.households
+    place = {"household_id": household.household_id, "member_id": old}
+    assert len((await till.GetHousehold(pb.GetHouseholdRequest(**place))).household.seats) == 2
+    shown = await till.GetMemberHousehold(pb.GetMemberHouseholdRequest(member_id=old))
+    assert shown.household.household_id == household.household_id
+    assert (await till.InviteToHousehold(invitation(household, member_id=old))).token
+    change = pb.UpdateSeatRequest(request_id=uuid4().hex, seated_id=ben, may_spend=False, **place)
+    assert not (await till.UpdateSeat(change)).household.seats[1].may_spend
+    await till.EndSeat(ending(household, ben, old))
+    over = pb.DissolveHouseholdRequest(request_id=uuid4().hex, **place)
+    assert (await till.DissolveHousehold(over)).household.HasField("dissolve_time")
+
+
+async def test_a_request_of_one_who_left_and_was_merged_is_the_same_request(family: Family) -> None:
+    ann, by_ann = await family.member()
+    household = await family.forms(ann, by_ann)
+    ben, _ = await family.joins(household, by_ann)
+    new, _ = await family.member()
+    till = family.laurel.service.households
+    leaving = ending(household, ben, ben)
+    left = await till.EndSeat(leaving)
+    await family.merges(ben, new)
+    assert await till.EndSeat(leaving) == left
+
+
 async def test_staff_find_households_page_by_page_and_leave_a_trace(family: Family) -> None:
     made = []
     for _ in range(3):

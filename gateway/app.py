@@ -6,7 +6,7 @@ from typing import Any
 
 from google.rpc import code_pb2
 
-from gateway import bodies, etags, headers
+from gateway import bodies, etags, headers, idempotency
 from gateway.backend import Backend, Call, Failed, nothing
 from gateway.bodies import ABSENT, Disconnected, Receive
 from gateway.contract import Contract
@@ -139,11 +139,12 @@ class Gateway:
 
     async def _unary(self, exchange: Exchange) -> None:
         expected = _expected(exchange)
+        key = headers.idempotency_key(exchange.head)
         raw = exchange.endpoint.reader.read(
             values_of(exchange.match),
             exchange.scope["query_string"],
             await self._body(exchange),
-            request_id=headers.idempotency_key(exchange.head),
+            request_id=key,
             etag=expected,
             last_event_id=exchange.head.get(b"last-event-id"),
         )
@@ -155,6 +156,8 @@ class Gateway:
             except Failed as failed:
                 if expected and etags.mismatch(failed.status):
                     failed.http = 412
+                if not key and exchange.endpoint.reader.takes_key:
+                    idempotency.suggest(failed.status)
                 raise
         await _reply(exchange, exchange.endpoint.writer.write(told))
 

@@ -16,11 +16,11 @@ from gateway import etags, masks
 from gateway.bindings import WHOLE, Binding
 from gateway.bodies import ABSENT
 from gateway.contract import Contract
+from gateway.idempotency import REQUEST_ID
 from gateway.shapes import MOST_VIOLATIONS, Field, Shape, Shapes, mistakes, overlooked
 from gateway.statuses import Refused, Violation, invalid, wrong
 
 HTTP_BODY = "google.api.HttpBody"
-REQUEST_ID = "request_id"
 LAST_EVENT_ID = "last_event_id"
 MOST_PARAMETERS = 1000
 # How far a parameter's name may reach into messages.
@@ -62,6 +62,11 @@ class RequestReader:
     def takes_etag(self) -> bool:
         """Whether the request has a place for what If-Match asks for."""
         return bool(self._etag)
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether the request has a place for an Idempotency-Key."""
+        return bool(self._request_id)
 
     def read(
         self,

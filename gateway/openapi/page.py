@@ -1,5 +1,5 @@
 """The document under /openapi.json, and under /docs Swagger UI, which comes with a package: nothing is
-fetched from elsewhere, and the page may not."""
+fetched from elsewhere, and the page may not. Under / is what this is, and where to find both."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -74,8 +74,9 @@ SCRIPT = """SwaggerUIBundle({
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def pages(document: Callable[[], Mapping[str, Any]]) -> list[Route]:
-    """The routes. The document is made when somebody asks for it, and once."""
+def pages(document: Callable[[], Mapping[str, Any]], about: Mapping[str, str]) -> list[Route]:
+    """The routes. The document is made when somebody asks for it, and once; ``about`` stands under / ."""
+    front = json.dumps({**about, "docs": PAGE_PATH, "openapi": DOCUMENT_PATH}, indent=2) + "\n"
 
     @cache
     def written() -> tuple[bytes, str]:
@@ -90,6 +91,7 @@ def pages(document: Callable[[], Mapping[str, Any]]) -> list[Route]:
         return Response(text, media_type="application/json", headers=headers)
 
     return [
+        Route("/", _text(front, "application/json")),
         Route(DOCUMENT_PATH, openapi),
         Route(PAGE_PATH, _text(PAGE, "text/html")),
         Route(f"{PAGE_PATH}/start.js", _text(SCRIPT, "text/javascript")),

@@ -12,7 +12,7 @@ from gateway.settings import GatewaySettings
 from laurel import channels
 from laurel.failures import Failure
 from laurel.process.main import until_asked
-from laurel.process.rest import Rest
+from laurel.process.rest import Rest, health_at
 from server.main import StartError
 from server.rpc.errors import DOMAIN
 from server.tls import Certificates, TlsError
@@ -36,7 +36,7 @@ async def serve_alone(address: str, http: GatewaySettings) -> None:
         serving = Serving()
         ops = Listener(telemetry, {"serving": serving.told, "server": backend.reachable})
         ops_port = await _open_ops(opened, ops, http)
-        rest = Rest(http, backend, telemetry, tls=tls)
+        rest = Rest(http, backend, telemetry, tls=tls, health=health_at(http.ops_host, ops_port))
         await rest.start()
         opened.push_async_callback(rest.stop)
         serving.state = ""

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount
 from gateway.settings import GatewaySettings
 from laurel.failures import Failure
 from laurel.process.inside import InsideBackend
-from laurel.process.rest import Rest
+from laurel.process.rest import Rest, health_at
 from server import heap
 from server.issuers import IssuersError
 from server.main import Server, StartError
@@ -68,6 +68,7 @@ class Process:
             telemetry,
             self._mounted(),
             tls=shown.context() if shown else None,
+            health=health_at(self._settings.ops_host, self.server.ops_port),
         )
 
     async def _rest_listens(self) -> str:

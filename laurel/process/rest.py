@@ -22,13 +22,16 @@ from server.main import StartError
 from server.rpc.errors import DOMAIN
 from telemetry.setup import Telemetry
 
+# What is told to everybody must be of no use to others than this machine.
+LOOPBACK = ("127.0.0.1", "localhost")
+
 
 class Rest:
     """The HTTP side of a process. ``port`` is where it listens; calls go to ``backend``.
 
     ``mounted`` are further routes, each under a first segment of its own, which then is
-    not the contracts'. ``telemetry`` is what requests are counted and traced with. Raises
-    StartError.
+    not the contracts'. ``telemetry`` is what requests are counted and traced with; ``health`` is
+    where this process tells whether it is ready, "" if nobody is to know. Raises StartError.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Rest:
         telemetry: Telemetry,
         mounted: Sequence[BaseRoute] = (),
         tls: ssl.SSLContext | None = None,
+        health: str = "",
     ) -> None:
         self._drain_seconds = settings.drain_seconds
         files = contracts()
@@ -45,7 +49,9 @@ class Rest:
         self.gateway = Gateway(
             contract, backend, limits=settings.limits, cors=Cors(settings.origins), domain=DOMAIN
         )
-        documented = pages(lambda: document(contract.routes.bindings, about(), comments.read(files)))
+        laurel = about()
+        front = {"name": laurel.title, "version": laurel.version} | ({"health": health} if health else {})
+        documented = pages(lambda: document(contract.routes.bindings, laurel, comments.read(files)), front)
         try:
             listening = bind(settings.http_host, settings.http_port)
         except ListenError as error:
@@ -90,4 +96,9 @@ def beside(gateway: Gateway, routes: Sequence[BaseRoute]) -> App:
 
 
 def _first(path: str) -> str:
-    return path[1:].partition("/")[0]
+    return path[1:].partition("/")[0] if path != "/" else path
+
+
+def health_at(host: str, port: int | None) -> str:
+    """Where a process tells of its health; "" if nowhere, or where only some of its callers may look."""
+    return f"http://{host}:{port}/readyz" if port is not None and host in LOOPBACK else ""

@@ -21,7 +21,7 @@ def document() -> dict[str, str]:
 @pytest.fixture
 async def client() -> AsyncIterator[AsyncClient]:
     made.clear()
-    transport = ASGITransport(Starlette(routes=pages(document)))
+    transport = ASGITransport(Starlette(routes=pages(document, {"name": "Shop", "version": "1"})))
     async with AsyncClient(transport=transport, base_url="http://shim") as client:
         yield client
 
@@ -52,6 +52,19 @@ async def test_the_document_is_made_once_and_asked_for_again_by_its_tag(client: 
     again = await client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert len(made) == 1
+
+
+async def test_the_front_says_what_this_is_and_where_to_read_on(client: AsyncClient) -> None:
+    front = await client.get("/")
+    assert front.headers["content-type"] == "application/json"
+    told = front.json()
+    assert (told.pop("name"), told.pop("version")) == ("Shop", "1")
+    assert set(told) == {"docs", "openapi"}
+    for link in told.values():
+        assert (await client.get(link)).status_code == 200
+    head = await client.head("/")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == front.headers["content-length"]
 
 
 async def test_the_page_loads_only_what_is_here(client: AsyncClient) -> None:

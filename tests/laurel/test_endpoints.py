@@ -1,6 +1,7 @@
 """The paths that the contracts promise, over REST, through the same gate as gRPC."""
 
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from loyalty.v1 import points_pb2, points_pb2_grpc
 
 from gateway.settings import GatewaySettings
 from laurel.process.main import Process, running
+from laurel.process.rest import health_at
 from server.domain.actor import CallerKind
 from server.settings import Settings
 from server.store.database import Database
@@ -168,6 +170,31 @@ async def test_a_refusal_is_the_one_that_grpc_gives(
     info = over_rest.json()["details"][0]
     assert (info["reason"], info["metadata"]) == (over_grpc.reason, over_grpc.metadata)
     assert over_rest.json()["message"] == over_grpc.message
+
+
+async def test_a_refusal_for_want_of_a_request_id_names_the_header(http: httpx.AsyncClient) -> None:
+    body = {"memberId": str(uuid4()), "points": "1"}
+    told = (await http.post("/transactions/redeem", json=body)).json()
+    assert told["message"] == "request_id: is required; the header Idempotency-Key fills it, too"
+    [violation] = told["details"][1]["fieldViolations"]
+    assert violation["description"].endswith("the header Idempotency-Key fills it, too")
+    # Who sends it knows of it.
+    long = await http.post("/transactions/redeem", json=body, headers={"idempotency-key": "k" * 65})
+    assert long.json()["message"] == "request_id: must be 1 to 64 visible ASCII characters"
+
+
+async def test_the_front_names_what_this_is_and_where_everything_else_stands(
+    http: httpx.AsyncClient, process: Process
+) -> None:
+    front = (await http.get("/")).json()
+    assert (front["name"], front["version"]) == ("Laurel", version("laurel"))
+    health = front["health"]
+    assert health == f"http://127.0.0.1:{process.server.ops_port}/readyz"
+    assert (await http.get(health)).json()["checks"]["serving"] == "ok"
+    assert {(await http.get(front[name])).status_code for name in ("docs", "openapi")} == {200}
+    # What only begins like it is the contracts'.
+    assert reason(await http.get(f"http://127.0.0.1:{process.rest.port}//docs")) == "ROUTE_UNKNOWN"
+    assert health_at("0.0.0.0", 9464) == health_at("10.0.0.1", 9464) == health_at("127.0.0.1", None) == ""
 
 
 async def test_the_document_and_its_page_stand_beside_the_contracts(http: httpx.AsyncClient) -> None:

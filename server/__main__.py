@@ -7,12 +7,13 @@ import uvloop
 from pydantic import ValidationError
 
 from server import logs
-from server.main import StartError, serve
+from server.main import serve
+from server.serving import Broken, StartError
 from server.settings import Settings
 
 
 def main() -> int:
-    """Serve until told to stop; 0 then, 1 if it couldn't start."""
+    """Serve until told to stop; 0 then, 1 if it couldn't start or go on."""
     try:
         settings = Settings()  # type: ignore[call-arg] # the environment fills it in
     except ValidationError as error:
@@ -25,7 +26,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
-    except StartError as error:
+    except (StartError, Broken) as error:
         print(f"laurel server: {error}", file=sys.stderr)
         return 1
     return 0

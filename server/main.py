@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import json
-import signal
-import sys
 from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from server import heap, issuers, secrets
+from server import issuers, secrets
 from server.domain.limits import read_limit, read_limits
 from server.ending import ended
 from server.health import Health
@@ -72,6 +69,7 @@ from server.rpc.versions import Versions
 from server.rpc.watch import Calls, EntriesTold
 from server.rpc.webhooks import WebhookService
 from server.secrets import Secrets, SecretsError
+from server.serving import StartError, until_asked
 from server.settings import Settings
 from server.store.database import Database
 from server.store.limits import LimitStore
@@ -94,10 +92,6 @@ CLOSE_SECONDS = 5.0
 REDIS_SECONDS = 0.5
 
 log = structlog.get_logger()
-
-
-class StartError(Exception):
-    """The server can't start; the message says why and what to do, and holds no secret."""
 
 
 def now() -> datetime:
@@ -186,7 +180,13 @@ class Server:
             most=settings.streams,
             most_of_a_credential=settings.streams_per_caller,
         )
+        self._committer: Committer | None = None
         self._closing = contextlib.AsyncExitStack()
+
+    async def broken(self) -> None:
+        """Return once it can't go on for a fault of ours: it is to be stopped, and started anew."""
+        assert self._committer is not None
+        await self._committer.broken.wait()
 
     async def start(self) -> None:
         """Be ready to serve on return. Raises StartError; what had started is stopped again."""
@@ -243,7 +243,7 @@ class Server:
         opened.push_async_callback(ended, [asyncio.create_task(readiness.load_rules())])
         await self._open_ops(opened, Listener(self.telemetry, readiness.checks))
         commits = Commits(metrics)
-        committer = Committer(
+        self._committer = committer = Committer(
             database,
             programs,
             keys.ledger,
@@ -468,14 +468,11 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. One JSON line on standard output tells of the port."""
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+    """Serve until SIGTERM or SIGINT. One JSON line on standard output tells of the port.
+
+    Raises StartError, and Broken if it can't go on.
+    """
     async with running(settings) as server:
-        ready = {"event": "ready", "host": settings.host, "port": server.port, "ops_port": server.ops_port}
-        heap.settle()
-        print(json.dumps(ready), file=sys.stdout, flush=True)
-        await asked.wait()
+        places = {"host": settings.host, "port": server.port, "ops_port": server.ops_port}
+        await until_asked(places, server.broken())
         log.info("stopping", grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds)

@@ -8,14 +8,15 @@ import uvloop
 from pydantic import ValidationError
 
 from server import logs
+from server.serving import Broken, StartError
 from workers.deliveries import Pace
-from workers.main import Broken, StartError, work
+from workers.main import work
 from workers.settings import WorkerSettings
 from workers.subscriptions import SUBSCRIPTIONS, Subscription
 
 
 def main(subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS, pace: Pace | None = None) -> int:
-    """Work until told to stop; 0 then, 1 if it couldn't start."""
+    """Work until told to stop; 0 then, 1 if it couldn't start or go on."""
     try:
         settings = WorkerSettings()  # type: ignore[call-arg] # the environment fills it in
     except ValidationError as error:

@@ -2,11 +2,8 @@
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +14,7 @@ import asyncpg
 import structlog
 from redis.asyncio import Redis
 
-from server import heap, logs, secrets
+from server import logs, secrets
 from server.domain.errors import Refused
 from server.ending import ended
 from server.ids import new_id
@@ -25,6 +22,7 @@ from server.operations.hints import Hints
 from server.operations.schedules import Lateness
 from server.operations.watch import Commits
 from server.secrets import Secrets, SecretsError
+from server.serving import StartError, until_asked
 from server.store.channels import say_open
 from server.store.database import Database
 from server.store.log import LoggedEvent
@@ -53,17 +51,9 @@ HAND_OVER_SECONDS = 2.0
 log = structlog.get_logger()
 
 
-class StartError(Exception):
-    """The worker can't start; the message says why and what to do, and holds no secret."""
-
-
 def now() -> datetime:
     """The time, aware, in UTC."""
     return datetime.now(UTC)
-
-
-class Broken(Exception):  # noqa: N818 - says what it is
-    """The worker can't go on, and should be started anew."""
 
 
 class Process:
@@ -310,17 +300,6 @@ async def work(
 
     Raises Broken if a part of it ends by itself.
     """
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
     async with running(settings, subscriptions, channels, pace) as process:
-        heap.settle()
-        print(json.dumps({"event": "ready", "ops_port": process.ops_port}), file=sys.stdout, flush=True)
-        ends = [asyncio.create_task(event.wait()) for event in (asked, process.broken)]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for end in ends:
-            end.cancel()
+        await until_asked({"ops_port": process.ops_port}, process.broken.wait())
         log.info("stopping", drain_seconds=settings.worker_drain_seconds)
-        if process.broken.is_set():
-            raise Broken("a part of it ended by itself; the log says why")

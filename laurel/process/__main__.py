@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from gateway.settings import GatewaySettings
 from laurel.process.main import serve
 from server import logs
-from server.main import StartError
+from server.serving import Broken, StartError
 from server.settings import Settings
 
 
 def main() -> int:
-    """Serve until told to stop; 0 then, 1 if it couldn't start."""
+    """Serve until told to stop; 0 then, 1 if it couldn't start or go on."""
     try:
         settings, http = Settings(), GatewaySettings()  # type: ignore[call-arg] # the environment fills it in
     except ValidationError as error:
@@ -39,7 +39,7 @@ def run(work: Callable[[], Coroutine[Any, Any, None]], log_level: str) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work())
-    except StartError as error:
+    except (StartError, Broken) as error:
         print(f"laurel: {error}", file=sys.stderr)
         return 1
     return 0

@@ -11,10 +11,9 @@ from gateway.channel import ChannelBackend
 from gateway.settings import GatewaySettings
 from laurel import channels
 from laurel.failures import Failure
-from laurel.process.main import until_asked
 from laurel.process.rest import Rest, health_at
-from server.main import StartError
 from server.rpc.errors import DOMAIN
+from server.serving import StartError, until_asked
 from server.tls import Certificates, TlsError
 from telemetry.listener import Listener
 from telemetry.setup import Telemetry, TelemetryError

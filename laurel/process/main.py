@@ -2,10 +2,7 @@
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
-import sys
 from collections.abc import AsyncIterator
 
 import redis.asyncio
@@ -16,9 +13,9 @@ from gateway.settings import GatewaySettings
 from laurel.failures import Failure
 from laurel.process.inside import InsideBackend
 from laurel.process.rest import Rest, health_at
-from server import heap
 from server.issuers import IssuersError
-from server.main import Server, StartError
+from server.main import Server
+from server.serving import StartError, until_asked
 from server.settings import Settings
 
 # Where the local stack's own issuer has its keys.
@@ -117,7 +114,10 @@ async def running(settings: Settings, http: GatewaySettings) -> AsyncIterator[Pr
 
 
 async def serve(settings: Settings, http: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT. One JSON line on standard output tells of the ports."""
+    """Serve until SIGTERM or SIGINT. One JSON line on standard output tells of the ports.
+
+    Raises StartError, and Broken if it can't go on.
+    """
     async with running(settings, http) as process:
         await until_asked(
             {
@@ -126,17 +126,7 @@ async def serve(settings: Settings, http: GatewaySettings) -> None:
                 "ops_port": process.server.ops_port,
                 "http_host": http.http_host,
                 "http_port": process.rest.port,
-            }
+            },
+            process.server.broken(),
         )
         log.info("stopping", grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds)
-
-
-async def until_asked(places: dict[str, object]) -> None:
-    """Tell on standard output where somebody listens, and wait for SIGTERM or SIGINT."""
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-    heap.settle()
-    print(json.dumps({"event": "ready", **places}), file=sys.stdout, flush=True)
-    await asked.wait()

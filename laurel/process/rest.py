@@ -18,8 +18,8 @@ from gateway.server import App, HttpServer, ListenError, bind
 from gateway.settings import GatewaySettings
 from gateway.watch import Watched
 from laurel.description import about, contracts
-from server.main import StartError
 from server.rpc.errors import DOMAIN
+from server.serving import StartError
 from telemetry.setup import Telemetry
 
 # What is told to everybody must be of no use to others than this machine.

@@ -89,7 +89,7 @@ class Watched:
             wait = min(0.25 * 2**self._failures, LONGEST_WAIT_SECONDS)
             self._failures += 1
             self._due = now + wait
-            how = f" ({self.part.ending})" if isinstance(self.part, Child) else ""
+            how = f" ({self.part.ending}; see {self.part.log})" if isinstance(self.part, Child) else ""
             say(f"{self.name} died{how}; it starts again in {wait:g} s")
         if now < self._due:
             return False

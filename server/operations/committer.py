@@ -21,6 +21,7 @@ from uuid import UUID
 
 import structlog
 
+from server import logs
 from server.domain.commands import Command, Merge, Outcome
 from server.domain.errors import ResourceExhausted, Unavailable
 from server.operations.aside import Aside
@@ -79,6 +80,10 @@ class Committer:
         self._posting = Posting(database, programs, ledger_keys, clock, new_id, self._watch, hints)
         self._lane = asyncio.create_task(self._serve(), name="committer")
         self._lane_aside = asyncio.create_task(self._try_again(), name="committer-aside")
+        # Set when a lane ended by a fault of ours: then the process is to end, and be started anew.
+        self.broken = asyncio.Event()
+        for lane in (self._lane, self._lane_aside):
+            lane.add_done_callback(self._break)
 
     async def submit(self, command: Command, deadline: float, turn: Turn | None = None) -> Outcome:
         """Decide and commit; returns after COMMIT.
@@ -100,7 +105,7 @@ class Committer:
                 )
             await asyncio.sleep(ROOM_PAUSE_SECONDS)
         if self._closing or self._ended():
-            raise Unavailable("STORAGE_UNAVAILABLE", "the server is stopping", None, RETRY_AFTER_SECONDS)
+            raise _stopping()
         waiting = Waiting(command, deadline, asyncio.get_running_loop().create_future(), turn)
         waiting.trace = begun(waiting.reply)
         self._queue.append(waiting)
@@ -116,6 +121,15 @@ class Committer:
     def _ended(self) -> bool:
         """Whether a lane ended by itself: nobody would commit what waits for it."""
         return not self._closing and (self._lane.done() or self._lane_aside.done())
+
+    def _break(self, lane: asyncio.Task[None]) -> None:
+        if self._closing:
+            return
+        fault = None if lane.cancelled() else lane.exception()
+        log.error("committer_broken", lane=lane.get_name(), **({} if fault is None else logs.describe(fault)))
+        for waiting in (*self._queue, *self._aside.remaining()):
+            waiting.settle(_stopping())
+        self.broken.set()
 
     async def close(self) -> None:
         """Finish what waits, then stop."""
@@ -278,6 +292,10 @@ class Committer:
         # Of the others those whose time or whose line has ended meanwhile are told so.
         free, behind = parted(due(batch[half:]), behind=held)
         return {*held, *behind, *await self._run(free)}
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("STORAGE_UNAVAILABLE", "the server is stopping", None, RETRY_AFTER_SECONDS)
 
 
 def _batches(commands: Sequence[Waiting], size: int) -> Iterator[list[Waiting]]:

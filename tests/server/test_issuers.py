@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from laurel.cli import laurel as command
 from server.issuers import IssuersError, load
-from server.main import Server, StartError
+from server.main import Server
+from server.serving import StartError
 from server.settings import Settings
 from tests.support.issuers import loopback
 

@@ -14,8 +14,9 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from server.main import Server, StartError
+from server.main import Server
 from server.rpc.access import SERVICES
+from server.serving import StartError
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.programs import settings_for

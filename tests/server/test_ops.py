@@ -14,9 +14,10 @@ from loyalty.v1 import points_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 
 import migrations
-from server.main import Server, StartError
+from server.main import Server
 from server.operations.programs import Programs
 from server.readiness import Readiness
+from server.serving import StartError
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.programs import new_program, settings_for

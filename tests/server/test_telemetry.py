@@ -23,7 +23,8 @@ from gateway.watch import Watched
 from laurel.process.main import running
 from laurel.protos import CONTRACTS
 from server.domain.actor import CallerKind
-from server.main import Server, StartError
+from server.main import Server
+from server.serving import StartError
 from server.settings import Settings
 from server.store.database import Database
 from tests.support.otlp import Collector, collecting, values

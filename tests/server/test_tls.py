@@ -25,7 +25,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server import tls
 from server.domain.actor import CallerKind
-from server.main import Server, StartError, running
+from server.main import Server, running
+from server.serving import StartError
 from server.settings import Settings
 from server.store.database import Database
 from server.tls import Certificates, Files, TlsError

@@ -16,12 +16,13 @@ from google.type import date_pb2, money_pb2
 from loyalty.v1 import member_pb2, points_pb2, rules_pb2
 
 from server import secrets
+from server.serving import StartError
 from server.store import schedules as store
 from server.store.checkpoint_file import lines, public_keys
 from tests.support import processes
 from tests.support.servers import Laurel
 from tests.support.waiting import eventually
-from workers.main import Process, StartError, running
+from workers.main import Process, running
 from workers.settings import WorkerSettings
 
 PATIENCE = 60.0

@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 
 from server.domain.deliveries import Delivery
+from server.serving import StartError
 from server.store.database import Database
 from tests.support.programs import settings_for, worker_settings_for
-from workers.main import Process, StartError
+from workers.main import Process
 from workers.means import Means, Send
 from workers.settings import WorkerSettings
 

@@ -234,6 +234,21 @@ async def test_where_nobody_commits_any_more_nobody_waits(
             await shop.submit(shop.purchase(member_id, 7))
 
 
+async def test_whoever_waits_as_the_committer_breaks_is_told_at_once(
+    database: Database, redis_url: str, secrets_file: Path
+) -> None:
+    others = asyncio.all_tasks()
+    async with opened(database, redis_url, secrets_file) as shop:
+        member_id = await shop.member()
+        [lane] = [task for task in asyncio.all_tasks() - others if task.get_name() == "committer"]
+        waits = asyncio.create_task(shop.submit(shop.purchase(member_id, 7)))
+        await asyncio.sleep(0)
+        lane.cancel()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(waits, 1)
+        assert shop.committer.broken.is_set()
+
+
 async def test_too_many_waiting_are_refused_at_once_with_a_time_to_come_back(
     database: Database, redis_url: str, secrets_file: Path
 ) -> None:

@@ -69,7 +69,7 @@ class Posting:
         says if they can't be committed together.
         """
         loop = asyncio.get_running_loop()
-        patience = loop.time() + OUTAGE_PATIENCE_SECONDS
+        patience: float | None = None
         collisions = 0
         while True:
             try:
@@ -84,6 +84,8 @@ class Posting:
                     self._watch.retries.add("collision")
                     await pause(collisions)
                 elif isinstance(fault, Unavailable) and not isinstance(fault, Undone):
+                    # From here: it may have waited for its turn until its connection was closed.
+                    patience = patience or loop.time() + OUTAGE_PATIENCE_SECONDS
                     if loop.time() >= patience:
                         raise
                     self._watch.retries.add("outage")

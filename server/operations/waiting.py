@@ -9,7 +9,7 @@ from typing import NamedTuple
 from server.domain.commands import Command, Outcome
 from server.domain.errors import DeadlineExceeded
 from server.operations.lines import Turn
-from server.operations.watch import Commit
+from telemetry.traces import Trace
 
 
 class Replayed(NamedTuple):
@@ -29,7 +29,7 @@ class Waiting:
     deadline: float
     reply: asyncio.Future[Outcome]
     turn: Turn | None = None
-    trace: Commit | None = None
+    trace: Trace | None = None
     # Set aside, or waited for its locks the last time (event-loop time).
     since: float = 0.0
 

@@ -17,10 +17,9 @@ from server.domain.books import Effects
 from server.domain.commands import Outcome
 from server.domain.ledger import Kind
 from server.operations.programs import Programs
+from server.operations.underway import GivenUp
 from telemetry.metrics import SIZES, Metrics
 from telemetry.traces import Trace, current
-
-Commit = Trace
 
 # What points are counted as. Those of a transfer are counted where they leave.
 MOVEMENTS: Mapping[Kind, str] = MappingProxyType(
@@ -70,17 +69,25 @@ class Commits:
         )
 
     @contextmanager
-    def batch(self, commits: Sequence[Commit | None]) -> Iterator[None]:
-        """While a batch of so many commands is under way; ``commits`` as ``begun`` made them."""
+    def batch(self, commits: Sequence[Trace | None]) -> Iterator[None]:
+        """While a batch of so many commands is under way; ``commits`` as ``begun`` made them.
+
+        One that is given up counts when it begins anew.
+        """
         sampled = [commit for commit in commits if commit is not None]
         trace = _batch(sampled, len(commits)) if sampled else None
         token = current.set(trace)
         began = time.perf_counter()
+        counts = True
         try:
             yield
+        except GivenUp:
+            counts = False
+            raise
         finally:
-            self._seconds.observe(time.perf_counter() - began)
-            self._sizes.observe(len(commits))
+            if counts:
+                self._seconds.observe(time.perf_counter() - began)
+                self._sizes.observe(len(commits))
             current.reset(token)
             if trace is not None and trace.span is not None:
                 trace.span.end()
@@ -98,7 +105,7 @@ class Commits:
             self._points.add("" if snapshot is None else snapshot.program.name, movement, amount=points)
 
 
-def begun(reply: "asyncio.Future[Outcome]") -> Commit | None:
+def begun(reply: "asyncio.Future[Outcome]") -> Trace | None:
     """The span of a command that begins to wait for its reply, None if its call isn't sampled."""
     trace = current.get()
     if trace is None or trace.span is None:
@@ -110,7 +117,7 @@ def begun(reply: "asyncio.Future[Outcome]") -> Commit | None:
     return commit
 
 
-def _batch(sampled: Sequence[Commit], size: int) -> Trace:
+def _batch(sampled: Sequence[Trace], size: int) -> Trace:
     first, *others = sampled
     trace = first.child("batch", {"laurel.batch.size": size})
     assert trace.span is not None

@@ -11,9 +11,12 @@ import pytest
 
 from server.domain.commands import Command, Outcome
 from server.domain.errors import DeadlineExceeded, Unavailable
+from server.operations import posting
 from server.operations.lines import Line, Turn
+from server.operations.watch import Commits
 from server.store import locks
 from server.store.database import Database
+from telemetry.metrics import Histogram, Metrics
 from tests.server.operations.test_aside import done, kept, waiting_for
 from tests.server.operations.test_committer import Shop, opened, reason
 from tests.support.waiting import eventually
@@ -24,14 +27,24 @@ BRAKE = 4711
 AT_THE_BRAKE = """locktype = 'advisory' AND objid = $1 AND classid = 0
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
+# Who waits in a transaction, unless it holds the brake.
+IDLE_AT_ITS_TURN = f"""FROM pg_stat_activity
+    WHERE state = 'idle in transaction' AND datname = current_database()
+      AND pid NOT IN (SELECT pid FROM pg_locks WHERE {AT_THE_BRAKE} AND granted)"""
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
 
 @pytest.fixture
 async def shop(
-    database: Database, database_url: str, redis_url: str, secrets_file: Path
+    database: Database, database_url: str, redis_url: str, secrets_file: Path, metrics: Metrics
 ) -> AsyncIterator[Shop]:
     """A shop with small batches, whose rows with the reference "slow" wait for ``BRAKE`` when written."""
     others = await Database.open(database_url, connections=4)
-    async with opened(database, redis_url, secrets_file, batch_size=FULL) as shop:
+    async with opened(database, redis_url, secrets_file, batch_size=FULL, watch=Commits(metrics)) as shop:
         shop.database = others
         async with others.connection() as connection:
             await connection.execute(
@@ -51,6 +64,11 @@ async def shop(
         async with others.connection() as connection:
             await connection.execute("DROP FUNCTION slow CASCADE")
     await others.close()
+
+
+async def idle_at_its_turn(shop: Shop) -> bool:
+    async with shop.database.connection() as connection:
+        return bool(await connection.fetchval(f"SELECT EXISTS (SELECT {IDLE_AT_ITS_TURN})", BRAKE))
 
 
 @asynccontextmanager
@@ -200,6 +218,40 @@ async def test_a_line_that_ends_meanwhile_ends_for_what_met_a_lock_beside_it(sho
             await late
     await done(replies)
     assert await shop.balance(second[0]) == 0
+
+
+async def test_a_batch_whose_connection_breaks_while_it_waits_for_its_turn_is_begun_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As PostgreSQL has it after idle_in_transaction_session_timeout, longer than an outage is borne."""
+    monkeypatch.setattr(posting, "OUTAGE_PATIENCE_SECONDS", 0.2)
+    first, second = await members(shop, FULL), await members(shop, FULL)
+    async with braked(shop):
+        replies = submitted(shop, [shop.purchase(m, 5, reference=f"slow {m}") for m in first])
+        replies += submitted(shop, [shop.purchase(m, 7) for m in second])
+        await eventually(lambda: written(shop))
+        await eventually(lambda: idle_at_its_turn(shop))
+        await asyncio.sleep(posting.OUTAGE_PATIENCE_SECONDS)
+        async with shop.database.connection() as connection:
+            await connection.execute(f"SELECT pg_terminate_backend(pid) {IDLE_AT_ITS_TURN}", BRAKE)
+    assert [outcome.points for outcome in await done(replies)] == [5] * FULL + [7] * FULL
+
+
+async def test_a_batch_that_is_given_up_is_counted_once(shop: Shop, metrics: Metrics) -> None:
+    first, second = await members(shop, FULL), await members(shop, FULL)
+    async with braked(shop):
+        replies = submitted(shop, [shop.purchase(m, 5, reference=f"slow {m}") for m in first])
+        replies += submitted(shop, [shop.purchase(m, 7) for m in second])
+        await eventually(lambda: written(shop))
+        await eventually(lambda: locked(shop, second[-1]))
+        async with shop.database.connection() as connection:
+            await connection.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND {AT_THE_BRAKE}", BRAKE
+            )
+    await done(replies)
+    [sizes] = [i for i in metrics if i.about.name == "laurel.committer.batch.size"]
+    assert isinstance(sizes, Histogram)
+    assert sizes.of().total == 2 * FULL
 
 
 async def test_a_batch_whose_connection_breaks_is_not_overtaken(shop: Shop) -> None:

@@ -18,7 +18,7 @@ class Source(NamedTuple):
     """Where the dead letters of one kind lie.
 
     ``query`` is for those of a program ($1), with what ``DeadLetter`` holds in that order, and the content.
-    ``listed``: by which condition those of a status are found, if they are listed.
+    ``listed``: by which condition those of a status are found.
     """
 
     dead_letter_id: str
@@ -39,21 +39,23 @@ SOURCES: Mapping[DeadLetterKind, Source] = MappingProxyType(
                  FROM dead_letter AS d JOIN event_log USING (epoch, xid, position)
                 WHERE d.program_id = $1""",
         ),
-        # Those that were never dead can't be told from those that are sent anew, so neither is listed.
+        # Of those that are dead no more, when they died is kept.
         DeadLetterKind.DELIVERY: Source(
             "delivery_id",
             "channel",
             {
                 DeadLetterStatus.DEAD: "status = 'dead'",
-                DeadLetterStatus.DISCARDED: "status = 'discarded'",
+                DeadLetterStatus.REPLAYING: "status = 'pending' AND died_at IS NOT NULL",
+                DeadLetterStatus.REPLAYED: "status = 'sent' AND died_at IS NOT NULL",
+                DeadLetterStatus.DISCARDED: "status = 'discarded' AND died_at IS NOT NULL",
             },
             """SELECT delivery_id, 'delivery',
                       CASE status WHEN 'pending' THEN 'replaying' WHEN 'sent' THEN 'replayed' ELSE status END,
                       channel, target, NULL::uuid, '', member_id, attempts, last_error,
-                      coalesce(finished_at, created_at),
+                      CASE status WHEN 'dead' THEN finished_at ELSE died_at END,
                       CASE status WHEN 'dead' THEN NULL ELSE finished_at END, '', content
                  FROM delivery
-                WHERE program_id = $1""",
+                WHERE program_id = $1 AND (status = 'dead' OR died_at IS NOT NULL)""",
         ),
     }
 )
@@ -140,7 +142,6 @@ async def page(
               ORDER BY 1 DESC LIMIT $4)"""
         for source in SOURCES.values()
         for status in statuses
-        if status in source.listed
     ]
     rows = await connection.fetch(
         f"{' UNION ALL '.join(parts)} ORDER BY 1 DESC LIMIT $4", program_id, before, consumer, size

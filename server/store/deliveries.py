@@ -179,7 +179,7 @@ async def replay(connection: Connection, program_id: UUID, delivery_id: UUID) ->
     done: str = await connection.execute(
         """UPDATE delivery
               SET status = 'pending', attempts = 0, token = token + 1, next_attempt_at = now(),
-                  finished_at = NULL
+                  finished_at = NULL, died_at = CASE status WHEN 'dead' THEN finished_at ELSE died_at END
             WHERE program_id = $1 AND delivery_id = $2 AND status <> 'pending'""",
         program_id,
         delivery_id,
@@ -190,7 +190,8 @@ async def replay(connection: Connection, program_id: UUID, delivery_id: UUID) ->
 async def discard(connection: Connection, program_id: UUID, delivery_id: UUID) -> bool:
     """Send it never; False if there is no dead one of that id."""
     done: str = await connection.execute(
-        """UPDATE delivery SET status = 'discarded', token = token + 1
+        """UPDATE delivery
+              SET status = 'discarded', token = token + 1, finished_at = now(), died_at = finished_at
             WHERE program_id = $1 AND delivery_id = $2 AND status = 'dead'""",
         program_id,
         delivery_id,

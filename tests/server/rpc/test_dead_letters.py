@@ -36,8 +36,8 @@ def consumer() -> str:
     return f"test-{uuid4().hex[:8]}"
 
 
-async def dead_delivery(laurel: Laurel, channel: str) -> str:
-    """A delivery that failed with every attempt."""
+async def wanted_delivery(laurel: Laurel, channel: str) -> str:
+    """A delivery that nobody has tried yet."""
     wanted = Wanted(
         program_id=laurel.program.program_id,
         delivery_id=new_id(),
@@ -49,12 +49,32 @@ async def dead_delivery(laurel: Laurel, channel: str) -> str:
     )
     async with laurel.database.transaction() as connection:
         await deliveries.add(connection, [wanted])
+    return str(wanted.delivery_id)
+
+
+async def dead_delivery(laurel: Laurel, channel: str) -> str:
+    """A delivery that failed with every attempt."""
+    delivery_id = await wanted_delivery(laurel, channel)
+    async with laurel.database.connection() as connection:
         await connection.execute(
             """UPDATE delivery SET status = 'dead', finished_at = now(), attempts = 7, last_error = '503'
                 WHERE delivery_id = $1""",
-            wanted.delivery_id,
+            delivery_id,
         )
-    return str(wanted.delivery_id)
+    return delivery_id
+
+
+async def arrives(laurel: Laurel, delivery_id: str) -> None:
+    """As a worker writes it down."""
+    async with laurel.database.connection() as connection:
+        await connection.execute(
+            "UPDATE delivery SET status = 'sent', finished_at = now() WHERE delivery_id = $1", delivery_id
+        )
+
+
+async def listed(staff: Caller, consumer: str, status: pb.DeadLetterStatus.ValueType) -> list[str]:
+    request = pb.ListDeadLettersRequest(consumer=consumer, status=status)
+    return [d.dead_letter_id for d in (await staff.dead_letters.ListDeadLetters(request)).dead_letters]
 
 
 async def get(staff: Caller, dead_letter_id: str) -> pb.DeadLetter:
@@ -147,6 +167,28 @@ async def test_a_dead_delivery_is_sent_anew_under_its_id(
             connection, [consumer], {}, at_once=9, per_target=9, lease_seconds=60.0
         )
     assert [str(delivery.delivery_id) for delivery in claimed] == [dead_letter_id]
+    assert await listed(staff, consumer, REPLAYING) == [dead_letter_id]
+    await arrives(laurel, dead_letter_id)
+    assert await listed(staff, consumer, REPLAYING) == []
+    assert await listed(staff, consumer, REPLAYED) == [dead_letter_id]
+    found = await get(staff, dead_letter_id)
+    assert found.die_time.ToDatetime() < found.settle_time.ToDatetime()
+
+
+async def test_a_delivery_that_was_never_dead_is_no_dead_letter(
+    laurel: Laurel, staff: Caller, consumer: str
+) -> None:
+    delivery_id = await wanted_delivery(laurel, consumer)
+    show = pb.GetDeadLetterRequest(dead_letter_id=delivery_id)
+    assert (await refusal(staff.dead_letters.GetDeadLetter(show))).reason == "DEAD_LETTER_NOT_FOUND"
+    await arrives(laurel, delivery_id)
+    assert (await refusal(staff.dead_letters.GetDeadLetter(show))).reason == "DEAD_LETTER_NOT_FOUND"
+    # Also once somebody has it sent again.
+    async with laurel.database.connection() as connection:
+        assert await deliveries.replay(connection, laurel.program.program_id, UUID(delivery_id))
+    replay = pb.ReplayDeadLetterRequest(dead_letter_id=delivery_id)
+    assert (await refusal(staff.dead_letters.ReplayDeadLetter(replay))).reason == "DEAD_LETTER_NOT_FOUND"
+    assert await listed(staff, consumer, REPLAYING) == []
 
 
 async def test_other_programs_and_callers_are_kept_out(laurel: Laurel, consumer: str) -> None:

@@ -1,1 +1,1 @@
-"""What loyalty means. Pure: no I/O, no clock, no randomness; the standard library only."""
+"""What loyalty means. Pure: no I/O, no clock, no randomness; beside the standard library only orjson."""

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from server.domain.canonical_json import canonical
 from server.domain.ledger import Allocation, Lot, Movement, Transaction
 
 FORMAT = 1  # the first element of every content: how to read the rest
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
-_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _text = json.encoder.encode_basestring  # one string as JSON
 
 
@@ -36,7 +36,7 @@ def content(row: Transaction, created: Sequence[Lot], allocations: Sequence[Allo
         f'{_microseconds(row.occurred_at)},{_microseconds(row.recorded_at)},"{row.event_id.hex}",'
         f"{_text(row.event_type)},{_text(row.order_reference)},{_text(row.store)},{_text(row.channel)},"
         f'{_text(row.source_system)},{_text(row.actor)},"{row.credential_id.hex}",{_text(row.reason)},'
-        f"{row.trace},{_text(row.key_id)},{_json(created_terms)},{_json(shares)}]"
+        f"{row.trace},{_text(row.key_id)},{canonical(created_terms).decode()},{canonical(shares).decode()}]"
     ).encode()
 
 

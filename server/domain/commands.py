@@ -1,7 +1,6 @@
 """What callers ask of a wallet, and what they are told it brought."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -11,9 +10,8 @@ from uuid import UUID
 
 from server.domain.activity import REDEMPTION, AttributeValue, Line
 from server.domain.actor import Actor
+from server.domain.canonical_json import canonical_ascii
 from server.domain.ledger import Hold
-
-_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +87,7 @@ class Command:
             self.part,
             *self._particulars(),
         ]
-        return hashlib.sha256(_json(said).encode()).digest()
+        return hashlib.sha256(canonical_ascii(said)).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

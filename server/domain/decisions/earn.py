@@ -91,26 +91,28 @@ def _credit(
     parts = [(terms or default, points) for terms, points in award.lots or ((None, award.points),)]
     rows = []
     for account, pending in ((BALANCE, False), (PENDING, True)):
-        transaction_id = new_id()
+        alike = [(terms, points) for terms, points in parts if terms.pending is pending]
+        if not alike:
+            continue
+        transaction_id, total = new_id(), sum([points for _, points in alike])
         created = tuple(
-            new_lot(new_id(), point_type, transaction_id, points, terms, what.occurred_at, program.zone)
-            for terms, points in parts
-            if terms.pending is pending
+            [
+                new_lot(new_id(), point_type, transaction_id, points, terms, what.occurred_at, program.zone)
+                for terms, points in alike
+            ]
         )
-        if created:
-            points = sum(lot.points for lot in created)
-            draft.move(
-                own,
-                point_type,
-                Kind.EARN,
-                Account.PROGRAM_ISSUANCE,
-                account,
-                points,
-                why,
-                transaction_id=transaction_id,
-                created=created,
-            )
-            rows.append(Award(transaction_id, point_type, points))
+        draft.move(
+            own,
+            point_type,
+            Kind.EARN,
+            Account.PROGRAM_ISSUANCE,
+            account,
+            total,
+            why,
+            transaction_id=transaction_id,
+            created=created,
+        )
+        rows.append(Award(transaction_id, point_type, total))
     draft.settle(own, point_type)
     return rows
 

@@ -14,17 +14,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from server.domain import canonical_json
 from server.domain.rules.evaluation import CapKey, Evaluation, RedemptionTerms, RuleResult
 from server.domain.rules.reading import plain
 
 _VOUCHED = '{"activity":"'
-# The one text of a trace, whoever writes it down: it enters the row's hash.
-canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def canonical(trace: Mapping[str, object]) -> str:
+    """The one text of a trace, whoever writes it down: it enters the row's hash."""
+    return canonical_json.canonical(trace).decode()
 
 
 def digest(activity: Mapping[str, Any]) -> str:
     """SHA-256 of an activity as the event log has it. In a row's trace it stands under the row's hash."""
-    return hashlib.sha256(canonical(activity).encode()).hexdigest()
+    return hashlib.sha256(canonical_json.canonical(activity)).hexdigest()
 
 
 def vouched(trace: str) -> str:

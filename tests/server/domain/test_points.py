@@ -253,3 +253,16 @@ def test_every_row_that_was_earned_vouches_for_its_purchase_as_the_log_keeps_it(
     kept["lines"][0][3] = 20
     assert trace.vouched(traces[0]) != trace.digest(kept)
     assert trace.vouched(trace.canonical({"revision": 1, "rules": []})) == ""
+
+
+def test_a_purchase_is_known_by_the_bytes_by_which_it_always_was() -> None:
+    lines = (Line("1", "tea", "", 2, Decimal(8)), Line("2", "jam", "", 1, Decimal("4.50"), {"size": "½"}))
+    said = {"reference": "R-1\x7f", "store": "pune-1", "amount": Decimal("12.50"), "lines": lines}
+    prepared = prepare(command(Earn, ANN, "r", **said), PROGRAM)
+    assert prepared.digest.hex() == "d52c7de55c5b45ee7c0b369d35431935732c251fd2b8e49a898ec30a0ee3801e"
+    decided = decide(books(), prepared, terms(count(1)))
+    assert isinstance(decided, Decision)
+    assert [movement.transaction.hash.hex() for movement in decided.movements] == [
+        "35b18796d38c0b9ea133663ca70941b62ebad6bb859c480c75a8aa8e703373bd",
+        "124e9e442f41baf39aa1c04e77c4c573d8123d3e74a950d01804182092e72d6d",
+    ]

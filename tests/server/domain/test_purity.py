@@ -40,6 +40,8 @@ PURE = frozenset(
 IMPURE = frozenset(
     {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "uuid.uuid1", "uuid.uuid4"}
 )
+# The one library that the domain takes: it writes bytes for values, and a test holds it to those of ``json``.
+BESIDE = {"canonical_json.py": {"orjson"}}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -58,7 +60,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 def test_a_module_of_the_domain_imports_only_what_is_pure(path: Path) -> None:
     tree = ast.parse(path.read_text())
     foreign = {name for name in imported(tree) if name not in PURE and not name.startswith("server.domain")}
-    assert foreign == set()
+    assert foreign == BESIDE.get(path.name, set())
     called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     assert called & IMPURE == set()
     assert called.isdisjoint({"open", "print", "input"})

@@ -42,24 +42,25 @@ def needs(batch: Iterable[Prepared], sharing: Collection[UUID]) -> Needs:
 
     Only in programs ``sharing`` pools somebody may lead to one.
     """
-    programs: set[int] = set()
+    programs: set[UUID] = set()
     members: set[int] = set()
     seated: set[MemberOf] = set()
     named: set[int] = set()
     for command, _, key, *_ in batch:
-        programs.add(locks.program_lock(command.actor.program_id))
-        members.update(locks.member_lock(member_id) for member_id in command.members)
-        if command.actor.program_id in sharing:
-            seated.update((command.actor.program_id, member_id) for member_id in command.seated)
+        program_id = command.actor.program_id
+        programs.add(program_id)
+        members.update(map(locks.member_lock, command.members))
+        if program_id in sharing:
+            seated.update((program_id, member_id) for member_id in command.seated)
         named.add(locks.request_lock(request_key(command)))
         if key is not None:
-            named.add(locks.order_lock(command.actor.program_id, key))
+            named.add(locks.order_lock(program_id, key))
         match command:
             case PutAside():  # no more than so many of one credential, whoever counts them
                 named.add(locks.reviews_lock(command.actor.credential_id))
             case ApproveReview():
                 named.add(locks.request_lock(sent_under(command)))
-    return Needs(programs, members, seated, named)
+    return Needs({locks.program_lock(program_id) for program_id in programs}, members, seated, named)
 
 
 def sharing(ledger: Ledger) -> set[UUID]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -76,14 +77,14 @@ READERS: Mapping[str, Read] = MappingProxyType(
 )
 # Fields with a default are left out where they say nothing more than that.
 _FIELDS = tuple((field.name, field.default, WRITERS.get(field.name)) for field in fields(Outcome))
+_values = attrgetter(*(name for name, _, _ in _FIELDS))
 
 
 def outcome_text(outcome: Outcome) -> str:
     """The outcome as JSON."""
     said = {}
-    for name, default, write in _FIELDS:
-        value = getattr(outcome, name)
-        if value != default:
+    for (name, default, write), value in zip(_FIELDS, _values(outcome), strict=True):
+        if value is not default and value != default:
             said[name] = value if write is None else write(value)
     return _json(said)
 

@@ -15,15 +15,19 @@ def append(events: Sequence[Event]) -> Write | None:
         """INSERT INTO event_log (epoch, event_id, event_type, program_id, member_id,
                                   occurred_at, recorded_at, payload)
            SELECT (SELECT max(epoch) FROM log_epoch), *
-             FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[],
-                         $5::timestamptz[], $6::timestamptz[], $7::jsonb[])""",
+             FROM unnest($1::event_log_row[])""",
         (
-            [e.event_id for e in events],
-            [e.event_type for e in events],
-            [e.program_id for e in events],
-            [e.member_id for e in events],
-            [e.occurred_at for e in events],
-            [e.recorded_at for e in events],
-            [json.dumps(e.payload()) for e in events],
+            [
+                (
+                    e.event_id,
+                    e.event_type,
+                    e.program_id,
+                    e.member_id,
+                    e.occurred_at,
+                    e.recorded_at,
+                    json.dumps(e.payload()),
+                )
+                for e in events
+            ],
         ),
     )

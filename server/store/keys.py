@@ -49,16 +49,8 @@ def remember_requests(
         return None
     return Write(
         """INSERT INTO request_key (program_id, source_system, request_id, request_hash, reply, recorded_at)
-           SELECT *, $6::timestamptz
-             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[])""",
-        (
-            [k.program_id for k, _ in remembered],
-            [k.source_system for k, _ in remembered],
-            [k.request_id for k, _ in remembered],
-            [r.request_hash for _, r in remembered],
-            [r.reply for _, r in remembered],
-            recorded_at,
-        ),
+           SELECT *, $2::timestamptz FROM unnest($1::request_key_row[])""",
+        ([(*key, *reply) for key, reply in remembered], recorded_at),
     )
 
 
@@ -83,19 +75,11 @@ def record_orders(orders: Sequence[tuple[OrderOf, Recorded]]) -> Write | None:
     """Write the business keys. The caller holds their locks, so a clash is a fault."""
     if not orders:
         return None
-    # Arrays of arrays must be rectangular, so the transaction ids travel as text.
     return Write(
         """INSERT INTO business_key (program_id, source_system, store, business_date, order_reference,
                                      action, part, member_id, event_id, transaction_ids)
-           SELECT a, b, c, d, e, f, g, h, i, j::uuid[]
-             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::date[], $5::text[], $6::text[], $7::text[],
-                         $8::uuid[], $9::uuid[], $10::text[]) AS t(a, b, c, d, e, f, g, h, i, j)""",
-        (
-            *_columns([key for key, _ in orders]),
-            [r.member_id for _, r in orders],
-            [r.event_id for _, r in orders],
-            ["{" + ",".join(map(str, r.transaction_ids)) + "}" for _, r in orders],
-        ),
+           SELECT * FROM unnest($1::business_key_row[])""",
+        ([(program_id, *key, *recorded) for (program_id, key), recorded in orders],),
     )
 
 

@@ -256,12 +256,8 @@ def _insert_transactions(rows: Sequence[Transaction]) -> Write | None:
         return None
     return Write(
         f"""INSERT INTO ledger_transaction ({TRANSACTION_COLUMNS})
-            SELECT * FROM unnest(
-                $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::bigint[],
-                $8::text[], $9::text[], $10::bigint[], $11::timestamptz[], $12::timestamptz[], $13::uuid[],
-                $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::uuid[],
-                $21::text[], $22::jsonb[], $23::text[], $24::bytea[], $25::bytea[])""",
-        columns(rows),
+            SELECT * FROM unnest($1::ledger_transaction_row[])""",
+        (rows,),
     )
 
 
@@ -280,10 +276,8 @@ def _insert_lots(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     return Write(
         """INSERT INTO lot (program_id, member_id, lot_id, point_type, transaction_id, points, remaining,
                             active, activates_at, expires_at, held, activates_on, rolling_days)
-           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::bigint[],
-                                $7::bigint[], $8::boolean[], $9::timestamptz[], $10::timestamptz[],
-                                $11::bigint[], $12::text[], $13::integer[])""",
-        columns(rows),
+           SELECT * FROM unnest($1::lot_row[])""",
+        (rows,),
     )
 
 
@@ -298,8 +292,8 @@ def _insert_allocations(decisions: Sequence[tuple[UUID, Effects]]) -> Write | No
         return None
     return Write(
         """INSERT INTO allocation (program_id, member_id, transaction_id, lot_id, points)
-           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[])""",
-        columns(rows),
+           SELECT * FROM unnest($1::allocation_row[])""",
+        (rows,),
     )
 
 
@@ -322,11 +316,10 @@ def _change_lots(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
         return None
     return Write(
         """UPDATE lot SET remaining = now.remaining, active = now.active, held = now.held
-             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::boolean[], $6::bigint[])
-                  AS now(program_id, member_id, lot_id, remaining, active, held)
+             FROM unnest($1::lot_left_row[]) AS now
             WHERE lot.program_id = now.program_id AND lot.member_id = now.member_id
               AND lot.lot_id = now.lot_id""",
-        columns(list(changed.values())),
+        (list(changed.values()),),
     )
 
 
@@ -343,15 +336,13 @@ def _upsert_wallets(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
     return Write(
         """INSERT INTO wallet (program_id, member_id, point_type, balance, pending, held, debt, lifetime,
                                sequence, head_hash, next_due, active_at)
-           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
-                                $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $11::timestamptz[],
-                                $12::timestamptz[])
+           SELECT * FROM unnest($1::wallet_row[])
                ON CONFLICT (program_id, member_id, point_type) DO UPDATE SET
                   balance = excluded.balance, pending = excluded.pending, held = excluded.held,
                   debt = excluded.debt, lifetime = excluded.lifetime, sequence = excluded.sequence,
                   head_hash = excluded.head_hash, next_due = excluded.next_due,
                   active_at = excluded.active_at""",
-        columns(list(last.values())),
+        (list(last.values()),),
     )
 
 
@@ -364,19 +355,18 @@ def _cap_usage(decisions: Sequence[tuple[UUID, Effects]]) -> Iterator[Write | No
             change[where] = change.get(where, 0) + points
     gained = [(p, m, *key, points) for (p, m, key), points in change.items() if points > 0]
     given_back = [(p, m, *key, -points) for (p, m, key), points in change.items() if points < 0]
-    yield Write(ADD_CAP_USAGE, columns(gained)) if gained else None
-    yield Write(GIVE_BACK_CAP_USAGE, columns(given_back)) if given_back else None
+    yield Write(ADD_CAP_USAGE, (gained,)) if gained else None
+    yield Write(GIVE_BACK_CAP_USAGE, (given_back,)) if given_back else None
 
 
 ADD_CAP_USAGE = """
     INSERT INTO cap_usage (program_id, member_id, rule, period, points)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
+    SELECT * FROM unnest($1::cap_usage_row[])
         ON CONFLICT (program_id, member_id, rule, period)
         DO UPDATE SET points = cap_usage.points + excluded.points"""
 GIVE_BACK_CAP_USAGE = """
     UPDATE cap_usage SET points = greatest(cap_usage.points - back.points, 0)
-      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
-           AS back(program_id, member_id, rule, period, points)
+      FROM unnest($1::cap_usage_row[]) AS back
      WHERE cap_usage.program_id = back.program_id AND cap_usage.member_id = back.member_id
        AND cap_usage.rule = back.rule AND cap_usage.period = back.period"""
 
@@ -395,11 +385,9 @@ def _update_members(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
                              purchases = after.purchases,
                              tags = CASE WHEN after.tags IS NULL THEN member.tags
                                          ELSE ARRAY(SELECT jsonb_array_elements_text(after.tags)) END
-             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::bigint[],
-                         $7::jsonb[])
-                  AS after(program_id, member_id, version, status, tier, purchases, tags)
+             FROM unnest($1::member_row[]) AS after
             WHERE member.program_id = after.program_id AND member.member_id = after.member_id""",
-        columns(
+        (
             [
                 (
                     *key,
@@ -410,7 +398,7 @@ def _update_members(decisions: Sequence[tuple[UUID, Effects]]) -> Write | None:
                     json.dumps(sorted(member.facts.tags)) if member.facts.tags else None,
                 )
                 for key, member in last.items()
-            ]
+            ],
         ),
     )
 

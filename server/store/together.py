@@ -34,7 +34,11 @@ class Question(NamedTuple, Generic[Answer]):
 
 
 class Write(NamedTuple):
-    """A statement that changes one table, and its arguments. No two of a batch touch the same row."""
+    """A statement that changes one table, and its arguments. No two of a batch touch the same row.
+
+    What every purchase writes is one argument: a list of rows, each a tuple of the type that the
+    migrations made for it (``lot_row``). To send those takes half of what an array for each column does.
+    """
 
     statement: str
     arguments: tuple[Any, ...]

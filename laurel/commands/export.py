@@ -56,7 +56,7 @@ def file_options(command: Any) -> Any:
                 "--format",
                 "form",
                 type=click.Choice(FORMATS),
-                help="By the name of the file, if left out: parquet for .parquet, else csv.",
+                help="By the ending of the file's name, if left out: .csv or .parquet.",
             ),
             click.option(
                 "--raw", is_flag=True, help="CSV for programs: don't guard what a spreadsheet could run."
@@ -144,7 +144,7 @@ def _operator(program_id: UUID) -> Actor:
 
 
 def _export(opened: Opened, *, output: Path, form: str | None, raw: bool, program: str | None) -> None:
-    parquet = form == "parquet" or (form is None and output.suffix == ".parquet")
+    parquet = (form or _form_of(output)) == "parquet"
     started = time.monotonic()
 
     with _onto(output):
@@ -167,6 +167,16 @@ def _export(opened: Opened, *, output: Path, form: str | None, raw: bool, progra
         written = on_database(work)
     seconds = time.monotonic() - started
     click.echo(f"{counted(written, 'row')} in {output}, {written / seconds:,.0f} a second")
+
+
+def _form_of(output: Path) -> str:
+    form = output.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        raise click.BadParameter(
+            f"{output.name} ends neither in .csv nor in .parquet; --format says which of the two it shall be",
+            param_hint="'--output' / '-o'",
+        )
+    return form
 
 
 @contextmanager

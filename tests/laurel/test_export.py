@@ -280,7 +280,7 @@ async def test_without_the_secrets_nothing_is_written(desk: Desk, tmp_path: Path
 
 
 async def test_a_file_that_can_not_be_written_is_told_of_as_that(desk: Desk, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
+    pipe = tmp_path / "pipe.csv"
     os.mkfifo(pipe)
     refused = {tmp_path / "nowhere" / "b.csv": "no such folder", pipe: "no regular file"}
     for path, reason in refused.items():
@@ -288,6 +288,19 @@ async def test_a_file_that_can_not_be_written_is_told_of_as_that(desk: Desk, tmp
         assert done.returncode == 1
         assert f"{path} can't be written: " in done.stderr
         assert reason in done.stderr
+
+
+async def test_a_file_whose_name_says_nothing_of_its_format_takes_an_option(
+    desk: Desk, tmp_path: Path
+) -> None:
+    for name in ("members.xlsx", "members"):
+        refused = await desk.export("members", "-o", tmp_path / name)
+        assert refused.returncode == 2
+        assert f"{name} ends neither in .csv nor in .parquet; --format says" in refused.stderr
+        assert entries(tmp_path) == []
+    by_ending = await desk.whole("members", tmp_path / "MEMBERS.CSV")
+    by_option = await desk.whole("members", tmp_path / "members.xlsx", "--format", "csv")
+    assert by_ending.read_bytes() == by_option.read_bytes()
 
 
 async def test_what_was_exported_is_imported_as_it_was(desk: Desk, tmp_path: Path) -> None:

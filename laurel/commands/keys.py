@@ -9,12 +9,15 @@ import click
 from laurel.client import ROLES, program_option
 from laurel.commands.options import span
 from laurel.commands.programs import find, on_database
-from laurel.output import moment, show_json, show_table
+from laurel.failures import Failure
+from laurel.output import moment, show_fields, show_json, show_table
 from server.domain.actor import CallerKind
 from server.operations import credentials
 from server.rpc.access import declared_scopes
 from server.store.credentials import Credential
 from server.store.database import Database
+
+IN_FORCE = "in force"
 
 
 @click.group()
@@ -85,18 +88,18 @@ def create(
 @click.option("--all", "revoked_too", is_flag=True, help="Show revoked and expired keys too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(program: str, revoked_too: bool, as_json: bool) -> None:
-    """List the keys in force."""
+    """List the keys in force; `show` tells what each may do."""
 
     async def work(database: Database) -> Sequence[Credential]:
         return await credentials.listed(database, (await find(database, program)).program_id)
 
     now = datetime.now(UTC)
-    found = [c for c in on_database(work) if revoked_too or _state(c, now) == "in force"]
+    found = [c for c in on_database(work) if revoked_too or _state(c, now) == IN_FORCE]
     if as_json:
         show_json([_as_dict(credential) for credential in found])
         return
     show_table(
-        ("NAME", "ROLE", "STATE", "STORE", "SOURCE", "MADE", "EXPIRES", "SCOPES"),
+        ("NAME", "ROLE", "STATE", "STORE", "SOURCE", "EXPIRES", "SCOPES"),
         [
             (
                 c.name,
@@ -104,12 +107,49 @@ def list_(program: str, revoked_too: bool, as_json: bool) -> None:
                 _state(c, now),
                 c.store,
                 c.source_system,
-                moment(c.created_at),
                 moment(c.expires_at),
-                ", ".join(sorted(c.scopes)),
+                len(c.scopes),
             )
             for c in found
         ],
+    )
+
+
+@keys.command()
+@click.argument("name")
+@program_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(name: str, program: str, as_json: bool) -> None:
+    """Show what a key may do, and until when.
+
+    Of several of that name the one in force, else the newest. What callers send is not shown: only its
+    hash is stored.
+    """
+
+    async def work(database: Database) -> Sequence[Credential]:
+        return await credentials.listed(database, (await find(database, program)).program_id)
+
+    now = datetime.now(UTC)
+    found = [c for c in on_database(work) if c.name == name]
+    if not found:
+        raise Failure(f"program {program} has no key of the name {name}")
+    c = max(found, key=lambda c: (_state(c, now) == IN_FORCE, c.created_at))
+    if as_json:
+        show_json(_as_dict(c))
+        return
+    show_fields(
+        (
+            ("name", c.name),
+            ("role", str(c.kind)),
+            ("state", _state(c, now)),
+            ("store", c.store),
+            ("source", c.source_system),
+            ("made", moment(c.created_at)),
+            ("expires", moment(c.expires_at) or "never"),
+            ("revoked", moment(c.revoked_at)),
+            ("scopes", "\n".join(sorted(c.scopes))),
+            ("credential", str(c.credential_id)),
+        )
     )
 
 
@@ -135,7 +175,7 @@ def _state(credential: Credential, now: datetime) -> str:
         return "revoked"
     if credential.expires_at is not None and credential.expires_at <= now:
         return "expired"
-    return "in force"
+    return IN_FORCE
 
 
 def _as_dict(credential: Credential) -> dict[str, Any]:

@@ -137,6 +137,21 @@ async def test_a_key_is_shown_once_works_and_is_revoked(laurel: Laurel) -> None:
     assert (await cli(laurel, "members", "list", key=key)).returncode == 1
 
 
+async def test_keys_are_listed_within_a_terminal_and_each_is_shown_whole(laurel: Laurel) -> None:
+    till, store = "mumbai-central-till-7", "mumbai-central"
+    made = await cli(laurel, "keys", "create", "--name", till, "--store", store, "--expires-in", "1y")
+    assert made.returncode == 0
+    listed = (await cli(laurel, "keys", "list")).stdout.splitlines()
+    assert max(len(line.rstrip()) for line in listed) <= 120
+    one = await cli(laurel, "keys", "show", till)
+    assert all(word in one.stdout for word in ("terminal", "in force", store, "points.redeem"))
+    none = await cli(laurel, "keys", "show", "nobody")
+    assert (none.returncode, none.stderr) == (
+        1,
+        f"Error: program {laurel.program.name} has no key of the name nobody\n",
+    )
+
+
 async def test_a_membership_is_closed_for_good_only_when_that_was_confirmed(laurel: Laurel) -> None:
     member_id, staff = await laurel.register(), laurel.staff.key
     asked = await cli(laurel, "members", "close", member_id, key=staff)

@@ -20,13 +20,12 @@ from laurel.commands.options import (
 )
 from laurel.commands.receipts import find
 from laurel.commands.statements import statement
+from laurel.commands.transactions import kind, signed
 from laurel.commands.uploads import upload
 from laurel.failures import Failure
 from laurel.output import amount_of, as_dict, moment, show_fields, show_json, show_table
 
 PAGE = 500
-WALLET = "wallet."
-BALANCE = f"{WALLET}balance"
 
 
 @click.group(help=f"Points: earn, redeem, return, hand on, look up, explain.\n\n{MEMBER_HELP}")
@@ -244,9 +243,9 @@ def history(*, member: str, point_type: str, limit: int, program: str, as_json: 
         [
             (
                 moment(t.occur_time),
-                _kind(t),
+                kind(t),
                 t.point_type,
-                f"{_signed(t):+,}",
+                signed(t),
                 t.balance_after,
                 t.order_reference,
                 t.store,
@@ -274,8 +273,8 @@ def show(*, transaction_id: str, program: str, as_json: bool) -> None:
         (
             ("transaction", t.transaction_id),
             ("member", t.member_id),
-            ("kind", _kind(t)),
-            ("points", f"{_signed(t):+,} {t.point_type}"),
+            ("kind", kind(t)),
+            ("points", f"{signed(t)} {t.point_type}"),
             ("from", t.debit_account),
             ("to", t.credit_account),
             ("balance after", t.balance_after),
@@ -361,24 +360,6 @@ def _scalar(text: str) -> str | float | bool:
         return float(text)
     except ValueError:
         return text
-
-
-def _kind(transaction: points_pb2.Transaction) -> str:
-    """Its kind; where the balance has no part in it, with what has: pending, held, debt."""
-    kind = points_pb2.TransactionKind.Name(transaction.kind).removeprefix("TRANSACTION_KIND_").lower()
-    accounts = (transaction.debit_account, transaction.credit_account)
-    if BALANCE in accounts:
-        return kind
-    figures = [account.removeprefix(WALLET) for account in accounts if account.startswith(WALLET)]
-    return f"{kind}, {figures[0] if figures else 'not taken'}"
-
-
-def _signed(transaction: points_pb2.Transaction) -> int:
-    """Less is out of the balance; where the balance has no part in it, out of the wallet."""
-    gained = transaction.credit_account == BALANCE or (
-        transaction.debit_account != BALANCE and transaction.credit_account.startswith(WALLET)
-    )
-    return transaction.points if gained else -transaction.points
 
 
 def _show_awards(reply: points_pb2.AccrueResponse | points_pb2.SubmitEventResponse, as_json: bool) -> None:

@@ -4,9 +4,8 @@ import click
 from loyalty.v1 import points_pb2
 
 from laurel.client import connect, program_option
+from laurel.commands.transactions import kind, signed
 from laurel.output import moment, show_json, show_table
-
-KIND = "TRANSACTION_KIND_"
 
 
 @click.command()
@@ -29,7 +28,7 @@ def find(*, receipt: str, store: str, program: str, as_json: bool) -> None:
         show_json(reply)
         return
     show_table(
-        ("DAY", "STORE", "PART", "WHAT", "MEMBER", "RECORDED", "KIND", "WALLET", "POINTS", "TRANSACTION"),
+        ("DAY", "STORE", "PART", "WHAT", "MEMBER", "RECORDED", "KIND", "WALLET", "POINTS>", "TRANSACTION"),
         [row for order in reply.orders for row in _rows(order)],
     )
     if reply.more:
@@ -49,10 +48,10 @@ def _rows(order: points_pb2.RecordedOrder) -> list[tuple[object, ...]]:
         (
             *told,
             moment(t.record_time),
-            points_pb2.TransactionKind.Name(t.kind).removeprefix(KIND).lower(),
+            kind(t),
             t.point_type,
-            t.points,
+            signed(t),
             t.transaction_id,
         )
         for t in order.transactions
-    ] or [(*told, "", "", "", 0, "")]
+    ] or [(*told, "", "", "", "0", "")]

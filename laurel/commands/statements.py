@@ -8,10 +8,10 @@ from loyalty.v1 import points_pb2
 from laurel.client import connect, program_option
 from laurel.commands.identifiers import end_after, instant, member_id_of
 from laurel.commands.options import json_option
+from laurel.commands.transactions import kind, signed
 from laurel.output import as_dict, moment, show_json, show_table
 
 PAGE = 500
-KIND = "TRANSACTION_KIND_"
 
 
 @click.command()
@@ -56,13 +56,13 @@ def statement(*, member: str, since: datetime, until: datetime, program: str, as
     if rows:
         click.echo()
         show_table(
-            ("OCCURRED", "KIND", "WALLET", "POINTS", "FROM", "TO", "ORDER", "TRANSACTION"),
+            ("OCCURRED", "KIND", "WALLET", "POINTS>", "FROM", "TO", "ORDER", "TRANSACTION"),
             [
                 (
                     moment(t.occur_time),
-                    points_pb2.TransactionKind.Name(t.kind).removeprefix(KIND).lower(),
+                    kind(t),
                     t.point_type,
-                    t.points,
+                    signed(t),
                     t.debit_account,
                     t.credit_account,
                     t.order_reference,

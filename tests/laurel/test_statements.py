@@ -58,3 +58,33 @@ async def test_a_statement_shows_the_last_day_and_the_last_moment(laurel: Laurel
     assert await shown("2026-11-01", "2026-11-19") == 0
     assert await shown("2026-11-20", "2026-11-20T23:59:59.999999") == 1
     assert await shown("2026-11-20", "2026-11-20T23:59:59.999998") == 0
+
+
+async def test_what_was_spent_is_less_in_a_statement_and_under_its_receipt(laurel: Laurel) -> None:
+    member_id, receipt = await laurel.register(), uuid4().hex
+    buying = points_pb2.AccrueRequest(
+        request_id=uuid4().hex,
+        member_id=member_id,
+        order_reference=receipt,
+        amount=Money(currency_code="INR", units=500),
+    )
+    earned = (await laurel.terminal.points.Accrue(buying)).points
+    spending = points_pb2.RedeemRequest(
+        request_id=uuid4().hex, member_id=member_id, points=40, order_reference=receipt
+    )
+    await laurel.terminal.points.Redeem(spending)
+    today = datetime.now(UTC).date().isoformat()
+    statement = ("points", "statement", member_id, "--from", "2026-01-01", "--to", today)
+    for words in (statement, ("points", "find", receipt)):
+        shown = await cli(laurel, *words, key=laurel.staff.key)
+        assert shown.returncode == 0, shown.stderr
+        rows = {
+            line.split("points")[0].split()[-1]: line
+            for line in shown.stdout.splitlines()
+            if " points " in line
+        }
+        assert f" +{earned} " in rows["earn"]
+        assert " -40 " in rows["redeem"]
+        assert rows["earn"].index(f"+{earned}") + len(f"+{earned}") == rows["redeem"].index("-40") + len(
+            "-40"
+        )

@@ -46,6 +46,24 @@ def test_help_names_every_command() -> None:
     assert all(f"  {name} " in shown.stdout for name in COMMANDS)
 
 
+def test_the_list_of_commands_says_of_each_what_it_says_itself() -> None:
+    context = click.Context(laurel_command)
+    for name, (_, told) in COMMANDS.items():
+        command = laurel_command.get_command(context, name)
+        assert command is not None
+        assert command.get_short_help_str(200) == told, name
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    script = """if True:
+        import sys
+        from laurel.cli import laurel
+        laurel(["--help"], standalone_mode=False)
+        print([name for name in sys.modules if name.startswith("laurel.commands")], "grpc" in sys.modules)"""
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.endswith("[] False\n")
+
+
 def commands_of(group: click.Group) -> Iterator[tuple[click.Group, str, click.Command]]:
     """Every command with the group that it is listed in."""
     for name in group.list_commands(click.Context(group)):

@@ -15,7 +15,8 @@ import grpc
 from google.type.money_pb2 import Money
 from loyalty.v1 import member_pb2, member_pb2_grpc, movements_pb2, points_pb2, points_pb2_grpc
 
-from laurel.calls import OF_ONE, Calls, at_a_time, reason_of
+from laurel.calls import OF_ONE, Calls, at_a_time, details_of, reason_of
+from laurel.failures import Failure
 from laurel.retail import CURRENCY, Invoice, Line
 
 SYSTEM = "online-retail"
@@ -104,6 +105,26 @@ class Terminals:
         self._calls = Calls(key)
         self._number = number
         self.tally = Tally()
+
+    async def begin(self, invoice: Invoice, done: Callable[[], None]) -> None:
+        """Enrol one customer and send its first purchase: whether the program takes the currency at all.
+
+        It is not counted, for it is sent again with the others. Raises Failure, grpc.RpcError.
+        """
+        await self.enrol([invoice.customer], done)
+        [customer] = self.tally.customers.values()
+        try:
+            await self._calls.make(self._points.Accrue, requests(invoice, customer.member_id)[0])
+        except grpc.aio.AioRpcError as error:
+            info, _ = details_of(error)
+            if info.reason == "CURRENCY_NOT_SUPPORTED":
+                raise Failure(
+                    f"the data is in {CURRENCY}, for which the program has no rate: it counts in "
+                    f"{info.metadata['program_currency']}. Nothing was recorded, and of the customers only "
+                    f"{invoice.customer} is a member"
+                ) from None
+            if error.code() not in OF_ONE:
+                raise
 
     async def enrol(self, customers: Iterable[str], done: Callable[[], None]) -> None:
         """Find or register each customer, by the number the data set gives. Raises grpc.RpcError."""

@@ -90,10 +90,24 @@ async def _send(key: str, invoices: list[retail.Invoice], number: int) -> Tally:
     async with channels.connect_async(address()) as channel:
         terminals = Terminals(channel, key, number)
         with bar:
-            await terminals.enrol(customers, _advance(bar, "customers", len(customers)))
+            enrolled = _advance(bar, "customers", len(customers))
+            if first := _first_of_its_customer(invoices):
+                customers.remove(first.customer)
+                await terminals.begin(first, enrolled)
+            await terminals.enrol(customers, enrolled)
             await terminals.send(invoices, _advance(bar, "invoices", len(invoices)))
         await terminals.take_stock()
         return terminals.tally
+
+
+def _first_of_its_customer(invoices: list[retail.Invoice]) -> retail.Invoice | None:
+    """The earliest purchase that may be sent before all others: nothing of its customer precedes it."""
+    seen = set()
+    for invoice in sorted(invoices, key=lambda invoice: (invoice.at, invoice.number)):
+        if not invoice.cancels and invoice.customer not in seen:
+            return invoice
+        seen.add(invoice.customer)
+    return None
 
 
 def _advance(bar: Progress, name: str, total: int) -> Callable[[], None]:

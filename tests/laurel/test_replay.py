@@ -195,6 +195,25 @@ async def test_every_customer_of_three_months_holds_what_arithmetic_says(laurel:
     await check(await open_shop(laurel), MONTHS, rows_of(MONTHS))
 
 
+async def test_a_program_of_another_currency_is_told_at_once(laurel: Laurel, tmp_path: Path) -> None:
+    path = tmp_path / "sales.csv"
+    path.write_text(
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+        "C1,A,x,-1,2010-12-01 08:26:00,1.00,5,UK\n"
+        + "".join(f"{n},A,x,1,2010-12-01 09:{n}:00,1.00,{n},UK\n" for n in range(10, 30))
+    )
+    program = await new_program(laurel.database, currency="INR")
+    key = await new_key(laurel.database, program, CallerKind.TERMINAL)
+    done = await Shop(laurel, key, await laurel.caller(key)).replay([path])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the data is in GBP, for which the program has no rate: it counts in INR" in done.stderr
+    async with laurel.database.connection() as connection:
+        made = await connection.fetchval(
+            "SELECT count(*) FROM member WHERE program_id = $1", program.program_id
+        )
+    assert made == 1
+
+
 async def test_without_a_server_it_says_so_and_fails(tmp_path: Path) -> None:
     path = tmp_path / "sales.csv"
     path.write_text(

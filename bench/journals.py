@@ -6,7 +6,7 @@ What is sent was made before the time counts, so that the client costs as little
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +20,8 @@ from loyalty.v1 import journal_pb2_grpc, points_pb2
 from bench import shop
 from bench.batches import Rates, Raw
 from bench.load import Target
+from gateway.channel import feed
+from server.ending import ended
 
 IN_A_BATCH = 500
 # Calls or streams at once: one is read while another commits.
@@ -46,15 +48,17 @@ async def compared(
     connection = await asyncpg.connect(url)
     rates = Rates([], [])
     wanted = itertools.cycle(members)
-    async with grpc.aio.insecure_channel(target.address) as channel:
-        journals = journal_pb2_grpc.JournalServiceStub(channel)
-        await _sent(send, journals, target, _purchases(wanted, 0.5), 0.5)
-        raw = await Raw.over(connection)
-        for _ in range(rounds):
-            entries = _purchases(wanted, seconds)
-            rates.committed.append(await _sent(send, journals, target, entries, seconds))
-            rates.raw.append(await raw.write())
-    await connection.close()
+    try:
+        async with grpc.aio.insecure_channel(target.address) as channel:
+            journals = journal_pb2_grpc.JournalServiceStub(channel)
+            await _sent(send, journals, target, _purchases(wanted, 0.5), 0.5)
+            raw = await Raw.over(connection)
+            for _ in range(rounds):
+                entries = _purchases(wanted, seconds)
+                rates.committed.append(await _sent(send, journals, target, entries, seconds))
+                rates.raw.append(await raw.write())
+    finally:
+        await connection.close()
     return rates
 
 
@@ -80,16 +84,21 @@ async def batched(journals: Any, target: Target, entries: Entries, end: float) -
 async def streamed(journals: Any, target: Target, entries: Entries, end: float) -> int:
     """One Exchange; how many purchases were recorded."""
 
-    async def requests() -> Any:
+    async def requests() -> AsyncIterator[bytes]:
         for entry in entries:
             if time.monotonic() >= end:
                 return
-            yield pb.ExchangeRequest(entry=entry)
+            yield pb.ExchangeRequest(entry=entry).SerializeToString()
 
+    call = journals.Exchange(metadata=_metadata(target))
+    feeding = asyncio.create_task(feed(call, requests()))
     done = 0
-    async for reply in journals.Exchange(requests(), metadata=_metadata(target)):
-        _check(reply.result)
-        done += 1
+    try:
+        async for reply in call:
+            _check(reply.result)
+            done += 1
+    finally:
+        await ended([feeding])
     return done
 
 

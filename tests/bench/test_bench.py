@@ -3,7 +3,9 @@
 import asyncio
 import json
 from pathlib import Path
+from uuid import uuid4
 
+import grpc
 import pytest
 
 from bench import journals, shop, tools
@@ -49,3 +51,12 @@ async def test_all_that_a_journal_brings_is_recorded_and_written_again(
         again = await connection.fetchval("SELECT count(*) FROM raw.business_key")
     # The first half second only warms up.
     assert 0 < again < recorded
+
+
+async def test_a_journal_that_is_refused_says_why(laurel: Laurel) -> None:
+    target = Target("tests", laurel.address, "lrl_no_key")
+    url = laurel.settings.database_url.get_secret_value()
+    for _ in range(20):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await journals.compared(target, url, [str(uuid4())], journals.streamed, 0.1, 1)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

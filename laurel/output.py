@@ -48,7 +48,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         table.add_column(title, justify="right" if right else "left", overflow="fold", min_width=widest)
     for row in content:
         table.add_row(*(_cell(value) for value in row))
-    console().print(table, crop=False)
+    _print(table)
 
 
 def show_fields(pairs: Iterable[tuple[str, object]]) -> None:
@@ -59,7 +59,7 @@ def show_fields(pairs: Iterable[tuple[str, object]]) -> None:
     table.add_column(overflow="fold", min_width=_widest_word(value for _, value in content))
     for name, value in content:
         table.add_row(name, _cell(value))
-    console().print(table, crop=False)
+    _print(table)
 
 
 def show_json(value: Message | dict[str, Any] | list[Any]) -> None:
@@ -95,6 +95,15 @@ def amount_of(value: Money) -> str:
     if not value.currency_code:
         return ""
     return f"{value.units:,}.{value.nanos // 10_000_000:02} {value.currency_code}"
+
+
+def _print(table: Table) -> None:
+    """Without the blanks that fill the last column: nobody wants them who copies a line or reads a pipe."""
+    out = console()
+    with out.capture() as printed:
+        out.print(table, crop=False)
+    for line in printed.get().splitlines():
+        print(line.rstrip())
 
 
 def _widest_word(values: Iterable[object]) -> int:

@@ -94,7 +94,8 @@ class Chores:
             return "somebody took one by hand"
         if taken.last is None or not taken.heads:
             return NOTHING
-        return f"number {taken.last.checkpoint.number}, {taken.heads:,} wallets"
+        wallets = "1 wallet" if taken.heads == 1 else f"{taken.heads:,} wallets"
+        return f"number {taken.last.checkpoint.number}, {wallets}"
 
 
 def open_schedules(

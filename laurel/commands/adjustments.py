@@ -117,7 +117,9 @@ def reject(
 
 
 @click.command()
-@click.option("--status", type=click.Choice(STATUSES), default="pending", show_default=True)
+@click.option(
+    "--status", type=click.Choice(STATUSES), default="pending", show_default=True, help="Only these."
+)
 @click.option("--member", default="", help="Only of this member.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most this many.")
 @program_option

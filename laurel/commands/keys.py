@@ -35,7 +35,12 @@ def keys() -> None:
 @click.option(
     "--source-system", default="", help="Whose receipts and request ids it shares: `pos` for tills."
 )
-@click.option("--scope", "scopes", multiple=True, help="What it may do, such as members.*; repeatable.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="What it may do, such as members.*; repeatable. What its role usually may, if left out.",
+)
 @click.option("--expires-in", callback=span, help="Such as 12h, 90d or 1y; never, if left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(

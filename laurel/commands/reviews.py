@@ -24,7 +24,9 @@ def reviews() -> None:
 
 
 @reviews.command("list")
-@click.option("--status", type=click.Choice(STATUSES), default="pending", show_default=True)
+@click.option(
+    "--status", type=click.Choice(STATUSES), default="pending", show_default=True, help="Only these."
+)
 @click.option("--member", default="", help="Only about this member.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most this many.")
 @program_option

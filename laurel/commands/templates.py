@@ -17,6 +17,8 @@ from server.domain.notifications.templates import PARTS
 from server.operations.template_files import read_folder
 
 PAGE = 500
+# In the list of all: a table that fits a terminal.
+LONGEST_BEGINNING = 60
 Named = tuple[str, str, str]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -56,11 +58,15 @@ def list_(*, written: bool, program: str, as_json: bool) -> None:
                 t.channel,
                 t.language_code,
                 str(t.version) if t.version else "Laurel's own",
-                (t.subject or t.text).splitlines()[0],
+                _shortened((t.subject or t.text).splitlines()[0]),
             )
             for t in found
         ],
     )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_BEGINNING else f"{text[: LONGEST_BEGINNING - 1].rstrip()}…"
 
 
 @templates.command()

@@ -139,7 +139,7 @@ async def revoke(database: Database, program_id: UUID, name: str, now: datetime)
     async with database.connection() as connection:
         revoked = await store.revoke(connection, program_id, name, now)
     if revoked is None:
-        raise invalid("name", "names no key in force")
+        raise invalid("name", f"no key in force is called {name}")
     return revoked
 
 

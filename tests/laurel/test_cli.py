@@ -160,7 +160,8 @@ async def test_keys_are_listed_within_a_terminal_and_each_is_shown_whole(laurel:
     made = await cli(laurel, "keys", "create", "--name", till, "--store", store, "--expires-in", "1y")
     assert made.returncode == 0
     listed = (await cli(laurel, "keys", "list")).stdout.splitlines()
-    assert max(len(line.rstrip()) for line in listed) <= 120
+    assert max(map(len, listed)) <= 120
+    assert all(line == line.rstrip() for line in listed), "blanks fill the last column"
     one = await cli(laurel, "keys", "show", till)
     assert all(word in one.stdout for word in ("terminal", "in force", store, "points.redeem"))
     none = await cli(laurel, "keys", "show", "nobody")

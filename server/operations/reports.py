@@ -3,9 +3,9 @@
 from datetime import datetime
 
 from server.domain.figures import Figures
-from server.store import figures
+from server.store import figures, projections
 from server.store.database import Database
-from server.store.figures import Place, Wanted
+from server.store.figures import PROJECTION, Place, Wanted
 
 
 class Reports:
@@ -20,7 +20,7 @@ class Reports:
         """The figures of ``size`` days and stores after that one; whether there are more; as of when."""
         async with self._database.connection() as connection:
             # Before they are read: so nothing that is said to be in them can be missing.
-            moment = await figures.as_of(connection)
+            moment = await projections.as_of(connection, PROJECTION)
             found = await figures.page(connection, wanted, after, size + 1)
         more = len(found) > size
         if more:

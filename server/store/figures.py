@@ -1,7 +1,7 @@
 """Daily figures: counted up by who reads the event log, read by day and store."""
 
 from collections.abc import Collection, Iterable
-from datetime import date, datetime
+from datetime import date
 from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -97,20 +97,6 @@ async def page(
         key = Key(wanted.program_id, day, store, rule, Measure(measure), unit)
         places.setdefault(Place(day, store), {})[key] = amount
     return places
-
-
-async def as_of(connection: Connection) -> datetime:
-    """Everything that was committed before is in the figures, as this transaction sees them."""
-    found: datetime = await connection.fetchval(
-        """SELECT coalesce((SELECT recorded_at FROM event_log
-                             WHERE (epoch, xid, position) > (s.epoch, s.xid, s.position)
-                             ORDER BY epoch, xid, position LIMIT 1), now())
-             FROM (SELECT epoch, xid, position FROM subscription WHERE consumer = $1
-                   UNION ALL SELECT 0, '0', 0
-                    ORDER BY 1 DESC LIMIT 1) AS s""",
-        PROJECTION,
-    )
-    return found
 
 
 async def everything(connection: Connection, generation: UUID) -> Figures:

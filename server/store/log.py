@@ -30,6 +30,7 @@ class Position(NamedTuple):
 
 
 BEGINNING = Position(0, 0, 0)
+FACTS = "epoch, xid, position, event_id, event_type, program_id, member_id, occurred_at, recorded_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,7 @@ async def read(
 ) -> Stretch:
     """The next ``rows`` rows at most, and of these the events of the given types; None for all types."""
     found = await connection.fetch(
-        f"""SELECT epoch, xid, position, event_id, event_type, program_id, member_id,
-                   occurred_at, recorded_at,
+        f"""SELECT {FACTS},
                    CASE WHEN $4::text[] IS NULL OR event_type = ANY($4) THEN payload END
               FROM event_log
              WHERE (epoch, xid, position) > ($1, $2, $3) AND {READABLE}
@@ -80,32 +80,28 @@ async def read(
         None if event_types is None else list(event_types),
         rows,
     )
-    events = [_event(row) for row in found if row[-1] is not None]
+    events = [logged(row) for row in found if row[-1] is not None]
     return Stretch(events, Position(*found[-1][:3]) if found else after, len(found) == rows)
 
 
 async def at(connection: Connection, place: Position) -> LoggedEvent | None:
     """The event that stands there."""
     row = await connection.fetchrow(
-        """SELECT epoch, xid, position, event_id, event_type, program_id, member_id,
-                  occurred_at, recorded_at, payload
-             FROM event_log WHERE (epoch, xid, position) = ($1, $2, $3)""",
-        *place,
+        f"SELECT {FACTS}, payload FROM event_log WHERE (epoch, xid, position) = ($1, $2, $3)", *place
     )
-    return None if row is None else _event(row)
+    return None if row is None else logged(row)
 
 
 def standing(place: Position) -> Question[LoggedEvent | None]:
     """The same, to be asked along with others."""
     return Question(
-        """SELECT ROW(epoch, xid, position, event_id, event_type, program_id, member_id,
-                      occurred_at, recorded_at, payload)
-             FROM event_log WHERE (epoch, xid, position) = ($1, $2, $3)""",
+        f"SELECT ROW({FACTS}, payload) FROM event_log WHERE (epoch, xid, position) = ($1, $2, $3)",
         tuple(place),
-        lambda rows: _event(rows[0]) if rows else None,
+        lambda rows: logged(rows[0]) if rows else None,
     )
 
 
-def _event(row: Any) -> LoggedEvent:
+def logged(row: Any) -> LoggedEvent:
+    """An event from FACTS and its payload."""
     facts: tuple[Any, ...] = (*row[:-1], json.loads(row[-1]))
     return LoggedEvent(*facts)

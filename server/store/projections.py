@@ -162,6 +162,20 @@ async def place(connection: Connection, name: str) -> Position:
     return BEGINNING if row is None else Position(*row)
 
 
+async def as_of(connection: Connection, name: str) -> datetime:
+    """Everything that was committed before is in the projection, as this transaction sees it."""
+    found: datetime = await connection.fetchval(
+        """SELECT coalesce((SELECT recorded_at FROM event_log
+                             WHERE (epoch, xid, position) > (s.epoch, s.xid, s.position)
+                             ORDER BY epoch, xid, position LIMIT 1), now())
+             FROM (SELECT epoch, xid, position FROM subscription WHERE consumer = $1
+                   UNION ALL SELECT 0, '0', 0
+                    ORDER BY 1 DESC LIMIT 1) AS s""",
+        name,
+    )
+    return found
+
+
 async def dead(connection: Connection, name: str, after: Position, end: Position) -> set[Position]:
     """The events of that stretch that the projection did not take: dead letters that nobody has replayed."""
     rows = await connection.fetch(

@@ -41,6 +41,7 @@ from server.operations.rules import Rules
 from server.operations.schedules import Lateness, Schedules
 from server.operations.summaries import Summaries
 from server.operations.templates import Templates
+from server.operations.timelines import Timelines
 from server.operations.tokens import Tokens
 from server.operations.wakeups import WakeUps
 from server.operations.watch import Commits
@@ -137,7 +138,16 @@ def build_services(
     holds_calls = HoldService(points, versions, now)
     handlers = handlers_of(points_calls, holds_calls)
     return {
-        member_service: MemberService(members, points, live, pages, Places(keys.page_token), versions, now),
+        member_service: MemberService(
+            members,
+            points,
+            live,
+            Timelines(database, programs),
+            pages,
+            Places(keys.page_token),
+            versions,
+            now,
+        ),
         points_service: points_calls,
         journal_service: JournalService(gate, points, handlers, EntriesTold(metrics)),
         rules_service: RulesService(Rules(database, redis, programs, now), members, pages, now),

@@ -33,7 +33,7 @@ from workers.channels import CHANNELS, keep_saying, open_channels
 from workers.deliveries import Deliveries, Pace
 from workers.jobs import Jobs
 from workers.means import Channel, Means
-from workers.projections import daily_figures, member_summary
+from workers.projections import daily_figures, history, member_summary
 from workers.projections.member_summary import MemberSummaries
 from workers.relay import Relay
 from workers.scheduler import Scheduler
@@ -172,7 +172,7 @@ class Process:
     ) -> None:
         """Do what is done by the clock. Raises StartError."""
         settings = self._settings
-        projections = daily_figures.Build(), member_summary.Build(summaries)
+        projections = daily_figures.Build(), history.Build(), member_summary.Build(summaries)
         try:
             wanted = open_schedules(
                 settings, keys, database, hints, Commits(telemetry.metrics), now, projections

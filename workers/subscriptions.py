@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from server.domain import figures
+from server.domain import figures, timeline
 from server.domain.notifications.occasions import EVENTS
 from server.store.database import Connection
 from server.store.log import LoggedEvent
 from workers.notifications import telling as notifications
-from workers.projections import daily_figures
+from workers.projections import daily_figures, history
 from workers.projections.member_summary import MemberSummaries
 from workers.webhooks import wanting as webhooks
 
@@ -43,6 +43,7 @@ SUBSCRIPTIONS: Mapping[str, Subscription] = MappingProxyType(
         # Not from the beginning: nobody wants to hear now what was before messages came.
         NOTIFICATIONS: Subscription(notifications.handle, frozenset(EVENTS), from_beginning=False),
         "daily_figures": Subscription(daily_figures.handle, figures.EVENT_TYPES),
+        "history": Subscription(history.handle, timeline.EVENT_TYPES),
     }
 )
 

@@ -20,6 +20,7 @@ from laurel.commands.identifiers import (
 )
 from laurel.commands.inbox import inbox
 from laurel.commands.options import confirm, yes_option
+from laurel.commands.timeline import timeline
 from laurel.commands.watch import watch
 from laurel.output import as_dict, moment, show_fields, show_json, show_table
 
@@ -34,6 +35,7 @@ def members() -> None:
 
 members.add_command(watch)
 members.add_command(inbox)
+members.add_command(timeline)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -19,13 +19,14 @@ from server.store import projections as store
 from server.store import subscriptions
 from server.store.database import Database
 from server.store.projections import Standing, Superseded
-from workers.projections import daily_figures, member_summary
+from workers.projections import daily_figures, history, member_summary
 from workers.projections.member_summary import Lost, MemberSummaries
 from workers.projections.rebuild import Build, UnderWay, rebuild
 
 BUILDS: Mapping[str, Callable[[Redis], Build]] = MappingProxyType(
     {
         "daily_figures": lambda _: daily_figures.Build(),
+        "history": lambda _: history.Build(),
         "member_summary": lambda redis: member_summary.Build(MemberSummaries(redis, now)),
     }
 )

@@ -217,16 +217,30 @@ def told(happened: Happened, member_id: UUID, program: Program, of_pool: UUID | 
     return None
 
 
+def how_points_moved(
+    event_type: str, payload: Mapping[str, Any], member_id: UUID, of_pool: UUID | None = None
+) -> str | None:
+    """A key of SAID; None if the member is told of no points of theirs, or of that pool, by such an event."""
+    if event_type not in MOVED:
+        return None
+    if of_pool is None:
+        return _kind(event_type, payload, member_id)
+    if event_type in SPENT and payload.get("spender_id") == str(member_id):
+        return None
+    kind = f"household_{_kind(event_type, payload, of_pool)}"
+    return kind if kind in SAID else None
+
+
 def _told_of_pool(happened: Happened, household_id: UUID, member_id: UUID) -> Update | None:
     """What who sits in a household is told of an event of its pool, None if nothing.
 
     Who else spent, where and for what is not theirs to know. What they spent themselves is in their own log.
     """
-    event_type, payload = happened.event_type, happened.payload
-    theirs = payload.get("spender_id") == str(member_id)
-    if event_type not in MOVED or (theirs and event_type in SPENT):
+    payload = happened.payload
+    kind = how_points_moved(happened.event_type, payload, member_id, household_id)
+    if kind is None:
         return None
-    kind = f"household_{_kind(event_type, payload, household_id)}"
+    theirs = payload.get("spender_id") == str(member_id)
     points = {payload["point_type"]: payload["points"]}
     return PointsMoved(
         kind,

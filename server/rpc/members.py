@@ -16,13 +16,15 @@ from server.domain.members import Member, Status
 from server.operations.live import Live
 from server.operations.members import Members
 from server.operations.points import Points
-from server.rpc import profiles
+from server.operations.timelines import Timelines
+from server.rpc import profiles, timeline
 from server.rpc.fields import Fields
 from server.rpc.gate import Call
 from server.rpc.movements import circumstances
 from server.rpc.pages import Pages
 from server.rpc.updates import Places, update_message
-from server.rpc.versions import Versions
+from server.rpc.versions import Versions, check_seen
+from server.store.timeline import Wanted
 
 IMPORTERS = (CallerKind.SERVICE, CallerKind.STAFF)
 
@@ -35,6 +37,7 @@ class MemberService:
         members: Members,
         points: Points,
         live: Live,
+        timelines: Timelines,
         pages: Pages,
         places: Places,
         versions: Versions,
@@ -43,6 +46,7 @@ class MemberService:
         self._members = members
         self._points = points
         self._live = live
+        self._timelines = timelines
         self._pages = pages
         self._places = places
         self._versions = versions
@@ -219,6 +223,37 @@ class MemberService:
             "member": profiles.member_message(member, call.actor),
             "consistency_token": self._versions.token(member.program_id, member.member_id, member.version),
         }
+
+    async def ListTimeline(self, request: pb.ListTimelineRequest, call: Call) -> pb.ListTimelineResponse:
+        """Page through everything that happened to the member."""
+        fields = Fields()
+        member_id = fields.uuid("member_id", request.member_id)
+        size = fields.page_size("page_size", request.page_size)
+        kinds = timeline.kinds(fields, list(request.kinds))
+        since = fields.timestamp("from_time", request)
+        until = fields.timestamp("to_time", request)
+        if since is not None and until is not None and until <= since:
+            fields.add("to_time", "must be later than from_time")
+        fields.check()
+        program_id = call.actor.program_id
+        seen = self._versions.read(program_id, request.consistency_token)
+        wanted = Wanted(program_id, kinds, since, until)
+        filters = {"program": str(program_id), "member_id": str(member_id), **timeline.filters(wanted)}
+        position = self._pages.decode("ListTimeline", filters, request.page_token)
+        whole, before = timeline.position(position, whole=seen is not None)
+        page = await self._timelines.page(member_id, wanted, before, size, whole=whole)
+        if seen is not None:
+            check_seen(seen, member_id, page.family.lives_on, page.family.version)
+        reply = pb.ListTimelineResponse(
+            entries=[timeline.entry_message(shown) for shown in page.shown],
+            next_page_token=self._pages.encode(
+                "ListTimeline", filters, timeline.place(page.shown[-1].key, whole=whole)
+            )
+            if page.more
+            else "",
+        )
+        reply.as_of_time.FromDatetime(page.as_of)
+        return reply
 
     async def _change_status(
         self,

@@ -13,12 +13,12 @@ from loyalty.v1 import points_pb2 as pb
 
 from server.domain.actor import CallerKind
 from server.domain.commands import Outcome, Redeem
-from server.domain.errors import FailedPrecondition, PermissionDenied, invalid
+from server.domain.errors import PermissionDenied, invalid
 from server.domain.ledger import MAX_POINTS, Kind, Lot, Transaction, Wallet
 from server.domain.members import Identifier
 from server.domain.points_in_words import told
 from server.domain.rules import trace
-from server.operations.points import Points, Seen
+from server.operations.points import Points
 from server.rpc import activities, profiles
 from server.rpc.fields import Fields
 from server.rpc.gate import Call
@@ -27,7 +27,7 @@ from server.rpc.movements import MAX_REASON, Movements
 from server.rpc.outcomes import NOBODY, outcome_of, the_member
 from server.rpc.pages import Pages
 from server.rpc.rules import result_message
-from server.rpc.versions import Versions, not_of_this_member
+from server.rpc.versions import Versions, check_seen, not_of_this_member
 from server.store.receipts import Receipt
 
 KINDS: Mapping[Kind, pb.TransactionKind.ValueType] = MappingProxyType(
@@ -130,7 +130,7 @@ class PointsService(Movements):
         asked = member_id
         member_id, program, held = await self._points.balance(program_id, asked, seen)
         if seen is not None:
-            _check_seen(seen, asked, member_id, held.version)
+            check_seen(seen, asked, member_id, held.version)
         call.touched.append(member_id)
         following = program.tier_after(held.lifetime)
         return pb.GetBalanceResponse(
@@ -252,16 +252,6 @@ class PointsService(Movements):
             sentences=told(row, found.lots),
             rules=[result_message(result) for result in trace.load(row.trace)],
             lots=[_lot_share(lot, points) for lot, points in found.lots],
-        )
-
-
-def _check_seen(seen: Seen, asked: UUID, answered: UUID, version: int) -> None:
-    """Hold what the caller has seen against the answer: of the member asked for, or of who lives on."""
-    if seen.member_id not in (asked, answered):
-        raise not_of_this_member()
-    if seen.member_id == answered and seen.version > version:
-        raise FailedPrecondition(
-            "CONSISTENCY_TOKEN_AHEAD", "the member is older than the token; a backup was restored since"
         )
 
 

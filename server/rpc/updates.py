@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import hmac
 import struct
+from collections.abc import Sequence
 from uuid import UUID
 
 from loyalty.v1 import member_pb2 as pb
@@ -79,13 +80,11 @@ def update_message(told: Told, event_id: str) -> pb.WatchMemberResponse:
         case None:
             message.standing.CopyFrom(_standing(standing))
         case PointsMoved() as moved:
-            message.points.CopyFrom(_points(moved, standing))
-        case TierReached(before, after, promoted, text):
-            message.tier.CopyFrom(pb.TierUpdate(before=before, after=after, promoted=promoted, message=text))
-        case StatusChanged(before, after):
-            message.status.before = STATUSES[Status(before)]
-            message.status.after = STATUSES[Status(after)]
-            message.status.merged_into = str(standing.merged_into or "")
+            message.points.CopyFrom(points_update(moved, _wallets(moved, standing), standing.version))
+        case TierReached() as reached:
+            message.tier.CopyFrom(tier_update(reached))
+        case StatusChanged() as changed:
+            message.status.CopyFrom(status_update(changed, str(standing.merged_into or "")))
         case MessageCame(message_id, occasion, subject, body, language):
             message.message.CopyFrom(
                 pb.MessageUpdate(
@@ -115,11 +114,14 @@ def _standing(standing: Standing) -> pb.MemberStanding:
     )
 
 
-def _points(moved: PointsMoved, standing: Standing) -> pb.PointsUpdate:
+def _wallets(moved: PointsMoved, standing: Standing) -> list[pb.Wallet]:
     if moved.household_id:
-        wallets = [pb.Wallet(point_type=point_type, balance=moved.left) for point_type in moved.points]
-    else:
-        wallets = [wallet_message(w) for w in standing.wallets if w.point_type in moved.points]
+        return [pb.Wallet(point_type=point_type, balance=moved.left) for point_type in moved.points]
+    return [wallet_message(w) for w in standing.wallets if w.point_type in moved.points]
+
+
+def points_update(moved: PointsMoved, wallets: Sequence[pb.Wallet], version: int) -> pb.PointsUpdate:
+    """How points moved in these wallets."""
     return pb.PointsUpdate(
         kind=moved.kind,
         moved=[pb.MovedPoints(points=moved.points[w.point_type], wallet=w) for w in wallets],
@@ -127,6 +129,22 @@ def _points(moved: PointsMoved, standing: Standing) -> pb.PointsUpdate:
         activity_type=moved.activity_type,
         order_reference=moved.order_reference,
         store=moved.store,
-        version=standing.version,
+        version=version,
         household_id=moved.household_id,
+    )
+
+
+def tier_update(reached: TierReached) -> pb.TierUpdate:
+    """From which tier to which."""
+    return pb.TierUpdate(
+        before=reached.before, after=reached.after, promoted=reached.promoted, message=reached.message
+    )
+
+
+def status_update(changed: StatusChanged, merged_into: str) -> pb.StatusUpdate:
+    """Where a membership stood and stands; ``merged_into``: who lives on, "" if the member does."""
+    return pb.StatusUpdate(
+        before=STATUSES[Status(changed.before)],
+        after=STATUSES[Status(changed.after)],
+        merged_into=merged_into,
     )

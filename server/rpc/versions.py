@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from uuid import UUID
 
-from server.domain.errors import InvalidArgument, invalid
+from server.domain.errors import FailedPrecondition, InvalidArgument, invalid
 from server.operations.points import Seen
 
 VERSION_BYTES = 6
@@ -47,6 +47,19 @@ class Versions:
 
     def _mac(self, program_id: UUID, seen: bytes) -> bytes:
         return hmac.digest(self._key, program_id.bytes + seen, hashlib.sha256)[:MAC_BYTES]
+
+
+def check_seen(seen: Seen, asked: UUID, answered: UUID, version: int) -> None:
+    """Hold what the caller has seen against the answer: of the member asked for, or of who lives on.
+
+    Raises InvalidArgument (CONSISTENCY_TOKEN_INVALID), FailedPrecondition (CONSISTENCY_TOKEN_AHEAD).
+    """
+    if seen.member_id not in (asked, answered):
+        raise not_of_this_member()
+    if seen.member_id == answered and seen.version > version:
+        raise FailedPrecondition(
+            "CONSISTENCY_TOKEN_AHEAD", "the member is older than the token; a backup was restored since"
+        )
 
 
 def not_of_this_member() -> InvalidArgument:

@@ -125,12 +125,12 @@ def epoch() -> Question[int]:
 def _columns(wanted: Sequence[Since]) -> tuple[tuple[Any, ...], ...]:
     return columns(
         [
-            (*member, place.epoch, place.xid, place.position, _earliest(place.event_id), place.message)
+            (*member, place.epoch, place.xid, place.position, earliest(place.event_id), place.message)
             for member, place in wanted
         ]
     )
 
 
-def _earliest(event_id: UUID) -> UUID:
+def earliest(event_id: UUID) -> UUID:
     """The least id that an event after this one can have. UUIDv7 begin with 48 bits of milliseconds."""
     return UUID(int=max(0, (event_id.int >> 80) - CLOCKS_MILLISECONDS) << 80)

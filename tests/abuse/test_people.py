@@ -148,11 +148,20 @@ async def test_a_member_gets_what_is_their_own(here: Shop, door: Door) -> None:
     assert answer.reply["memberId"] == here.a
     profile = await door.knock("MemberService/GetMember", {"memberId": here.a}, here.token())
     assert profile.reply["member"]["givenName"] == "a"
+    timeline = await door.knock("MemberService/ListTimeline", {"memberId": here.a}, here.token())
+    assert "asOfTime" in timeline.reply
 
 
 @pytest.mark.parametrize(
     "rpc",
-    [BALANCE, "PointsService/ListHistory", "MemberService/GetMember", REDEEM, "MemberService/UpdateMember"],
+    [
+        BALANCE,
+        "PointsService/ListHistory",
+        "MemberService/GetMember",
+        "MemberService/ListTimeline",
+        REDEEM,
+        "MemberService/UpdateMember",
+    ],
 )
 async def test_1_somebody_elses_and_nobodys_get_one_answer_byte_for_byte(
     here: Shop, door: Door, rpc: str

@@ -28,6 +28,8 @@ from tests.support.servers import WithKey
 # Of points.earned alone: what a message is told of, and what partners are.
 FIGURES = """SELECT f.program_id, day, store, rule, measure, unit, amount
                FROM daily_figure AS f JOIN projection USING (generation) ORDER BY 1, 2, 3, 4, 5, 6"""
+TIMELINES = """SELECT e.program_id, member_id, occurred_at, epoch, xid::text, position, kind
+                 FROM timeline_entry AS e JOIN projection USING (generation) ORDER BY 1, 2, 3, 4, 5, 6, 7"""
 # What the members of a shop are told of as it happens.
 WATCHED = """SELECT member_id, coalesce(payload ->> 'reference', payload ->> 'order_reference',
                                         payload -> 'activity' ->> 'reference') AS order_reference
@@ -103,12 +105,12 @@ def everything_arrived(shop: Shop, peers: Peers) -> str:
 
 def read_models_equal_a_rebuild(shop: Shop) -> None:
     """Counted and written again from the log, they are what they were."""
-    before = _figures(shop), _summaries(shop)
+    before = _figures(shop), _timelines(shop), _summaries(shop)
     assert all(before)
-    for name in ("daily_figures", "member_summary"):
+    for name in ("daily_figures", "history", "member_summary"):
         done = run("projections", "rebuild", name, seconds=120, **shop.settings)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert (_figures(shop), _summaries(shop)) == before
+    assert (_figures(shop), _timelines(shop), _summaries(shop)) == before
 
 
 def orders_in_the_log(shop: Shop) -> Mapping[str, list[str]]:
@@ -121,6 +123,10 @@ def orders_in_the_log(shop: Shop) -> Mapping[str, list[str]]:
 
 def _figures(shop: Shop) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in _rows(shop, FIGURES)]
+
+
+def _timelines(shop: Shop) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in _rows(shop, TIMELINES)]
 
 
 def _summaries(shop: Shop) -> dict[str, bytes]:

@@ -18,8 +18,9 @@ from loyalty.v1 import webhooks_pb2
 from redis.asyncio import Redis
 
 from server.domain.actor import CallerKind
+from server.domain.timeline import Entry
 from server.settings import Settings
-from server.store import figures, projections
+from server.store import figures, projections, timeline
 from server.store.database import Database
 from server.store.figures import PROJECTION
 from server.store.summaries import SummaryStore, written
@@ -32,7 +33,7 @@ from tests.support.servers import Laurel, started
 from tests.support.waiting import eventually
 from tests.support.watching import buy
 from workers.main import running
-from workers.projections import daily_figures
+from workers.projections import daily_figures, history
 from workers.projections.member_summary import MemberSummaries
 from workers.projections.rebuild import rebuild
 from workers.subscriptions import SUBSCRIPTIONS
@@ -47,6 +48,7 @@ OTHERS = 5
 PAUSE_SECONDS = 0.05
 PASSES = [
     *(("daily_figures", step) for step in OF_CONSUMERS),
+    ("history", "moved"),
     ("webhooks", "moved"),
     ("notifications", "moved"),
     ("member_summary", "moved"),
@@ -167,6 +169,7 @@ async def test_who_dies_at_a_step_is_gone_on_from(
         )
     assert len(told) == 1
     await figures_are_right(shop.database)
+    await timelines_are_right(shop.database)
     await summary_is_right(shop, UUID(member_id))
 
 
@@ -196,6 +199,20 @@ async def figures_are_right(database: Database) -> None:
     before = await counted()
     assert [progress async for progress in rebuild(database, daily_figures.Build())]
     assert await counted() == before
+
+
+async def timelines_are_right(database: Database) -> None:
+    """Noted again, they are the same."""
+
+    async def noted() -> list[Entry]:
+        async with database.transaction() as connection:
+            generations = await projections.following(connection, timeline.PROJECTION)
+            return await timeline.everything(connection, generations.current)
+
+    before = await noted()
+    assert before
+    assert [progress async for progress in rebuild(database, history.Build())]
+    assert await noted() == before
 
 
 async def summary_is_right(shop: Laurel, member_id: UUID) -> None:

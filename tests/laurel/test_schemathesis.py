@@ -214,6 +214,8 @@ def calls(names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], Any]]
     yield "MemberService_UpdateMember", one, {"givenName": "Asha"}
     yield "MemberService_RecordConsent", one, {"consent": {"purpose": "marketing", "granted": True}}
     yield "MemberService_ListConsents", one, None
+    since = {"fromTime": "2026-11-01T00:00:00Z", "kinds": "consent"}
+    yield "MemberService_ListTimeline", one | since, None
     yield "NotificationService_ListMessages", one, None
     yield "NotificationService_MarkRead", one, {"messageIds": [str(uuid4())]}
     bought = {"orderReference": "1", "amount": amount, "occurTime": "2026-11-20T10:00:00.5Z"}

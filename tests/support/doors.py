@@ -35,6 +35,7 @@ SERVICES = {
 ROUTES = {
     "PointsService/GetBalance": ("GET", "/api/points/{memberId}"),
     "PointsService/ListHistory": ("GET", "/members/{memberId}/history"),
+    "MemberService/ListTimeline": ("GET", "/members/{memberId}/timeline"),
     "PointsService/Redeem": ("POST", "/transactions/redeem"),
     "PointsService/TransferPoints": ("POST", "/transactions/transfer"),
     "PointsService/Accrue": ("POST", "/transactions/accrue"),

@@ -24,8 +24,8 @@ class Watching:
         self._call = call
         self.event_id = ""
 
-    async def next(self, kind: Kind) -> Any:
-        """The next update, which must be of that kind. Signs of life are passed over."""
+    async def next(self, *kinds: Kind) -> Any:
+        """The next update, which must be of one of these kinds. Signs of life are passed over."""
         while True:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 reply = await self._call.read()
@@ -35,8 +35,8 @@ class Watching:
             self.event_id = reply.event_id
             found = reply.WhichOneof("update")
             if found != "heartbeat":
-                assert found == kind, reply
-                return getattr(reply, kind)
+                assert found in kinds, reply
+                return getattr(reply, found)
 
     async def end(self) -> grpc.StatusCode:
         """The code with which it ends, whatever it tells before."""

@@ -24,7 +24,7 @@ from tests.support.refusals import refusal
 from tests.support.servers import Caller, Laurel
 
 # What a member is told by the clock is no part of what it has.
-NO_STATE = ("event_log", "access_audit", "expiry_warning")
+NO_STATE = ("event_log", "timeline_entry", "access_audit", "expiry_warning")
 # Which transaction wrote rows of which member, and which raised whose version.
 WATCH = f"""
     CREATE TABLE touched (xid xid8 DEFAULT pg_current_xact_id(), member_id uuid, what text, raised bigint);

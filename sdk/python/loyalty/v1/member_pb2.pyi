@@ -812,7 +812,7 @@ class PointsUpdate(_message.Message):
     store: _builtins.str
     """The store; empty if none was said, or if it was not this member's order."""
     version: _builtins.int
-    """As Member.version, at the moment of the figures."""
+    """As Member.version, at the moment of the figures; in a timeline 0 where they are of a household."""
     household_id: _builtins.str
     """UUID of the household whose pool the points were of; empty if they were the member's own."""
     @_builtins.property
@@ -852,7 +852,8 @@ class MovedPoints(_message.Message):
     @_builtins.property
     def wallet(self) -> Global___Wallet:
         """The wallet as it stood when the update was sent: with this, and with what came after it if the client
-        is told of several at once. Of a household's pool its balance alone, right after this.
+        is told of several at once. Of a household's pool, and in a timeline, its balance alone, right after this by
+        the order of recording.
         """
 
     def __init__(
@@ -993,6 +994,325 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class ListTimelineRequest(_message.Message):
+    """ListTimelineRequest asks for a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """UUID. Required."""
+    page_size: _builtins.int
+    """At most this many; 50 if 0, at most 500; negative is an error."""
+    page_token: _builtins.str
+    """From the page before; empty for the first. Valid only with the same member, kinds and times."""
+    consistency_token: _builtins.str
+    """That of an earlier reply about this member: then nothing that is committed by now is left out, and as_of_time
+    is now. The pages after the first are read as that one was, with or without it.
+    """
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only entries of these kinds, as TimelineEntry.kind names them; all if empty. At most 50."""
+
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what happened then or later, by business time."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what happened before that. Later than from_time."""
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "from_time", b"from_time", "kinds", b"kinds", "member_id", b"member_id", "page_size", b"page_size", "page_token", b"page_token", "to_time", b"to_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTimelineRequest: _TypeAlias = ListTimelineRequest  # noqa: Y015
+
+@_typing.final
+class ListTimelineResponse(_message.Message):
+    """ListTimelineResponse is one page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineEntry]:
+        """The entries, newest first; those of one moment by the order of recording."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything that was on record by then is in the timeline, of what came later maybe some."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___TimelineEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTimelineResponse: _TypeAlias = ListTimelineResponse  # noqa: Y015
+
+@_typing.final
+class TimelineEntry(_message.Message):
+    """TimelineEntry is one thing that happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OCCUR_TIME_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ENROLMENT_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
+    SEAT_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """UUID of the event in the event log."""
+    kind: _builtins.str
+    """How it concerns the member. Of points what PointsUpdate.kind says, such as `earned` or `household_redeemed`;
+    else `tier`, `status`, `enrolled`, `merged`, `profile`, `consent`, `household_joined`,
+    `household_seat_changed` or `household_left`. More will come.
+    """
+    member_id: _builtins.str
+    """UUID of the member to whom it happened: this one, or one that was merged into it."""
+    message: _builtins.str
+    """For people, one line of English, such as `You've earned 100 points`."""
+    @_builtins.property
+    def occur_time(self) -> _timestamp_pb2.Timestamp:
+        """Business time."""
+
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of recording."""
+
+    @_builtins.property
+    def points(self) -> Global___PointsUpdate:
+        """Points moved."""
+
+    @_builtins.property
+    def tier(self) -> Global___TierUpdate:
+        """The member came into another tier."""
+
+    @_builtins.property
+    def status(self) -> Global___StatusUpdate:
+        """The membership stood elsewhere from then on."""
+
+    @_builtins.property
+    def enrolment(self) -> Global___EnrolmentUpdate:
+        """The member joined."""
+
+    @_builtins.property
+    def merge(self) -> Global___MergeUpdate:
+        """Another membership of theirs became one with this one."""
+
+    @_builtins.property
+    def profile(self) -> Global___ProfileUpdate:
+        """The profile changed."""
+
+    @_builtins.property
+    def consent(self) -> Global___ConsentUpdate:
+        """The member decided about a purpose."""
+
+    @_builtins.property
+    def seat(self) -> Global___SeatUpdate:
+        """The member's seat in a household began, changed or ended."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        occur_time: _timestamp_pb2.Timestamp | None = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        member_id: _builtins.str = ...,
+        message: _builtins.str = ...,
+        points: Global___PointsUpdate | None = ...,
+        tier: Global___TierUpdate | None = ...,
+        status: Global___StatusUpdate | None = ...,
+        enrolment: Global___EnrolmentUpdate | None = ...,
+        merge: Global___MergeUpdate | None = ...,
+        profile: Global___ProfileUpdate | None = ...,
+        consent: Global___ConsentUpdate | None = ...,
+        seat: Global___SeatUpdate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "enrolment", b"enrolment", "merge", b"merge", "occur_time", b"occur_time", "points", b"points", "profile", b"profile", "record_time", b"record_time", "seat", b"seat", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "enrolment", b"enrolment", "event_id", b"event_id", "kind", b"kind", "member_id", b"member_id", "merge", b"merge", "message", b"message", "occur_time", b"occur_time", "points", b"points", "profile", b"profile", "record_time", b"record_time", "seat", b"seat", "status", b"status", "tier", b"tier", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["points", "tier", "status", "enrolment", "merge", "profile", "consent", "seat"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___TimelineEntry: _TypeAlias = TimelineEntry  # noqa: Y015
+
+@_typing.final
+class EnrolmentUpdate(_message.Message):
+    """EnrolmentUpdate says that a member joined."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
+    tier: _builtins.str
+    """The tier in which it began."""
+    imported: _builtins.bool
+    """Whether it came from another system."""
+    def __init__(
+        self,
+        *,
+        tier: _builtins.str = ...,
+        imported: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["imported", b"imported", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnrolmentUpdate: _TypeAlias = EnrolmentUpdate  # noqa: Y015
+
+@_typing.final
+class MergeUpdate(_message.Message):
+    """MergeUpdate says that another membership became one with this one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERGED_MEMBER_ID_FIELD_NUMBER: _builtins.int
+    merged_member_id: _builtins.str
+    """UUID of the other."""
+    def __init__(
+        self,
+        *,
+        merged_member_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merged_member_id", b"merged_member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeUpdate: _TypeAlias = MergeUpdate  # noqa: Y015
+
+@_typing.final
+class ProfileUpdate(_message.Message):
+    """ProfileUpdate says that a profile changed, not to what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the fields, such as `email`."""
+
+    def __init__(
+        self,
+        *,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileUpdate: _TypeAlias = ProfileUpdate  # noqa: Y015
+
+@_typing.final
+class ConsentUpdate(_message.Message):
+    """ConsentUpdate says what a member decided; ListConsents tells how it was given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """What for, such as `marketing.email`."""
+    granted: _builtins.bool
+    """Whether the member agreed."""
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        granted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted", b"granted", "purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsentUpdate: _TypeAlias = ConsentUpdate  # noqa: Y015
+
+@_typing.final
+class SeatUpdate(_message.Message):
+    """SeatUpdate says that a seat began, changed or ended, whichever the entry's kind names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOUSEHOLD_ID_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    MAY_SPEND_FIELD_NUMBER: _builtins.int
+    CONTRIBUTES_FIELD_NUMBER: _builtins.int
+    household_id: _builtins.str
+    """UUID."""
+    head: _builtins.bool
+    """Whether it was the head's."""
+    may_spend: _builtins.bool
+    """Whether its member could spend the pool."""
+    contributes: _builtins.bool
+    """Whether what its member earned went to the pool."""
+    def __init__(
+        self,
+        *,
+        household_id: _builtins.str = ...,
+        head: _builtins.bool = ...,
+        may_spend: _builtins.bool = ...,
+        contributes: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributes", b"contributes", "head", b"head", "household_id", b"household_id", "may_spend", b"may_spend"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeatUpdate: _TypeAlias = SeatUpdate  # noqa: Y015
 
 @_typing.final
 class FindMemberRequest(_message.Message):

@@ -63,6 +63,11 @@ class MemberServiceStub:
                 request_serializer=loyalty_dot_v1_dot_member__pb2.WatchMemberRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_member__pb2.WatchMemberResponse.FromString,
                 _registered_method=True)
+        self.ListTimeline = channel.unary_unary(
+                '/loyalty.v1.MemberService/ListTimeline',
+                request_serializer=loyalty_dot_v1_dot_member__pb2.ListTimelineRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_member__pb2.ListTimelineResponse.FromString,
+                _registered_method=True)
         self.UpdateMember = channel.unary_unary(
                 '/loyalty.v1.MemberService/UpdateMember',
                 request_serializer=loyalty_dot_v1_dot_member__pb2.UpdateMemberRequest.SerializeToString,
@@ -158,6 +163,23 @@ class MemberServiceServicer:
         RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
 
         The stream of a member that was merged tells who lives on; watch that one instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTimeline(self, request, context):
+        """ListTimeline pages through everything that happened to a member, newest first by business time: points that
+        moved, its own and those of the household in which it sat then, tiers, where the membership stands, changes of
+        the profile, decisions, seats. It is what WatchMember told as it happened, in the same messages, and more.
+        What happened to a member that was merged into this one is in it too; under that one's own member_id it stays.
+
+        It is not the ledger: PointsService.ListHistory pages through the rows that moved points and is exact at once,
+        and PointsService.GetStatement adds them up. A timeline follows what happens within seconds and says how far
+        it has come; nothing is missing where a consistency_token is sent.
+
+        INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID, CONSISTENCY_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
+        FAILED_PRECONDITION (CONSISTENCY_TOKEN_AHEAD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,6 +284,11 @@ def add_MemberServiceServicer_to_server(servicer, server):
                     servicer.WatchMember,
                     request_deserializer=loyalty_dot_v1_dot_member__pb2.WatchMemberRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_member__pb2.WatchMemberResponse.SerializeToString,
+            ),
+            'ListTimeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTimeline,
+                    request_deserializer=loyalty_dot_v1_dot_member__pb2.ListTimelineRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_member__pb2.ListTimelineResponse.SerializeToString,
             ),
             'UpdateMember': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateMember,
@@ -438,6 +465,33 @@ class MemberService:
             '/loyalty.v1.MemberService/WatchMember',
             loyalty_dot_v1_dot_member__pb2.WatchMemberRequest.SerializeToString,
             loyalty_dot_v1_dot_member__pb2.WatchMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTimeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.MemberService/ListTimeline',
+            loyalty_dot_v1_dot_member__pb2.ListTimelineRequest.SerializeToString,
+            loyalty_dot_v1_dot_member__pb2.ListTimelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

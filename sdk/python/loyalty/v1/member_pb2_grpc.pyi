@@ -72,6 +72,19 @@ class MemberServiceStub:
 
     The stream of a member that was merged tells who lives on; watch that one instead.
     """
+    ListTimeline: _grpc.UnaryUnaryMultiCallable[_member_pb2.ListTimelineRequest, _member_pb2.ListTimelineResponse]
+    """ListTimeline pages through everything that happened to a member, newest first by business time: points that
+    moved, its own and those of the household in which it sat then, tiers, where the membership stands, changes of
+    the profile, decisions, seats. It is what WatchMember told as it happened, in the same messages, and more.
+    What happened to a member that was merged into this one is in it too; under that one's own member_id it stays.
+
+    It is not the ledger: PointsService.ListHistory pages through the rows that moved points and is exact at once,
+    and PointsService.GetStatement adds them up. A timeline follows what happens within seconds and says how far
+    it has come; nothing is missing where a consistency_token is sent.
+
+    INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID, CONSISTENCY_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
+    FAILED_PRECONDITION (CONSISTENCY_TOKEN_AHEAD).
+    """
     UpdateMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]
     """UpdateMember changes the fields named in the mask and leaves the others.
     Status, tier and points are never changed here; a member can't change the
@@ -159,6 +172,19 @@ class MemberServiceAsyncStub(MemberServiceStub):
     RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
 
     The stream of a member that was merged tells who lives on; watch that one instead.
+    """
+    ListTimeline: _aio.UnaryUnaryMultiCallable[_member_pb2.ListTimelineRequest, _member_pb2.ListTimelineResponse]  # type: ignore[assignment]
+    """ListTimeline pages through everything that happened to a member, newest first by business time: points that
+    moved, its own and those of the household in which it sat then, tiers, where the membership stands, changes of
+    the profile, decisions, seats. It is what WatchMember told as it happened, in the same messages, and more.
+    What happened to a member that was merged into this one is in it too; under that one's own member_id it stays.
+
+    It is not the ledger: PointsService.ListHistory pages through the rows that moved points and is exact at once,
+    and PointsService.GetStatement adds them up. A timeline follows what happens within seconds and says how far
+    it has come; nothing is missing where a consistency_token is sent.
+
+    INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID, CONSISTENCY_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
+    FAILED_PRECONDITION (CONSISTENCY_TOKEN_AHEAD).
     """
     UpdateMember: _aio.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]  # type: ignore[assignment]
     """UpdateMember changes the fields named in the mask and leaves the others.
@@ -274,6 +300,25 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
 
         The stream of a member that was merged tells who lives on; watch that one instead.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTimeline(
+        self,
+        request: _member_pb2.ListTimelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_member_pb2.ListTimelineResponse, _abc.Awaitable[_member_pb2.ListTimelineResponse]]:
+        """ListTimeline pages through everything that happened to a member, newest first by business time: points that
+        moved, its own and those of the household in which it sat then, tiers, where the membership stands, changes of
+        the profile, decisions, seats. It is what WatchMember told as it happened, in the same messages, and more.
+        What happened to a member that was merged into this one is in it too; under that one's own member_id it stays.
+
+        It is not the ledger: PointsService.ListHistory pages through the rows that moved points and is exact at once,
+        and PointsService.GetStatement adds them up. A timeline follows what happens within seconds and says how far
+        it has come; nothing is missing where a consistency_token is sent.
+
+        INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID, CONSISTENCY_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
+        FAILED_PRECONDITION (CONSISTENCY_TOKEN_AHEAD).
         """
 
     @_abc_1.abstractmethod

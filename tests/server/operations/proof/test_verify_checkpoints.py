@@ -31,27 +31,11 @@ from tests.support.tampering import (
     Customer,
     earn,
     found_after,
-    new_customer,
     open_shop,
     spend,
     tampered,
     verified,
 )
-
-
-@pytest.fixture(scope="module")
-async def shop(laurel: Laurel) -> Laurel:
-    return await open_shop(laurel)
-
-
-@pytest.fixture
-async def customer(shop: Laurel) -> Customer:
-    return await new_customer(shop)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "checkpoints.jsonl"
 
 
 async def test_a_whole_ledger_agrees_with_its_checkpoints(

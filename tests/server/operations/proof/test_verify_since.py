@@ -18,25 +18,9 @@ from tests.support.tampering import (
     earn,
     found_after,
     new_customer,
-    open_shop,
     tampered,
     verified,
 )
-
-
-@pytest.fixture(scope="module")
-async def shop(laurel: Laurel) -> Laurel:
-    return await open_shop(laurel)
-
-
-@pytest.fixture
-async def customer(shop: Laurel) -> Customer:
-    return await new_customer(shop)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "checkpoints.jsonl"
 
 
 async def test_since_a_checkpoint_only_what_is_newer_is_verified(shop: Laurel, path: Path) -> None:

@@ -19,28 +19,16 @@ from tests.support.tampering import (
     Reserved,
     as_owner,
     found_after,
-    new_customer,
     new_reserved,
-    open_shop,
     verified,
 )
 
 OF_FILES = {Check.CHECKPOINT_FILE, Check.CHECKPOINTS}
 
 
-@pytest.fixture(scope="module")
-async def shop(laurel: Laurel) -> Laurel:
-    return await open_shop(laurel)
-
-
 @pytest.fixture
 async def reserved(shop: Laurel) -> Reserved:
     return await new_reserved(shop)
-
-
-@pytest.fixture
-async def customer(shop: Laurel) -> Customer:
-    return await new_customer(shop)
 
 
 async def test_what_servers_wrote_is_found_in_order(shop: Laurel, customer: Customer) -> None:

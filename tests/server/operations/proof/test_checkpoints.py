@@ -29,24 +29,8 @@ from tests.support.tampering import (
     as_owner,
     earn,
     new_customer,
-    open_shop,
     verified,
 )
-
-
-@pytest.fixture(scope="module")
-async def shop(laurel: Laurel) -> Laurel:
-    return await open_shop(laurel)
-
-
-@pytest.fixture
-async def customer(shop: Laurel) -> Customer:
-    return await new_customer(shop)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "checkpoints.jsonl"
 
 
 async def test_a_checkpoint_holds_what_changed_since_the_last(shop: Laurel, path: Path) -> None:

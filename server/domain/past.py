@@ -1,13 +1,14 @@
 """What has been bought and spent, as far as returns and refunds need it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from server.domain.activity import PURCHASE
 from server.domain.events import PointsEarned
-from server.domain.ledger import Allocation, Kind, Transaction
+from server.domain.ledger import Allocation, Kind, Lot, Transaction
+from server.domain.lots import expiry_of
 from server.domain.rules import trace
 from server.domain.rules.evaluation import CapKey
 
@@ -60,6 +61,7 @@ class Spent(NamedTuple):
 
     ``shares``: by the lots' own expiry, those without one last, ties by age.
     ``spender_id``: of whom it is recorded, if that is a member who was merged into ``member_id``.
+    ``idle``: the longest that the wallet was without activity since, up to now; known of rolling lots alone.
     """
 
     transaction_id: UUID
@@ -69,6 +71,17 @@ class Spent(NamedTuple):
     refunded: int
     shares: tuple[Allocation, ...]
     spender_id: UUID | None = None
+    idle: timedelta = timedelta(0)
+
+    def lapsed(self, lot: Lot, active_at: datetime | None, now: datetime) -> bool:
+        """Whether points that had stayed in the lot would have expired by now.
+
+        ``active_at``: when the wallet was active last. A rolling lot isn't revived by what came too late for it.
+        """
+        expires_at = expiry_of(lot, active_at)
+        if expires_at is not None and expires_at <= now:
+            return True
+        return lot.rolling_days is not None and self.idle >= timedelta(days=lot.rolling_days)
 
 
 def purchase_of(event: PointsEarned, rows: Iterable[Transaction]) -> Purchase:

@@ -7,6 +7,7 @@ asked about afterwards: by then it is locked, as everything else is.
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -114,7 +115,7 @@ class Wanted:
         """All of it as it is asked."""
         few: dict[str, tuple[Collection[Any], Any]] = {
             "purchases": (self.purchases, past.purchases_named),
-            "spent": (self.spent, past.spent),
+            "spent": (self.spent, partial(past.spent, now=now)),
             "drawn": (self.spent, past.lots_drawn),
             "consents": (self.consents, merges.consents_in_force),
             "adjustments": (self.adjustments, adjustments.named),

@@ -25,6 +25,10 @@ TRANSACTION_COLUMNS = """program_id, member_id, transaction_id, point_type, sequ
     order_reference, store, channel, source_system, actor, credential_id, reason, trace,
     key_id, previous_hash, hash"""
 
+# The member counted the moment of such a row as activity.
+TOUCHES = """(kind IN ('EARN', 'REDEEM', 'CAPTURE')
+              OR kind = 'ADJUST' AND credit_account = 'wallet.balance')"""
+
 
 def members_known(
     members: Collection[MemberOf], main_point_types: Mapping[UUID, str]

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from server.domain.ledger import Allocation, Lot
 from server.domain.past import Purchase, Spent, earned_by_wallet, sold
-from server.store.ledger import LOT_COLUMNS, MemberOf, lots
+from server.store.ledger import LOT_COLUMNS, TOUCHES, MemberOf, lots
 from server.store.merges import OWN
 from server.store.together import Question
 
@@ -102,8 +103,47 @@ def _purchases(rows: Sequence[Any]) -> dict[RowOf, Purchase]:
     return found
 
 
-def spent(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[RowOf, Spent]]:
-    """Redemptions and captures by program, member and id."""
+# The longest time that points of the row t, had they stayed where they were, would have seen no activity: up
+# to $4, and in the wallet of who lives on once two have become one, with the activity of both. Each row by
+# which a wallet was active ends such a time; so does a merge, whose activity comes along. What went through a
+# pool brought the activity of who gave it. Clocks of servers differ, so rows stand in the order of their chain.
+IDLE = f"""
+    (WITH RECURSIVE merger AS (
+         SELECT m.member_id AS merged_id, (e.payload ->> 'survivor_id')::uuid AS survivor_id, e.recorded_at
+           FROM member m JOIN event_log e USING (program_id, member_id)
+          WHERE m.program_id = t.program_id AND m.merged_into = owner_id
+            AND e.event_type = 'member.merged' AND e.payload ->> 'merged_id' = m.member_id::text),
+     met(member_id, since) AS (
+         SELECT t.member_id, '-infinity'::timestamptz
+          UNION
+         SELECT CASE met.member_id WHEN merged_id THEN survivor_id ELSE merged_id END,
+                greatest(since, recorded_at)
+           FROM met JOIN merger ON met.member_id IN (merged_id, survivor_id)),
+     one AS (SELECT member_id, min(since) AS since FROM met GROUP BY member_id),
+     activity AS (
+         SELECT r.member_id, r.sequence, greatest(r.recorded_at, since) AS at,
+                greatest(max(r.recorded_at) OVER (PARTITION BY r.member_id ORDER BY r.sequence), since) AS place,
+                CASE WHEN r.trace ? 'active_at' THEN (r.trace ->> 'active_at')::timestamptz
+                     ELSE r.occurred_at END AS moment
+           FROM one JOIN ledger_transaction r
+                ON r.program_id = t.program_id AND r.member_id = one.member_id
+                   AND r.point_type = t.point_type
+          WHERE {TOUCHES} OR kind = 'TRANSFER_IN' AND trace ? 'household'
+          UNION ALL
+         SELECT member_id, 0, since, since, NULL FROM one WHERE member_id <> t.member_id
+          UNION ALL
+         SELECT t.member_id, NULL, $4::timestamptz, 'infinity', NULL)
+     SELECT max(idle)
+       FROM (SELECT member_id, sequence, place,
+                    at - max(moment) OVER (ORDER BY place, sequence
+                                           ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS idle
+               FROM activity) AS times
+      WHERE CASE member_id WHEN t.member_id THEN coalesce(sequence > t.sequence, true)
+                 ELSE place >= t.recorded_at END)"""
+
+
+def spent(wanted: Collection[tuple[UUID, UUID, UUID]], now: datetime) -> Question[dict[RowOf, Spent]]:
+    """Redemptions and captures by program, member and id, as they stand at ``now``."""
     return Question(
         f"""SELECT ROW(t.program_id, t.transaction_id, owner_id, t.member_id, t.point_type, t.points,
                       coalesce(f.points, 0),
@@ -111,7 +151,12 @@ def spent(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[RowOf, S
                                         ORDER BY l.expires_at NULLS LAST, a.lot_id)
                          FROM allocation a JOIN lot l USING (program_id, member_id, lot_id)
                         WHERE a.program_id = t.program_id AND a.member_id = t.member_id
-                          AND a.transaction_id = t.transaction_id))
+                          AND a.transaction_id = t.transaction_id),
+                      CASE WHEN EXISTS (
+                           SELECT FROM allocation a JOIN lot l USING (program_id, member_id, lot_id)
+                            WHERE a.program_id = t.program_id AND a.member_id = t.member_id
+                              AND a.transaction_id = t.transaction_id AND l.rolling_days IS NOT NULL)
+                           THEN {IDLE} END)
              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted(program_id, owner_id, transaction_id),
                   {OWN}
              JOIN ledger_transaction t USING (member_id)
@@ -120,14 +165,14 @@ def spent(wanted: Collection[tuple[UUID, UUID, UUID]]) -> Question[dict[RowOf, S
                      AND f.transaction_id = t.transaction_id
             WHERE t.program_id = wanted.program_id AND t.transaction_id = wanted.transaction_id
               AND t.kind IN ('REDEEM', 'CAPTURE')""",
-        tuple([row[column] for row in wanted] for column in range(3)),
+        (*([row[column] for row in wanted] for column in range(3)), now),
         _spent,
     )
 
 
 def _spent(rows: Sequence[Any]) -> dict[RowOf, Spent]:
     found = {}
-    for program_id, transaction_id, owner_id, member_id, point_type, points, refunded, shares in rows:
+    for program_id, transaction_id, owner_id, member_id, point_type, points, refunded, shares, idle in rows:
         found[program_id, transaction_id] = Spent(
             transaction_id,
             owner_id,
@@ -136,6 +181,7 @@ def _spent(rows: Sequence[Any]) -> dict[RowOf, Spent]:
             refunded,
             _shares(shares),
             None if member_id == owner_id else member_id,
+            idle or timedelta(0),
         )
     return found
 

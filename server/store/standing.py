@@ -8,10 +8,8 @@ of ``server.store.identities``; what somebody tampered with must break none, so 
 from collections.abc import Mapping
 
 from server.domain.proof import Check
+from server.store.ledger import TOUCHES
 
-# The member counted the moment of such a row as activity.
-TOUCHES = """(kind IN ('EARN', 'REDEEM', 'CAPTURE')
-              OR kind = 'ADJUST' AND credit_account = 'wallet.balance')"""
 UUID_TEXT = "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
 # Of pg_trigger.tgtype: before the statement, and on which of them.
 _BEFORE, _DELETE, _UPDATE, _TRUNCATE = 2, 8, 16, 32

@@ -31,6 +31,7 @@ from server.domain.past import Spent
 from server.domain.points import decide, prepare
 from server.domain.program import LedgerTerms, Program, Tier
 from server.domain.rules.compile import RuleSet
+from tests.support.idleness import idle
 
 ANN, BEN = UUID(int=11), UUID(int=12)
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -166,7 +167,12 @@ class Desk:
         terms = Terms(
             self.program, self._rules, 1, self.now, lambda: UUID(int=next(self._ids)), "1", b"k" * 32
         )
-        decided = decide(self._books, prepare(kind(**{**common, **said}), self.program), terms)
+        command = kind(**{**common, **said})
+        if isinstance(command, Refund):
+            spent = self._books.spent[command.transaction_id]
+            lived = spent._replace(idle=idle(command.transaction_id, self.rows, self.now))
+            self._books.spent[command.transaction_id] = lived
+        decided = decide(self._books, prepare(command, self.program), terms)
         assert isinstance(decided, Decision)
         self._books.apply(decided)
         for movement in decided.movements:

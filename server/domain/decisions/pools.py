@@ -214,7 +214,9 @@ def hand(
         "household": {"id": str(household_id), "why": why.value},
     }
     remembered = giver.member_id if into_pool else None
-    handed = hand_lots(draft, giver, getter, point_type, parts, told, causes, remembered)
+    # The rows say which activity came along, where it isn't their own moment.
+    active = {} if active_at == causes[1].occurred_at else {"active_at": active_at and active_at.isoformat()}
+    handed = hand_lots(draft, giver, getter, point_type, parts, {**told, **active}, causes, remembered)
     if settling:
         draft.settle(getter, point_type, causes[1])
     details = {**told["transfer"], "household": told["household"]}

@@ -9,7 +9,6 @@ from server.domain.draft import BALANCE, Draft, Holdings
 from server.domain.errors import FailedPrecondition, NotFound
 from server.domain.events import PointsRefunded
 from server.domain.ledger import Account, Allocation, Kind, Lot
-from server.domain.lots import expiry_of
 from server.domain.past import Spent
 
 
@@ -76,8 +75,7 @@ def _into(
         if not part:
             continue
         lot = own.lots[lot_id]
-        expires_at = expiry_of(lot, active_at)
-        if expires_at is not None and expires_at <= terms.now:
+        if spent.lapsed(lot, active_at, terms.now):
             expired += part
         elif spent.spender_id is None:
             back.append(Allocation(lot_id, part))

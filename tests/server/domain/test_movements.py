@@ -327,6 +327,32 @@ def test_what_expired_meanwhile_gets_the_grace_period() -> None:
     assert desk.wallet().balance == 0
 
 
+@pytest.mark.parametrize(("days", "left"), [(4, 6), (5, 0)])
+def test_activity_revives_no_rolling_points_that_were_too_old_for_it_when_they_were_spent(
+    days: int, left: int
+) -> None:
+    desk = Desk(lots=expiring(rolling_days=5), refund_grace_days=2)
+    desk.buys(("book", 1, 6))
+    spent = desk.spends(6)
+    desk.later(days=days)
+    desk.buys(("cup", 1, 1))
+    desk.later(days=1)
+    assert desk.refunds(spent).balance == 7
+    desk.later(days=2)
+    assert desk.wallet().balance == left + 1
+
+
+def test_a_purchase_that_comes_to_be_known_later_ends_the_idle_time_no_sooner() -> None:
+    desk = Desk(lots=expiring(rolling_days=5), refund_grace_days=1)
+    desk.buys(("book", 1, 6))
+    spent = desk.spends(6)
+    desk.later(days=6)
+    desk.buys(("cup", 1, 1), days_ago=3)
+    assert desk.refunds(spent).balance == 7
+    desk.later(days=1)
+    assert desk.lots() == [1]
+
+
 def test_no_more_is_refunded_than_was_spent_in_however_many_parts() -> None:
     desk = Desk()
     desk.buys(("book", 1, 10))

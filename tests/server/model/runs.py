@@ -10,10 +10,10 @@ from uuid import UUID
 
 from server.domain.activity import MemberFacts
 from server.domain.books import Books, Decision, MemberState, Terms
-from server.domain.commands import Command, Merge, Outcome
+from server.domain.commands import Command, Merge, Outcome, Refund
 from server.domain.due import as_due
 from server.domain.errors import Refused
-from server.domain.ledger import Kind, Movement
+from server.domain.ledger import Kind, Movement, Transaction
 from server.domain.points import decide, prepare
 from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
@@ -35,6 +35,7 @@ from tests.server.model.naive.books import Books as NaiveBooks
 from tests.server.model.naive.books import Refusal
 from tests.server.model.naive.wallets import Owner
 from tests.support.desk import spent_by
+from tests.support.idleness import Merged, idle
 
 Told = Outcome | Refused
 
@@ -64,6 +65,7 @@ class Domain:
     ids: int
     books: Books = field(default_factory=Books)
     movements: list[Movement] = field(default_factory=list)
+    history: list[Transaction | Merged] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     refunded: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
@@ -170,6 +172,10 @@ class Domain:
         terms = Terms(self.program, self._rules, 1, self.seen, self._new_id, self.keys.current, self.keys.key)
         if not isinstance(wanted, Merge):
             wanted = wanted.following(self.merged)
+        if isinstance(wanted, Refund) and wanted.transaction_id in self.books.spent:
+            spent = self.books.spent[wanted.transaction_id]
+            lived = spent._replace(idle=idle(spent.transaction_id, self.history, self.seen))
+            self.books.spent[spent.transaction_id] = lived
         try:
             decided = decide(self.books, prepare(wanted, self.program), terms)
         except Refused as refusal:
@@ -188,6 +194,7 @@ class Domain:
         changes = decided.changes
         for movement in decided.movements:
             row = movement.transaction
+            self.history.append(row)
             if row.kind in (Kind.REDEEM, Kind.CAPTURE):
                 lots = self.books.members[row.member_id].lots
                 self.books.spent[row.transaction_id] = spent_by(movement, lots)
@@ -210,6 +217,7 @@ class Domain:
             self.merged[before] = survivor_id
             books.members[before] = books.members[before]._replace(version=books.members[before].version + 1)
         self.merged[merged_id] = survivor_id
+        self.history.append(Merged(merged_id, survivor_id, self.seen))
         for event_id, purchase in books.purchases.items():
             if purchase.member_id == merged_id:
                 books.purchases[event_id] = purchase._replace(

@@ -109,6 +109,29 @@ MEETINGS = {
         [Step("purchase", ANN, basket=APPLES), Step("match", ANN, basket=(("apple", 1, 0),))],
         [2],
     ),
+    "a purchase is no use to points that were spent and would be too old for it": (
+        [
+            Step("purchase", ANN, basket=(("book", 1, 1000),)),
+            Step("redeem", ANN, points=10),
+            Step("purchase", ANN, wait=48, basket=(("book", 1, 100),)),
+            Step("refund", ANN, back=0, points=2),
+            Step("refund", ANN, wait=1, back=0, points=2),
+        ],
+        [1, 1, 2, 1],
+    ),
+    "who lives on was active in time for points of the other": (
+        [
+            Step("purchase", ANN, basket=(("book", 1, 1000),)),
+            Step("redeem", ANN, points=10),
+            Step("purchase", BEN, wait=30, basket=(("book", 1, 100),)),
+            Step("merge", BEN, wait=10, to=ANN),
+            Step("purchase", BEN, wait=30, basket=(("book", 1, 100),)),
+            Step("refund", BEN, back=0, points=2),
+            Step("purchase", BEN, wait=48, basket=(("book", 1, 100),)),
+            Step("refund", BEN, back=0, points=3),
+        ],
+        [1] * 8,
+    ),
     "points wait for the second of two events": (
         [
             Step("purchase", ANN, basket=APPLES),

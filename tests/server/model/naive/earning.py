@@ -96,7 +96,7 @@ def earn(
                 for line, part in zip(lines, given, strict=True):
                     line.points[name] = line.points.get(name, 0) + part
         if sum(lots.values()):
-            wallet.touch(moment)
+            wallet.touch(moment, books.now)
         for waits in (False, True):
             row = 0
             for terms, points in lots.items():
@@ -125,7 +125,7 @@ def share(books: Books, who: UUID, place: int) -> int:
         into = books.wallets[seat.home][name]
         new = [(lot, lot.free) for lot in wallet.lots if lot.purchase == place and lot.free]
         if new:
-            into.touch(wallet.active_at)
+            into.touch(wallet.active_at, books.now)
             books.hand_on(new, into, giver=who)
             shared += sum(part for _, part in new) if name == "points" else 0
     return shared

@@ -39,7 +39,7 @@ def adjust(books: Books, place: int, step: Step, moment: datetime) -> Told:
 def correct(books: Books, place: int, asked: Asked, owner: Owner, moment: datetime) -> Told:
     name, points, wallet = asked.wallet, asked.points, books.wallets[owner][asked.wallet]
     if points > 0:
-        wallet.touch(moment)
+        wallet.touch(moment, books.now)
         lot = books.add_earned(wallet, points, LotTerms(expiry=books.terms[name].expiry), moment, place)
         if asked.until is not None:
             lot.expires_at, lot.rolling_days = asked.until, None
@@ -93,7 +93,15 @@ def merge(books: Books, _: int, step: Step, __: datetime) -> Told:
     for name, theirs in books.wallets[other].items():
         wallet = books.wallets[one][name]
         if wallet.lots or wallet.debt or theirs.balance or theirs.pending or theirs.debt:
-            wallet.touch(theirs.active_at)  # or there is no such wallet
+            wallet.touch(theirs.active_at, books.now)  # or there is no such wallet
+        else:
+            wallet.pauses += wallet.pause(books.now)
+        for spent in books.spent.values():
+            if (spent.owner, spent.wallet) == (other, name):
+                spent.pauses += [*theirs.pauses[spent.since :], *theirs.pause(books.now)]
+                spent.since = len(wallet.pauses)
+        heard = [moment for moment in (wallet.heard_of, theirs.active_at, theirs.heard_of) if moment]
+        wallet.heard_of = max(heard, default=None)
         wallet.debt += theirs.debt
         theirs.debt = 0
         rows, _lots = books.hand_on([(lot, lot.remaining) for lot in theirs.lots], wallet)

@@ -108,7 +108,7 @@ def contribute(books: Books, _: int, step: Step, __: datetime) -> Told:
         raise Refusal("HOUSEHOLD_NOT_FOUND")
     wallet = books.wallets[step.who][name]
     enough(wallet, step.points)
-    pool[name].touch(wallet.active_at)
+    pool[name].touch(wallet.active_at, books.now)
     books.hand_on(wallet.shares(step.points), pool[name], giver=step.who)
     return {
         "wallet": name,
@@ -155,7 +155,7 @@ def give_back(books: Books, home: int, who: UUID, *, everything: bool) -> list[t
         parts = [(lot, lot.free) for lot in pool.lots if lot.free and (everything or lot.giver == who)]
         if parts:
             wallet = books.wallets[who][name]
-            wallet.touch(pool.active_at)
+            wallet.touch(pool.active_at, books.now)
             rows, _ = books.hand_on(parts, wallet)
             wallet.settle()
             awards += [(name, row) for row in rows]
@@ -177,5 +177,5 @@ def fetch(books: Books, who: UUID, name: str, place: int, points: int) -> list[L
         parts.append((lot, part))
     own = books.wallets[who][name]
     if any(part for _, part in parts):
-        own.touch(pool[name].active_at)
+        own.touch(pool[name].active_at, books.now)
     return books.hand_on(parts, own)[1]

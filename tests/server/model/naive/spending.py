@@ -6,7 +6,7 @@ from uuid import UUID
 from tests.server.model.histories import GRACE_DAYS, HOLD_SECONDS, Step
 from tests.server.model.naive.books import Books, Refusal, Told, enough
 from tests.server.model.naive.households import payer
-from tests.server.model.naive.wallets import Hold, Lot, Owner, Spent
+from tests.server.model.naive.wallets import HOUR, Hold, Lot, Owner, Spent
 
 
 def owner_of(books: Books, step: Step) -> Owner:
@@ -22,8 +22,9 @@ def redeem(books: Books, place: int, step: Step, moment: datetime) -> Told:
     name, owner = step.wallet or "points", payer(books, step)
     wallet = books.wallets[owner][name]
     enough(wallet, step.points)
-    books.spent[place] = Spent(owner, name, wallet.spend(step.points))
-    wallet.touch(moment)
+    shares = wallet.spend(step.points)
+    wallet.touch(moment, books.now)
+    books.spent[place] = Spent(owner, name, shares, len(wallet.pauses))
     return {
         "owner": owner,
         "wallet": name,
@@ -65,7 +66,8 @@ def capture(books: Books, place: int, step: Step, moment: datetime) -> Told:
     points = step.points or hold.open
     if points > hold.open:
         raise Refusal("HOLD_EXCEEDED")
-    books.wallets[hold.owner][hold.wallet].touch(moment)
+    wallet = books.wallets[hold.owner][hold.wallet]
+    wallet.touch(moment, books.now)
     wanted, taken, left = points, [], []
     for lot, part in hold.shares:
         now = min(part, wanted)
@@ -75,7 +77,7 @@ def capture(books: Books, place: int, step: Step, moment: datetime) -> Told:
         taken += [(lot, now)] if now else []
         left += [(lot, part - now)] if part > now else []
     hold.shares = left
-    books.spent[place] = Spent(hold.owner, hold.wallet, taken)
+    books.spent[place] = Spent(hold.owner, hold.wallet, taken, len(wallet.pauses))
     if not left or not step.keep_rest:
         books.release(hold, "captured")
     return {
@@ -107,10 +109,12 @@ def refund(books: Books, _: int, step: Step, __: datetime) -> Told:
     far = datetime.max.replace(tzinfo=books.now.tzinfo)
     shares = sorted(spent.shares, key=lambda share: (share[0].expires_at or far, share[0].number))
     each = [lot for lot, part in reversed(shares) for _ in range(part)]
+    pauses = [*spent.pauses, *wallet.pauses[spent.since :], *wallet.pause(books.now)]
     expired, alike = 0, dict[Lot, Lot]()
     for lot in each[spent.refunded : spent.refunded + points]:
         expires_at = wallet.expiry(lot)
-        if expires_at is not None and expires_at <= books.now:
+        asleep = lot.rolling_days and any(pause >= lot.rolling_days * 24 * HOUR for pause in pauses)
+        if asleep or (expires_at is not None and expires_at <= books.now):
             expired += 1
         elif not spent.over:
             lot.remaining += 1

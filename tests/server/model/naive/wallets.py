@@ -51,13 +51,19 @@ class Hold:
 
 @dataclass(eq=False)
 class Spent:
-    """A redemption or a capture: what came from where. ``over``: those lots went on to somebody else."""
+    """A redemption or a capture: what came from where. ``over``: those lots went on to somebody else.
+
+    ``pauses``: of the wallets where its points would have been, before the one where they'd be now; there from
+    the pause with the number ``since`` on.
+    """
 
     owner: Owner
     wallet: str
     shares: list[tuple[Lot, int]]
+    since: int
     refunded: int = 0
     over: bool = False
+    pauses: list[timedelta] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -116,12 +122,18 @@ class Invitation:
 
 @dataclass(eq=False)
 class Wallet:
-    """Lots, a debt, and what tiers count."""
+    """Lots, a debt, and what tiers count.
+
+    ``pauses``: how long nobody had been active each time that somebody was. ``heard_of``: when those were active
+    last who have become one with its owner.
+    """
 
     lots: list[Lot] = field(default_factory=list)
     debt: int = 0
     lifetime: int = 0
     active_at: datetime | None = None
+    heard_of: datetime | None = None
+    pauses: list[timedelta] = field(default_factory=list)
 
     @property
     def balance(self) -> int:
@@ -169,6 +181,12 @@ class Wallet:
         self.spend(paid)
         self.debt -= paid
 
-    def touch(self, moment: datetime | None) -> None:
+    def pause(self, now: datetime) -> list[timedelta]:
+        """How long nobody has been active."""
+        known = [moment for moment in (self.active_at, self.heard_of) if moment]
+        return [now - max(known)] if known else []
+
+    def touch(self, moment: datetime | None, now: datetime) -> None:
+        self.pauses += self.pause(now)
         if moment is not None:
             self.active_at = moment if self.active_at is None else max(self.active_at, moment)

@@ -76,7 +76,7 @@ class Spent(NamedTuple):
     def lapsed(self, lot: Lot, active_at: datetime | None, now: datetime) -> bool:
         """Whether points that had stayed in the lot would have expired by now.
 
-        ``active_at``: when the wallet was active last. A rolling lot isn't revived by what came too late for it.
+        ``active_at``: when the wallet was active last. What came too late for a rolling lot revives none.
         """
         expires_at = expiry_of(lot, active_at)
         if expires_at is not None and expires_at <= now:

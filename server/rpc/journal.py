@@ -76,12 +76,14 @@ class JournalService:
     async def UploadJournal(
         self, requests: AsyncIterator[Message | Refused], call: Call
     ) -> pb.UploadJournalResponse:
-        """Record entries as they come, and tell at the end."""
+        """Record entries as they come, as many as there is room for their results, and tell at the end."""
         uploaded = Uploaded()
         async with aclosing(self._exchanged(requests, call)) as done:
             async for result, replayed, _ in done:
-                uploaded.add(result, replayed=replayed)
-        return uploaded.reply()
+                # What is recorded behind the last that is told of is answered to whoever sends it again.
+                if not uploaded.add(result, replayed=replayed):
+                    break
+        return uploaded.reply
 
     async def Exchange(
         self, requests: AsyncIterator[Message | Refused], call: Call

@@ -1,7 +1,5 @@
 """The results of a journal in one reply, as far as there is room for them."""
 
-from collections import deque
-
 from loyalty.v1 import journal_pb2 as pb
 
 from server.domain.errors import ResourceExhausted
@@ -29,44 +27,27 @@ def without_room(result: pb.JournalResult) -> pb.JournalResult:
 
 
 class Uploaded:
-    """What is told of an upload at its end. ``room`` for results in bytes.
-
-    Whoever uploaded must know what was not accepted, so the results of those entries have precedence.
-    """
+    """What is told of an upload at its end. ``room`` for results in bytes."""
 
     def __init__(self, room: int = RESULTS_BYTES) -> None:
-        self._told = pb.UploadJournalResponse()
-        self._accepted: deque[pb.JournalResult] = deque()
-        self._others: list[pb.JournalResult] = []
+        self.reply = pb.UploadJournalResponse()
         self._room = room
 
-    def add(self, result: pb.JournalResult, *, replayed: bool) -> None:
-        """One more is answered; ``replayed``: it was on record before."""
-        told, size = self._told, size_of(result)
+    def add(self, result: pb.JournalResult, *, replayed: bool) -> bool:
+        """One more is answered; ``replayed``: it was on record before.
+
+        False if there is no room for it: the upload ends before it. For the first there always is.
+        """
+        told, size = self.reply, size_of(result)
+        if told.entries and size > self._room:
+            told.more = True
+            return False
         refused, aside = result.HasField("error"), result.HasField("review")
-        accepted = not refused and not aside
         told.entries += 1
-        told.accepted += accepted
+        told.accepted += not refused and not aside
         told.refused += refused
         told.put_aside += aside
         told.replayed += replayed and not aside
-        if accepted:
-            # Once one has no room, no later one has: they are the first.
-            if told.accepted_left_out or size > self._room:
-                told.accepted_left_out += 1
-                return
-            self._accepted.append(result)
-        else:
-            while size > self._room and self._accepted:
-                self._room += size_of(self._accepted.pop())
-                told.accepted_left_out += 1
-            if told.unaccepted_left_out or size > self._room:
-                told.unaccepted_left_out += 1
-                return
-            self._others.append(result)
+        told.results.append(result)
         self._room -= size
-
-    def reply(self) -> pb.UploadJournalResponse:
-        """Counts of all, and the results in the order of the entries."""
-        self._told.results.extend(sorted((*self._accepted, *self._others), key=lambda result: result.index))
-        return self._told
+        return True

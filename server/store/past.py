@@ -103,10 +103,10 @@ def _purchases(rows: Sequence[Any]) -> dict[RowOf, Purchase]:
     return found
 
 
-# The longest time that points of the row t, had they stayed where they were, would have seen no activity: up
-# to $4, and in the wallet of who lives on once two have become one, with the activity of both. Each row by
-# which a wallet was active ends such a time; so does a merge, whose activity comes along. What went through a
-# pool brought the activity of who gave it. Clocks of servers differ, so rows stand in the order of their chain.
+# The longest time without activity that the points of the row t would have seen, had they stayed where they
+# were, up to $4; once two members have become one that is with who lives on, and by the activity of both.
+# Each row by which a wallet was active ends such a time; so does a merge, and what goes through a pool, which
+# bring activity along. Clocks of servers differ, so rows stand in the order of their chain.
 IDLE = f"""
     (WITH RECURSIVE merger AS (
          SELECT m.member_id AS merged_id, (e.payload ->> 'survivor_id')::uuid AS survivor_id, e.recorded_at
@@ -122,8 +122,10 @@ IDLE = f"""
      one AS (SELECT member_id, min(since) AS since FROM met GROUP BY member_id),
      activity AS (
          SELECT r.member_id, r.sequence, greatest(r.recorded_at, since) AS at,
-                greatest(max(r.recorded_at) OVER (PARTITION BY r.member_id ORDER BY r.sequence), since) AS place,
-                CASE WHEN r.trace ? 'active_at' THEN (r.trace ->> 'active_at')::timestamptz
+                greatest(max(r.recorded_at) OVER (PARTITION BY r.member_id ORDER BY r.sequence),
+                         since) AS place,
+                CASE WHEN kind = 'TRANSFER_IN' AND r.trace ? 'active_at'
+                     THEN (r.trace ->> 'active_at')::timestamptz
                      ELSE r.occurred_at END AS moment
            FROM one JOIN ledger_transaction r
                 ON r.program_id = t.program_id AND r.member_id = one.member_id

@@ -85,7 +85,7 @@ async def test_what_was_sold_comes_back_in_the_same_file(shop: Shop) -> None:
     told = (await shop.upload(json.dumps(sale), json.dumps(back))).json()
     assert (told["accepted"], told["refused"]) == ("2", "0")
     assert told["results"][1]["returnPurchase"]["lines"][0]["lineId"] == "1"
-    assert (told["acceptedLeftOut"], told["unacceptedLeftOut"]) == ("0", "0")
+    assert (told["entries"], told["more"]) == ("2", False)
 
 
 async def test_a_file_of_lines_is_uploaded_as_it_is(shop: Shop) -> None:
@@ -96,6 +96,19 @@ async def test_a_file_of_lines_is_uploaded_as_it_is(shop: Shop) -> None:
     again = (await shop.upload(*lines)).json()
     assert (again["accepted"], again["replayed"]) == ("300", "300")
     assert again["results"] == first["results"]
+
+
+async def test_a_file_that_is_too_long_for_one_reply_is_uploaded_in_parts(shop: Shop) -> None:
+    wrong = {"lineId": "x" * 65, "sku": "x" * 65, "category": "x" * 65, "quantity": "-1"}
+    refused = json.dumps(shop.sale(amount=None, lines=[wrong] * 5))
+    sale = json.dumps(shop.sale())
+    lines = [sale, *[refused] * 2600, sale]
+    first = (await shop.upload(*lines)).json()
+    taken = int(first["entries"])
+    assert (first["more"], len(first["results"])) == (True, taken)
+    rest = (await shop.upload(*lines[taken:])).json()
+    assert (rest["more"], len(rest["results"])) == (False, len(lines) - taken)
+    assert rest["results"][-1]["accrue"] == first["results"][0]["accrue"]
 
 
 async def test_a_line_that_is_no_entry_ends_an_upload_and_says_which_it_is(shop: Shop) -> None:

@@ -1,5 +1,6 @@
 """What a reply tells of a journal whose results it can't hold."""
 
+from itertools import takewhile
 from uuid import uuid4
 
 import pytest
@@ -8,8 +9,7 @@ from hypothesis import strategies as some
 from loyalty.v1 import journal_pb2 as pb
 from loyalty.v1 import movements_pb2, points_pb2
 
-from server.rpc.entries import MOST_WAITING
-from server.rpc.results import RESULTS_BYTES, Uploaded
+from server.rpc.results import PREFIX_BYTES, RESULTS_BYTES, Uploaded
 from tests.server.rpc.test_journal import accrual, journal_of, outcomes, publish
 from tests.support.servers import Laurel
 
@@ -23,50 +23,56 @@ async def shop(laurel: Laurel) -> Laurel:
     return laurel
 
 
-@given(some.lists(some.tuples(some.sampled_from(KINDS), some.integers(0, 60)), max_size=60))
-def test_results_that_were_not_accepted_have_precedence_and_every_one_is_accounted_for(
+@given(some.lists(some.tuples(some.sampled_from(KINDS), some.integers(0, 60)), min_size=1, max_size=60))
+def test_an_upload_has_a_result_for_every_entry_that_it_takes_and_takes_what_it_has_room_for(
     entries: list[tuple[str, int]],
 ) -> None:
-    room = 1000
-    uploaded = Uploaded(room)
+    room = 500
+    uploaded, results = Uploaded(room), []
     for index, (kind, size) in enumerate(entries):
         result = pb.JournalResult(index=index, request_id="x" * size)
         getattr(result, kind).SetInParent()
-        uploaded.add(result, replayed=False)
-    told = uploaded.reply()
-    listed = [result.index for result in told.results]
-    assert listed == sorted(set(listed))
-    accepted = [index for index, (kind, _) in enumerate(entries) if kind == "accrue"]
-    others = [index for index, (kind, _) in enumerate(entries) if kind != "accrue"]
-    assert (told.entries, told.accepted) == (len(entries), len(accepted))
-    assert told.refused + told.put_aside == len(others)
-    # The first of each kind are there, the last ones are left out.
-    for places, left_out in ((accepted, told.accepted_left_out), (others, told.unaccepted_left_out)):
-        assert [place for place in places if place in set(listed)] == places[: len(places) - left_out]
-    if told.unaccepted_left_out:
-        assert not set(listed) & set(accepted)
-    said = pb.UploadJournalResponse(results=told.results)
-    assert said.ByteSize() <= room
-    if not told.accepted_left_out and not told.unaccepted_left_out:
-        assert len(listed) == len(entries)
+        results.append(result)
+    taken = list(takewhile(lambda result: uploaded.add(result, replayed=False), results))
+    told = uploaded.reply
+    assert list(told.results) == taken == results[: told.entries]
+    assert [told.accepted, told.refused, told.put_aside] == [
+        sum(kind == wanted for kind, _ in entries[: told.entries]) for wanted in KINDS
+    ]
+    said = pb.UploadJournalResponse(results=told.results).ByteSize()
+    assert said <= room
+    assert told.more == (told.entries < len(entries))
+    if told.more:
+        assert said + results[told.entries].ByteSize() > room - PREFIX_BYTES * (told.entries + 1)
 
 
-async def test_a_long_upload_tells_first_what_was_not_accepted(shop: Laurel) -> None:
+def test_an_upload_takes_its_first_entry_however_much_is_told_of_it() -> None:
+    uploaded = Uploaded(room=10)
+    assert uploaded.add(pb.JournalResult(request_id="x" * 64), replayed=False)
+    assert not uploaded.add(pb.JournalResult(), replayed=False)
+    assert (uploaded.reply.entries, uploaded.reply.more) == (1, True)
+
+
+async def test_a_long_journal_is_uploaded_in_parts_and_every_entry_has_its_result(shop: Laurel) -> None:
     member_id = await shop.register()
-    good = [accrual(member_id, 1) for _ in range(3)]
     # So much is wrong with each that it is told at length.
     wrong = points_pb2.LineItem(line_id="x" * 65, sku="x" * 65, category="x" * 65, quantity=-1)
-    bad = accrual(member_id, amount=None, lines=[wrong] * 20)
+    bad = accrual(member_id, amount=None, lines=[wrong] * 5)
     async with journal_of(shop) as journal:
-        few = await journal.upload([*good, *[bad] * MOST_WAITING])
-        assert [result.index for result in few.results] == list(range(3 + MOST_WAITING))
-        assert (few.accepted_left_out, few.unaccepted_left_out) == (0, 0)
-        count = RESULTS_BYTES // few.results[-1].ByteSize()
-        many = await journal.upload([*good, *[bad] * (count + 50)])
-    assert (many.accepted, many.replayed, many.refused) == (3, 3, count + 50)
-    assert (many.accepted_left_out, many.unaccepted_left_out) == (3, count + 50 - len(many.results))
-    assert 50 <= many.unaccepted_left_out <= 60
-    assert many.ByteSize() < CLIENTS_TAKE
+        size = (await journal.upload([bad])).results[0].ByteSize()
+        good = [accrual(member_id, 1) for _ in range(6)]
+        entries = [*good[:3], *[bad] * (RESULTS_BYTES // size), *good[3:]]
+        parts: list[pb.UploadJournalResponse] = []
+        sent = 0
+        while sent < len(entries):
+            parts.append(await journal.upload(entries[sent:]))
+            sent += parts[-1].entries
+        assert [part.more for part in parts] == [True, False]
+        assert [result.index for result in parts[0].results] == list(range(parts[0].entries))
+        results = [result for part in parts for result in part.results]
+        assert outcomes(results) == ["INVALID_FIELD" if entry is bad else "accrue" for entry in entries]
+        assert sum(part.accepted for part in parts) == await journal.balance(member_id) == len(good)
+    assert all(part.ByteSize() < CLIENTS_TAKE for part in parts)
 
 
 async def test_a_batch_that_is_answered_at_too_great_length_is_sent_on_with_another(shop: Laurel) -> None:

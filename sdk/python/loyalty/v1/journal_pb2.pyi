@@ -293,10 +293,9 @@ class UploadJournalResponse(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     PUT_ASIDE_FIELD_NUMBER: _builtins.int
-    ACCEPTED_LEFT_OUT_FIELD_NUMBER: _builtins.int
-    UNACCEPTED_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
-    """Entries sent."""
+    """Entries that were taken, the first ones of the journal: all of it unless `more` is set."""
     accepted: _builtins.int
     """Of these, those that are on record now: recorded by this upload or before it."""
     replayed: _builtins.int
@@ -305,19 +304,13 @@ class UploadJournalResponse(_message.Message):
     """Entries that were refused: all that were neither accepted nor put aside."""
     put_aside: _builtins.int
     """Entries that a person decides on, or has decided not to record."""
-    accepted_left_out: _builtins.int
-    """Of the accepted, those whose result is not among the results."""
-    unaccepted_left_out: _builtins.int
-    """Of all others, those whose result is not among the results: the last ones, and not one unless the
-    results of those that were not accepted take 3 MiB by themselves.
+    more: _builtins.bool
+    """More entries came than there is room for their results: send those that were not taken with another
+    upload, in their order.
     """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalResult]:
-        """One for each entry, in the order of the entries, as far as 3 MiB hold them. If they don't, results of
-        accepted entries give way to those of entries that were not, the last ones first. So an entry
-        that has none here was accepted, unless unaccepted_left_out says otherwise. What the others were
-        answered is told to whoever sends them again, by Exchange or in parts: nothing changes then.
-        """
+        """One for each entry that was taken, in their order."""
 
     def __init__(
         self,
@@ -328,12 +321,11 @@ class UploadJournalResponse(_message.Message):
         refused: _builtins.int = ...,
         results: _abc.Iterable[Global___JournalResult] | None = ...,
         put_aside: _builtins.int = ...,
-        accepted_left_out: _builtins.int = ...,
-        unaccepted_left_out: _builtins.int = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "accepted_left_out", b"accepted_left_out", "entries", b"entries", "put_aside", b"put_aside", "refused", b"refused", "replayed", b"replayed", "results", b"results", "unaccepted_left_out", b"unaccepted_left_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "entries", b"entries", "more", b"more", "put_aside", b"put_aside", "refused", b"refused", "replayed", b"replayed", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

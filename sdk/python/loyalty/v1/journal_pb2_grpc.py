@@ -115,10 +115,11 @@ class JournalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadJournal(self, request_iterator, context):
-        """UploadJournal records any number of entries and answers at the end, with their count and with
-        one result for each entry of a journal of up to some 8,000. Of a longer one there are the
-        results of all that were not accepted, and of the others as many as there is room for: see
-        UploadJournalResponse. Who needs each result of any journal uses Exchange.
+        """UploadJournal records entries and answers at the end, with their count and with one result for
+        each. A reply has room for 3 MiB of results, those of some 8,000 purchases. A journal whose next
+        result has none is answered there and then, also while entries are still being sent, and `more`
+        is set: send those behind the first `entries` with another upload. Whatever was read ahead and is on
+        record by then is answered as the first time. Exchange has no such end.
 
         A stream has no deadline but the caller's own: it may take as long as entries come. It is
         slowed down instead of refused when it is faster than the server, or than the limits of its

@@ -174,7 +174,8 @@ class PointsServiceServicer:
 
     def RefundRedemption(self, request, context):
         """RefundRedemption gives redeemed points back to the lots that they came from, with
-        their own expiry; those that have expired meanwhile get the program's grace period.
+        their own expiry; those that have expired meanwhile get the program's grace period. So do those that roll
+        with activity and would have expired between two activities since.
 
         NOT_FOUND (REDEMPTION_NOT_FOUND), FAILED_PRECONDITION (REFUND_EXCEEDS_REDEMPTION).
         """

@@ -79,7 +79,8 @@ class PointsServiceStub:
     """
     RefundRedemption: _grpc.UnaryUnaryMultiCallable[_movements_pb2.RefundRedemptionRequest, _movements_pb2.RefundRedemptionResponse]
     """RefundRedemption gives redeemed points back to the lots that they came from, with
-    their own expiry; those that have expired meanwhile get the program's grace period.
+    their own expiry; those that have expired meanwhile get the program's grace period. So do those that roll
+    with activity and would have expired between two activities since.
 
     NOT_FOUND (REDEMPTION_NOT_FOUND), FAILED_PRECONDITION (REFUND_EXCEEDS_REDEMPTION).
     """
@@ -182,7 +183,8 @@ class PointsServiceAsyncStub(PointsServiceStub):
     """
     RefundRedemption: _aio.UnaryUnaryMultiCallable[_movements_pb2.RefundRedemptionRequest, _movements_pb2.RefundRedemptionResponse]  # type: ignore[assignment]
     """RefundRedemption gives redeemed points back to the lots that they came from, with
-    their own expiry; those that have expired meanwhile get the program's grace period.
+    their own expiry; those that have expired meanwhile get the program's grace period. So do those that roll
+    with activity and would have expired between two activities since.
 
     NOT_FOUND (REDEMPTION_NOT_FOUND), FAILED_PRECONDITION (REFUND_EXCEEDS_REDEMPTION).
     """
@@ -312,7 +314,8 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_movements_pb2.RefundRedemptionResponse, _abc.Awaitable[_movements_pb2.RefundRedemptionResponse]]:
         """RefundRedemption gives redeemed points back to the lots that they came from, with
-        their own expiry; those that have expired meanwhile get the program's grace period.
+        their own expiry; those that have expired meanwhile get the program's grace period. So do those that roll
+        with activity and would have expired between two activities since.
 
         NOT_FOUND (REDEMPTION_NOT_FOUND), FAILED_PRECONDITION (REFUND_EXCEEDS_REDEMPTION).
         """

@@ -53,8 +53,8 @@ class Hold:
 class Spent:
     """A redemption or a capture: what came from where. ``over``: those lots went on to somebody else.
 
-    ``pauses``: of the wallets where its points would have been, before the one where they'd be now; there from
-    the pause with the number ``since`` on.
+    ``pauses``: of the wallets where its points would have been, before the one where they'd be now; of
+    that one those from the number ``since`` on.
     """
 
     owner: Owner
@@ -124,8 +124,8 @@ class Invitation:
 class Wallet:
     """Lots, a debt, and what tiers count.
 
-    ``pauses``: how long nobody had been active each time that somebody was. ``heard_of``: when those were active
-    last who have become one with its owner.
+    ``pauses``: how long nobody had been active each time that somebody was. ``heard_of``: when those were
+    active last who have become one with its owner.
     """
 
     lots: list[Lot] = field(default_factory=list)

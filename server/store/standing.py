@@ -11,6 +11,7 @@ from server.domain.proof import Check
 from server.store.ledger import TOUCHES
 
 UUID_TEXT = "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
+HEX = "'^[0-9a-f]{32}$'"  # a UUID in a reply
 # Of pg_trigger.tgtype: before the statement, and on which of them.
 _BEFORE, _DELETE, _UPDATE, _TRUNCATE = 2, 8, 16, 32
 IMMUTABLE = (
@@ -242,16 +243,54 @@ STANDING: Mapping[Check, str] = {
                   AND i.point_type = p.point_types[1]
          WHERE m.merged_into IS NULL
            AND (m.purchases <> coalesce(e.purchases, 0) OR m.inherited <> coalesce(i.lifetime, 0))""",
-    # What was answered in the words of a request is answered again.
-    Check.REQUESTS: """
-        SELECT k.program_id, NULL::uuid, NULL::text, NULL::bigint, NULL::uuid,
-               'request ' || k.request_id || ' of ' || k.source_system || ' is answered with '
-               || (award ->> 2) || ' points of transaction ' || (award ->> 0) || ', which there is not'
-          FROM remembered k CROSS JOIN LATERAL jsonb_path_query(reply, '$.awards[*]') AS award
-          LEFT JOIN ledger_transaction t
-               ON t.program_id = k.program_id AND t.point_type = award ->> 1 AND t.points::text = award ->> 2
-                  AND replace(t.transaction_id::text, '-', '') = award ->> 0
-         WHERE t.transaction_id IS NULL""",
+    # What was answered in the words of a request is answered again: with an event that was recorded with it,
+    # its rows, what they add up to, and a balance that the wallet had then. Where nothing moved in that wallet,
+    # one that it had at any time. What is handed on, and what is done to a household, has events of its own;
+    # an entry that waits has none.
+    Check.REQUESTS: f"""
+        WITH said AS (
+            SELECT program_id, source_system, request_id, recorded_at, reply,
+                   reply ->> 'point_type' AS point_type,
+                   CASE WHEN reply ->> 'event_id' ~ {HEX} THEN (reply ->> 'event_id')::uuid END AS event_id,
+                   CASE WHEN reply ->> 'member_id' ~ {HEX} THEN (reply ->> 'member_id')::uuid END AS member_id
+              FROM remembered WHERE reply ? 'event_id'),
+        brought AS (
+            SELECT k.program_id, k.source_system, k.request_id,
+                   sum(t.points) FILTER (WHERE t.point_type = k.point_type) AS points,
+                   min(t.sequence) FILTER (WHERE t.member_id = k.member_id AND t.point_type = k.point_type)
+                       AS moved,
+                   min((award ->> 2) || ' points of transaction ' || (award ->> 0))
+                       FILTER (WHERE t.transaction_id IS NULL) AS foreign_row
+              FROM said k CROSS JOIN LATERAL jsonb_path_query(reply, '$.awards[*]') AS award
+              LEFT JOIN ledger_transaction t
+                   ON t.transaction_id = CASE WHEN award ->> 0 ~ {HEX} THEN (award ->> 0)::uuid END
+                      AND t.program_id = k.program_id AND t.point_type = award ->> 1
+                      AND t.points::text = award ->> 2 AND t.recorded_at = k.recorded_at
+                      AND (t.event_id = k.event_id AND t.member_id = k.member_id
+                           OR t.kind IN ('TRANSFER_IN', 'TRANSFER_OUT'))
+             GROUP BY 1, 2, 3)
+        SELECT program_id, NULL::uuid, NULL::text, NULL::bigint, NULL::uuid,
+               'request ' || request_id || ' of ' || source_system || ' is answered with ' || problem
+          FROM (SELECT k.*, CASE
+                    WHEN foreign_row IS NOT NULL THEN foreign_row || ', which is none of its rows'
+                    WHEN e.event_id IS NULL AND NOT reply ?| ARRAY['review', 'household_id']
+                    THEN 'event ' || coalesce(reply ->> 'event_id', '') || ', which did not come of it'
+                    WHEN ltrim(reply ->> 'points', '-') <> b.points::text
+                    THEN (reply ->> 'points') || ' points, its rows have ' || b.points
+                    WHEN (moved > 0 OR reply ->> 'balance' <> '0') AND NOT EXISTS (
+                         SELECT FROM ledger_transaction r
+                          WHERE r.program_id = k.program_id AND r.member_id = k.member_id
+                            AND r.point_type = k.point_type AND r.sequence >= coalesce(moved, 1)
+                            AND r.balance_after::text = reply ->> 'balance'
+                            AND (r.recorded_at = k.recorded_at OR moved IS NULL))
+                    THEN 'a balance of ' || (reply ->> 'balance') || ', which the wallet did not have' END
+                    AS problem
+                  FROM said k
+                  LEFT JOIN brought b USING (program_id, source_system, request_id)
+                  LEFT JOIN event_log e
+                       ON e.program_id = k.program_id AND e.member_id = k.member_id
+                          AND e.event_id = k.event_id AND e.recorded_at = k.recorded_at) AS answered
+         WHERE problem IS NOT NULL""",
     # Of what earned nothing there is the event alone.
     Check.REMEMBERED: f"""
         SELECT program_id, member_id, point_type, sequence, transaction_id,

@@ -81,7 +81,8 @@ def compare(
         for what, had in vars(should).items():
             assert getattr(saved, what) == had, what
         # And whoever verifies the ledger finds it in order, by other arithmetic over the tables alone.
-        assert loop.run(in_database.found_wrong(domain.program)) == []
+        wrong = loop.run(in_database.found_wrong(domain.program))
+        assert [f"{f.check.name} {f.problem}" for f in wrong] == []
 
 
 ROLLING = LotTerms(expiry=Expiry(Until.ROLLING_DAYS, 2))

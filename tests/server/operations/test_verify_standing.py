@@ -162,6 +162,9 @@ async def test_what_servers_wrote_is_found_in_order(shop: Laurel, regular: Regul
 MINE = "WHERE member_id = $m"
 EARNED = "event_type = 'points.earned' AND payload -> 'transaction_ids' ->> 0 = $1"
 FIRST = "SELECT occurred_at FROM ledger_transaction WHERE transaction_id = $1"
+ANSWERED = "reply #>> '{awards,0,0}'"
+BOUGHT = f"{ANSWERED} = replace($1, '-', '')"
+FIRST_TWO = "replace($1, '-', ''), replace($2, '-', '')"
 PUT = "UPDATE event_log SET payload = jsonb_set(payload,"
 TAMPERINGS: dict[str, tuple[str, Check, str]] = {
     "a refund is forgotten": (f"DELETE FROM refund {MINE}", Check.REFUNDED, "10 points of redemption"),
@@ -282,6 +285,40 @@ TAMPERINGS: dict[str, tuple[str, Check, str]] = {
             WHERE reply -> 'awards' -> 0 ->> 0 = replace($2, '-', '')""",
         Check.REQUESTS,
         "is answered with 999 points",
+    ),
+    "a request gets the answer of another": (
+        f"""UPDATE request_key k SET reply = o.reply FROM request_key o
+             WHERE k.{ANSWERED} IN ({FIRST_TWO}) AND o.{ANSWERED} IN ({FIRST_TWO}) AND k <> o""",
+        Check.REQUESTS,
+        "which is none of its rows",
+    ),
+    "a request is said to have brought more": (
+        f"UPDATE request_key SET reply = jsonb_set(reply, '{{points}}', '101') WHERE {BOUGHT}",
+        Check.REQUESTS,
+        "101 points, its rows have 100",
+    ),
+    "a request is said to have left what there was later": (
+        f"UPDATE request_key SET reply = jsonb_set(reply, '{{balance}}', '40') WHERE {BOUGHT}",
+        Check.REQUESTS,
+        "a balance of 40, which the wallet did not have",
+    ),
+    "a request that earned nothing is said to have left more": (
+        """UPDATE request_key SET reply = jsonb_set(reply, '{balance}', '999')
+            WHERE reply -> 'awards' = '[]'""",
+        Check.REQUESTS,
+        "a balance of 999",
+    ),
+    "a request that earned nothing is said to have been another": (
+        """UPDATE request_key SET reply = jsonb_set(reply, '{event_id}', to_jsonb(repeat('0', 32)))
+            WHERE reply -> 'awards' = '[]'""",
+        Check.REQUESTS,
+        "which did not come of it",
+    ),
+    "a request was somebody else's": (
+        f"""UPDATE request_key SET reply = jsonb_set(reply, '{{member_id}}', to_jsonb(repeat('0', 32)))
+             WHERE {BOUGHT}""",
+        Check.REQUESTS,
+        "which is none of its rows",
     ),
     "a purchase had more units": (
         f"{PUT} '{{activity,lines,0,3}}', '40') WHERE {EARNED}",

@@ -243,10 +243,10 @@ STANDING: Mapping[Check, str] = {
                   AND i.point_type = p.point_types[1]
          WHERE m.merged_into IS NULL
            AND (m.purchases <> coalesce(e.purchases, 0) OR m.inherited <> coalesce(i.lifetime, 0))""",
-    # What was answered in the words of a request is answered again: with an event that was recorded with it,
-    # its rows, what they add up to, and a balance that the wallet had then. Where nothing moved in that wallet,
-    # one that it had at any time. What is handed on, and what is done to a household, has events of its own;
-    # an entry that waits has none.
+    # What was answered in the words of a request is answered again: with an event that was recorded with
+    # it, its rows, what they add up to, and a balance that the wallet had then. Where nothing moved in that
+    # wallet, one that it had at any time. What is handed on, and what is done to a household, has events of
+    # its own; an entry that waits has none.
     Check.REQUESTS: f"""
         WITH said AS (
             SELECT program_id, source_system, request_id, recorded_at, reply,

@@ -20,66 +20,37 @@ from server.ending import ended
 from server.health import Health
 from server.ids import new_id
 from server.issuers import IssuersError
-from server.operations.adjustments import Adjustments
 from server.operations.audit import Audit
 from server.operations.callers import Callers
 from server.operations.committer import Committer
 from server.operations.credentials import Credentials
-from server.operations.dead_letters import DeadLetters
 from server.operations.hints import Hints, follow
-from server.operations.households import Households
 from server.operations.lag import Behind
 from server.operations.limits import Limits
 from server.operations.live import Live
-from server.operations.members import Members
 from server.operations.messages import Messages
-from server.operations.points import Points
 from server.operations.programs import Programs
-from server.operations.reports import Reports
-from server.operations.reviews import Reviews
-from server.operations.rules import Rules
-from server.operations.schedules import Lateness, Schedules
-from server.operations.summaries import Summaries
-from server.operations.templates import Templates
-from server.operations.timelines import Timelines
+from server.operations.schedules import Lateness
 from server.operations.tokens import Tokens
 from server.operations.wakeups import WakeUps
 from server.operations.watch import Commits
-from server.operations.webhooks import Webhooks
 from server.readiness import Readiness
 from server.rpc import reflection
-from server.rpc.access import SERVICES, declared_scopes
-from server.rpc.adjustments import AdjustmentService
-from server.rpc.dead_letters import DeadLetterService
+from server.rpc.access import declared_scopes
 from server.rpc.gate import Gate
 from server.rpc.handlers import Methods, UnknownMethods, guarded, methods
-from server.rpc.holds import HoldService
-from server.rpc.households import HouseholdService
-from server.rpc.journal import JournalService, handlers_of
-from server.rpc.members import MemberService
-from server.rpc.notifications import NotificationService
-from server.rpc.pages import Pages
-from server.rpc.points import PointsService
-from server.rpc.reports import ReportService
-from server.rpc.reviews import ReviewService
-from server.rpc.rules import RulesService
-from server.rpc.schedules import ScheduleService
 from server.rpc.streams import Streams
-from server.rpc.updates import Places
-from server.rpc.versions import Versions
-from server.rpc.watch import Calls, EntriesTold
-from server.rpc.webhooks import WebhookService
+from server.rpc.watch import Calls
 from server.secrets import Secrets, SecretsError
+from server.services import build_services
 from server.serving import StartError, until_asked
 from server.settings import Settings
 from server.store.database import Database
 from server.store.limits import LimitStore
 from server.store.sealing import Sealer
-from server.store.summaries import SummaryStore
 from server.tls import Certificates, Files, TlsError
 from server.watch import RedisState, describe
 from telemetry.listener import Listener
-from telemetry.metrics import Metrics
 from telemetry.setup import Telemetry, TelemetryError
 
 # gRPC refuses by itself, without our details, what is larger than this many times the
@@ -98,71 +69,6 @@ log = structlog.get_logger()
 def now() -> datetime:
     """The time, aware, in UTC."""
     return datetime.now(UTC)
-
-
-def build_services(
-    database: Database,
-    redis: Redis,
-    hints: Hints,
-    live: Live,
-    keys: Secrets,
-    programs: Programs,
-    committer: Committer,
-    gate: Gate,
-    metrics: Metrics,
-    *,
-    webhook_loopback: bool = False,
-) -> dict[ServiceDescriptor, object]:
-    """Every service with what it needs, by its contract."""
-    (
-        member_service,
-        points_service,
-        journal_service,
-        rules_service,
-        hold_service,
-        adjustment_service,
-        webhook_service,
-        report_service,
-        review_service,
-        dead_letter_service,
-        notification_service,
-        household_service,
-        schedule_service,
-    ) = SERVICES
-    pages, versions, sealer = Pages(keys.page_token), Versions(keys.page_token), Sealer(keys)
-    members = Members(database, sealer, programs, now, hints)
-    summaries = Summaries(database, SummaryStore(redis), now)
-    points = Points(database, sealer, programs, committer, summaries, now)
-    households = Households(database, sealer, programs, committer, now)
-    points_calls = PointsService(points, pages, versions, now)
-    holds_calls = HoldService(points, versions, now)
-    handlers = handlers_of(points_calls, holds_calls)
-    return {
-        member_service: MemberService(
-            members,
-            points,
-            live,
-            Timelines(database, programs),
-            pages,
-            Places(keys.page_token),
-            versions,
-            now,
-        ),
-        points_service: points_calls,
-        journal_service: JournalService(gate, points, handlers, EntriesTold(metrics)),
-        rules_service: RulesService(Rules(database, redis, programs, now), members, pages, now),
-        hold_service: holds_calls,
-        adjustment_service: AdjustmentService(Adjustments(database), points, pages, versions, now),
-        webhook_service: WebhookService(Webhooks(database, sealer, now, loopback=webhook_loopback), pages),
-        report_service: ReportService(Reports(database), pages),
-        review_service: ReviewService(Reviews(database), points, handlers, pages, now),
-        dead_letter_service: DeadLetterService(DeadLetters(database), pages),
-        notification_service: NotificationService(
-            Templates(database, now), Messages(database, sealer, now), pages
-        ),
-        household_service: HouseholdService(households, points, pages, versions, now),
-        schedule_service: ScheduleService(Schedules(database), now),
-    }
 
 
 class Server:
@@ -299,6 +205,7 @@ class Server:
             committer,
             gate,
             metrics,
+            now,
             webhook_loopback=settings.webhook_loopback,
         )
         calls = Calls(metrics, self.telemetry.tracing, settings.access_log, settings.slow_call_seconds)

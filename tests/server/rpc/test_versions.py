@@ -13,7 +13,7 @@ from loyalty.v1 import member_pb2, points_pb2
 
 from server import secrets
 from server.domain.actor import CallerKind
-from server.main import SERVICES
+from server.rpc.access import SERVICES
 from server.rpc.versions import Versions
 from server.settings import Settings
 from server.store.database import Database

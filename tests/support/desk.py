@@ -1,11 +1,13 @@
 """A desk at which anything is done to points, without a database: for stories that one can check by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
+
+import pytest
 
 from server.domain.activity import PURCHASE, Line, MemberFacts
 from server.domain.actor import Actor, CallerKind
@@ -26,13 +28,16 @@ from server.domain.commands import (
     VoidHold,
 )
 from server.domain.due import as_due
+from server.domain.errors import Refused
 from server.domain.ledger import Kind, Lot, Movement, Transaction, Wallet
+from server.domain.lots import Expiry, LotTerms, Until
 from server.domain.past import Spent
 from server.domain.points import decide, prepare
 from server.domain.program import LedgerTerms, Program, Tier
 from server.domain.rules.compile import RuleSet
 from tests.support.idleness import idle
 
+THREE_DAYS = LotTerms(expiry=Expiry(Until.DAYS, 3))
 ANN, BEN = UUID(int=11), UUID(int=12)
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 RULES: list[tuple[int, dict[str, Any]]] = [
@@ -182,3 +187,16 @@ class Desk:
                 lots = self._books.members[row.member_id].lots
                 self._books.spent[row.transaction_id] = spent_by(movement, lots)
         return decided.outcome
+
+
+def refused(does: Callable[..., Any], *said: Any, **more: Any) -> str:
+    """The reason for which it is refused."""
+    with pytest.raises(Refused) as caught:
+        does(*said, **more)
+    return caught.value.reason
+
+
+def expiring(**expiry: int) -> dict[str, LotTerms]:
+    """Terms of points that expire."""
+    ((until, number),) = expiry.items()
+    return {"points": LotTerms(expiry=Expiry(Until(until), number))}

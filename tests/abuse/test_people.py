@@ -8,139 +8,33 @@ import base64
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
-from google.protobuf.struct_pb2 import Struct
-from google.type.money_pb2 import Money
-from loyalty.v1 import member_pb2, points_pb2, rules_pb2
+from loyalty.v1 import member_pb2
 
 from server.domain.actor import CallerKind
 from server.settings import Settings
 from server.store.database import Database
-from tests.support.doors import Answer, Door, Rest, doors
+from tests.abuse.shop import (
+    BALANCE,
+    REDEEM,
+    Shop,
+    invalid_token,
+    redemption,
+    rest,
+    shop,
+)
+from tests.support.doors import Door
 from tests.support.issuers import (
     SYSTEM,
-    Loopback,
-    configuration,
-    entry,
     loopback,
     public_pem,
     rsa_key,
     unsigned,
 )
-from tests.support.programs import new_program
-from tests.support.servers import Laurel, started
-
-BALANCE = "PointsService/GetBalance"
-REDEEM = "PointsService/Redeem"
-TRANSFER = "PointsService/TransferPoints"
-LIMIT = 500
-POINTS = 100_000
-
-
-class Shop:
-    """A server that trusts an issuer, two members who can log in, and the doors."""
-
-    def __init__(self, laurel: Laurel, issuer: Loopback, ways: dict[str, Door]) -> None:
-        self.laurel, self.issuer, self.ways = laurel, issuer, ways
-        self.a = self.b = ""
-        self.earned = False
-
-    async def join(self, subject: str) -> str:
-        """A member with points, who logs in as ``subject``."""
-        external = member_pb2.ExternalId(system=SYSTEM, id=subject)
-        return await self.laurel.register(given_name=subject, external_ids=[external])
-
-    def token(self, subject: str = "a", **claims: Any) -> str:
-        return self.issuer.token(subject, **claims)
-
-    async def earn(self) -> None:
-        """Points for A, by a till; once."""
-        if self.earned:
-            return
-        self.earned = True
-        rule = Struct()
-        rule.update(
-            {
-                "rule": "base",
-                "type": "earn",
-                "when": {"event": "PURCHASE"},
-                "then": [{"earn": {"points": 1, "per": "1.00"}}],
-            }
-        )
-        rules = self.laurel.service.rules
-        made = await rules.CreateRule(rules_pb2.CreateRuleRequest(definition=rule))
-        version = rules_pb2.RuleVersion(name=made.rule.name, version=made.rule.version)
-        await rules.PublishRules(rules_pb2.PublishRulesRequest(publish=[version]))
-        purchase = points_pb2.AccrueRequest(
-            request_id=uuid4().hex,
-            member_id=self.a,
-            order_reference=uuid4().hex,
-            amount=Money(currency_code="INR", units=POINTS),
-        )
-        await self.laurel.terminal.points.Accrue(purchase)
-
-    def calls(self) -> int:
-        """How many calls the server has answered so far, whatever the answer."""
-        metrics = self.laurel.server.telemetry.metrics if self.laurel.server.telemetry else ()
-        durations = next(i for i in metrics if i.about.name == "rpc.server.call.duration")
-        return sum(sum(series.counts) for series in durations.read().values())  # type: ignore[union-attr]
-
-    def strong(self, age: float = 0.0) -> str:
-        return self.token(acr="2", auth_time=int(time.time() - age))
-
-
-@asynccontextmanager
-async def shop(settings: Settings, database: Database, folder: Path, issuer: Loopback) -> AsyncIterator[Shop]:
-    program = await new_program(database, step_up_redeem_points=LIMIT)
-    file = configuration(folder / f"{uuid4().hex}.yaml", entry(issuer, program.name))
-    # A thousand wrong tokens from one address are no reason to refuse the next, in these tests,
-    # and how soon the last of them is looked at is none of theirs.
-    patient = {"failure_limit": "", "default_deadline_seconds": 60.0}
-    trusting = settings.model_copy(update={"oidc_file": str(file), **patient})
-    async with started(trusting, database, program) as laurel, doors(laurel.server) as ways:
-        made = Shop(laurel, issuer, ways)
-        made.a, made.b = await made.join("a"), await made.join("b")
-        yield made
-
-
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[Loopback]:
-    with loopback() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def here(settings: Settings, database: Database, folder: Path, issuer: Loopback) -> AsyncIterator[Shop]:
-    async with shop(settings, database, folder, issuer) as opened:
-        yield opened
-
-
-@pytest.fixture(params=["grpc", "rest", "shim"])
-def door(here: Shop, request: pytest.FixtureRequest) -> Door:
-    return here.ways[request.param]
-
-
-def rest(here: Shop, way: str = "rest") -> httpx.AsyncClient:
-    """For requests that no RPC is like."""
-    door = here.ways[way]
-    assert isinstance(door, Rest)
-    return door.client
-
-
-def redemption(member_id: str, points: int = 1, **more: Any) -> dict[str, Any]:
-    return {"requestId": uuid4().hex, "memberId": member_id, "points": str(points), **more}
-
-
-def invalid_token(answer: Answer) -> None:
-    assert answer.kind == ("UNAUTHENTICATED", "CREDENTIAL_INVALID")
-    assert answer.challenge == 'Bearer realm="laurel", error="invalid_token"'
 
 
 async def test_a_member_gets_what_is_their_own(here: Shop, door: Door) -> None:
@@ -343,88 +237,6 @@ async def test_9_what_a_caller_says_of_themselves_has_no_effect(here: Shop, door
 async def test_9_a_token_and_a_key_at_once_are_neither(here: Shop, door: Door) -> None:
     both = await door.knock(BALANCE, {"memberId": here.b}, here.token(), x_api_key=here.laurel.service.key)
     invalid_token(both)
-
-
-def stale_or_weak(here: Shop, **more: Any) -> list[str]:
-    """Tokens of logins that were too long ago or too weak, or of which nobody can tell."""
-    strong = {"acr": "2", **more}
-    return [
-        here.token(**more),
-        here.token(**strong, auth_time=int(time.time() - 301)),
-        here.token(**strong, auth_time=None),
-        here.token(acr=None, **more),
-    ]
-
-
-def challenged(answer: Answer) -> None:
-    assert answer.kind == ("UNAUTHENTICATED", "STEP_UP_REQUIRED")
-    assert answer.metadata == {
-        "error": "insufficient_user_authentication",
-        "acr_values": "2",
-        "max_age": "300",
-    }
-    assert answer.challenge == (
-        'Bearer realm="laurel", error="insufficient_user_authentication", acr_values="2", max_age="300"'
-    )
-
-
-async def test_15_spending_much_with_a_stale_or_weak_login_gets_the_challenge(here: Shop, door: Door) -> None:
-    await here.earn()
-    before = await door.knock(BALANCE, {"memberId": here.a}, here.token())
-    for token in stale_or_weak(here):
-        challenged(await door.knock(REDEEM, redemption(here.a, LIMIT + 1), token))
-    after = await door.knock(BALANCE, {"memberId": here.a}, here.token())
-    assert after.reply == before.reply
-
-
-async def test_15_handing_on_a_single_point_takes_a_strong_and_recent_login(here: Shop, door: Door) -> None:
-    await here.earn()
-    scope = "points.read points.transfer"
-    before = await door.knock(BALANCE, {"memberId": here.a}, here.token())
-    transfer = redemption(here.a, 1, toMemberId=here.b, reason="a birthday")
-    for token in stale_or_weak(here, scope=scope):
-        challenged(await door.knock(TRANSFER, transfer, token))
-    after = await door.knock(BALANCE, {"memberId": here.a}, here.token())
-    assert after.reply == before.reply
-    strong = here.token(acr="2", scope=scope)
-    handed = await door.knock(TRANSFER, transfer, strong)
-    assert handed.reply["points"] == "1", handed
-    assert (await door.knock(TRANSFER, transfer, strong)).reply == handed.reply, "once"
-
-
-async def test_15_a_strong_and_recent_login_spends_much_and_any_login_a_little(
-    here: Shop, door: Door
-) -> None:
-    await here.earn()
-    request = redemption(here.a, LIMIT + 1)
-    assert (await door.knock(REDEEM, request, here.token())).reason == "STEP_UP_REQUIRED"
-    first = await door.knock(REDEEM, request, here.strong())
-    assert first.reply["points"] == str(LIMIT + 1)
-    assert (await door.knock(REDEEM, request, here.strong(age=10))).reply == first.reply, "once"
-    little = await door.knock(REDEEM, redemption(here.a, LIMIT), here.token())
-    assert little.reply["points"] == str(LIMIT)
-
-
-async def test_a_member_spends_now_and_in_no_store_and_earns_nothing_by_themselves(
-    here: Shop, door: Door
-) -> None:
-    for more in (
-        {"store": "pune-1"},
-        {"occurTime": "2026-01-01T00:00:00Z"},
-        {"businessDate": {"year": 2026}},
-    ):
-        answer = await door.knock(REDEEM, redemption(here.a, 1, **more), here.token())
-        assert answer.kind == ("PERMISSION_DENIED", "CALLER_NOT_ADMITTED")
-    purchase = {
-        "requestId": uuid4().hex,
-        "memberId": here.a,
-        "orderReference": "R-1",
-        "amount": {"currencyCode": "INR", "units": "100"},
-    }
-    answer = await door.knock("PointsService/Accrue", purchase, here.token(scope="points.accrue"))
-    assert answer.kind == ("PERMISSION_DENIED", "CALLER_NOT_ADMITTED")
-    listed = await door.knock("MemberService/ListMembers", {}, here.token(scope="members.list"))
-    assert listed.kind == ("PERMISSION_DENIED", "CALLER_NOT_ADMITTED")
 
 
 async def test_a_token_reaches_no_further_than_its_scopes(here: Shop, door: Door) -> None:

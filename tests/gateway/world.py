@@ -28,6 +28,7 @@ PACKAGES = Path(grpc_tools.__file__).parent
 ORIGIN = "https://shop.example"
 # A credential that the server is never done looking at.
 STRANGER = "Bearer stranger"
+TYPES = "type.googleapis.com/google.rpc."
 
 
 def compiled() -> descriptor_pb2.FileDescriptorSet:
@@ -233,3 +234,11 @@ async def opened(contract: Contract, limits: Limits | None = None) -> AsyncItera
         http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{front.port}", timeout=60.0, trust_env=False)
         await stack.enter_async_context(http)
         yield World(http, gateway, server, front.port, grpc_port)
+
+
+def reason(response: httpx.Response) -> str:
+    """The reason in the one ErrorInfo that every refusal of the shim has."""
+    infos = [d for d in response.json()["details"] if d["@type"] == f"{TYPES}ErrorInfo"]
+    assert len(infos) == 1
+    assert infos[0]["domain"] == "everything"
+    return str(infos[0]["reason"])

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from server.domain.activity import PURCHASE, REDEMPTION, Activity, MemberFacts
@@ -14,6 +15,7 @@ from server.domain.rules.definition import (
     Bonus,
     Condition,
     Earn,
+    EventIs,
     Group,
     Items,
     Limit,
@@ -25,7 +27,7 @@ from server.domain.rules.definition import (
 from server.domain.rules.evaluation import Note
 from server.domain.rules.fields import Case
 from server.domain.rules.index import Shelf, of_anybody
-from server.domain.rules.periods import compile_active
+from server.domain.rules.periods import PERIOD_KEYS, compile_active
 from server.domain.rules.reading import shown
 from server.domain.rules.requirements import Demands, demands
 from server.domain.rules.schema import events_of, is_base, parse, wallet_of
@@ -37,9 +39,11 @@ class CompiledRule:
     __slots__ = (
         "base",
         "caps",
+        "counted",
         "exclusive",
         "gives",
         "group",
+        "holds",
         "limit",
         "matches",
         "mode",
@@ -64,12 +68,15 @@ class CompiledRule:
         self.tags = tags_of(rule)
         self.tag_notes: tuple[Note, ...] = tuple({"kind": "tag", "tag": tag} for tag in sorted(self.tags))
         self.caps = rule.caps
+        # The periods of caps that need a counter.
+        self.counted = tuple(cap.per for cap in rule.caps if cap.per in PERIOD_KEYS)
         self.group = rule.stacking.group
         self.mode = rule.stacking.mode
         self.exclusive = rule.stacking.exclusive
         self.worth = next((action for action in rule.then if isinstance(action, Worth)), None)
         self.limit = next((action for action in rule.then if isinstance(action, Limit)), None)
-        self.matches = _test(rule, program)
+        self.holds = _holds(rule, program)
+        self.matches = _matches(rule, self.holds)
         self.terms = _terms(rule, program.ledger.lot_terms(self.point_type))
         self.terms_notes = _terms_notes(rule)
 
@@ -95,18 +102,31 @@ def _terms_notes(rule: Rule) -> tuple[Note, ...]:
     return ({"kind": "terms", **note},) if note else ()
 
 
-def _test(rule: Rule, program: Program) -> Test:
-    """Whether a rule counts for a Case: its type of event, its time, its condition."""
+def _holds(rule: Rule, program: Program) -> Test:
+    """Whether a rule counts for a Case of a type of event that is right: its time, its condition."""
+    condition = full_condition(rule)
+    if isinstance(condition, Group):
+        # What stands directly under ``all`` is true of every such type.
+        condition = replace(condition, all=tuple(c for c in condition.all if not isinstance(c, EventIs)))
+    elif isinstance(condition, EventIs):
+        condition = None
+    holds = compile_condition(condition)
+    if not rule.active:
+        return holds
+    active = compile_active(rule.active, program)
+    return lambda case: active(case) and holds(case)
+
+
+def _matches(rule: Rule, holds: Test) -> Test:
+    """Whether a rule counts for a Case, whatever its type of event."""
     earns = rule.type is RuleType.EARN
     events = events_of(rule)
-    condition = compile_condition(full_condition(rule))
-    active = compile_active(rule.active, program) if rule.active else None
 
     def matches(case: Case) -> bool:
         event_type = case.activity.event_type
         if (event_type == REDEMPTION) is earns or (events is not None and event_type not in events):
             return False
-        return (active is None or active(case)) and condition(case)
+        return holds(case)
 
     return matches
 
@@ -170,8 +190,12 @@ class RuleSet:
         """No rules: nothing earns, and points may be redeemed without a stated value."""
         return cls(program, ())
 
+    def matching(self, case: Case) -> Sequence[CompiledRule]:
+        """The rules that match, in the order of consideration."""
+        return [rule for rule in self.candidates(case) if rule.holds(case)]
+
     def candidates(self, case: Case) -> Sequence[CompiledRule]:
-        """The rules that could match, in the order of consideration; few of those that don't."""
+        """The rules that could match, in the same order: of the right type of event, and few that don't."""
         rules = self.rules
         return [rules[place] for place in _shelf(self._shelves, case).places(case)]
 

@@ -4,12 +4,12 @@ candidates -> matching, in order -> exclusive -> base rules -> extras on that ba
 each of both: what would every rule give, after its caps -> stacking groups choose
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from server.domain.activity import Activity, MemberFacts
+from server.domain.activity import Activity, Line, MemberFacts
 from server.domain.errors import FailedPrecondition
 from server.domain.lots import LotTerms
 from server.domain.rules.arithmetic import spread
@@ -40,13 +40,15 @@ _ANYBODY = MemberFacts(tier="", joined_at=datetime(1970, 1, 1, tzinfo=UTC))
 
 
 class _Offer(NamedTuple):
-    """What one rule would give, after its caps."""
+    """What one rule would give, after its caps; ``counters``: those of its caps that have periods."""
 
     rule: CompiledRule
     computed: int
     points: int
     lines: Sequence[int]
     notes: tuple[Note, ...]
+    outcome: str = APPLIED
+    counters: tuple[CapKey, ...] = ()
 
 
 def cap_keys(rules: RuleSet, activity: Activity) -> tuple[CapKey, ...]:
@@ -55,12 +57,8 @@ def cap_keys(rules: RuleSet, activity: Activity) -> tuple[CapKey, ...]:
     Facts change from one command to the next; a counter left out would count as 0.
     """
     case = rules.case(activity, _ANYBODY)
-    return tuple(
-        CapKey(rule.name, PERIOD_KEYS[cap.per](case.local))
-        for rule in rules.capped_for_anybody(case)
-        for cap in rule.caps
-        if cap.per in PERIOD_KEYS
-    )
+    capped = rules.capped_for_anybody(case)
+    return tuple([CapKey(rule.name, PERIOD_KEYS[per](case.local)) for rule in capped for per in rule.counted])
 
 
 def evaluate(
@@ -72,7 +70,7 @@ def evaluate(
     isn't there counts as 0. Raises FailedPrecondition (WALLET_LIMIT) above MAX_AWARD.
     """
     case = rules.case(activity, facts)
-    matching = [rule for rule in rules.candidates(case) if rule.matches(case)]
+    matching = rules.matching(case)
     if not matching:
         return _NOTHING
     considered = _considered(matching)
@@ -80,10 +78,10 @@ def evaluate(
     settled = _settle([_offer(rule, case, (), used) for rule in considered if rule.base])
     base = _base_lines(settled)
     nothing = [0] * len(activity.lines)
-    settled |= _settle(
+    settled += _settle(
         [_offer(rule, case, base.get(rule.point_type, nothing), used) for rule in considered if not rule.base]
     )
-    return _evaluation(matching, settled, case)
+    return _evaluation(matching, {offer.rule.name: offer for offer in settled}, activity.lines)
 
 
 def _considered(matching: Sequence[CompiledRule]) -> Sequence[CompiledRule]:
@@ -110,29 +108,37 @@ def _offer(rule: CompiledRule, case: Case, base: Sequence[int], used: Mapping[Ca
             {"point_type": rule.point_type, "rule": rule.name},
         )
     if rule.caps:
-        return _capped(rule, case, used, _Offer(rule, points, points, parts, notes))
+        return _capped(rule, case, used, points, parts, notes)
     return _Offer(rule, points, points, parts, notes)
 
 
-def _capped(rule: CompiledRule, case: Case, used: Mapping[CapKey, int], offer: _Offer) -> _Offer:
+def _capped(
+    rule: CompiledRule,
+    case: Case,
+    used: Mapping[CapKey, int],
+    computed: int,
+    lines: Sequence[int],
+    notes: tuple[Note, ...],
+) -> _Offer:
     """The offer truncated to what the tightest cap has left."""
-    left, biting = offer.computed, None
+    left, biting, outcome = computed, None, APPLIED
+    counters = {per: CapKey(rule.name, PERIOD_KEYS[per](case.local)) for per in rule.counted}
     for cap in rule.caps:
         open_points = cap.points
-        if cap.per in PERIOD_KEYS:
-            open_points -= used.get(CapKey(rule.name, PERIOD_KEYS[cap.per](case.local)), 0)
+        if cap.per in counters:
+            open_points -= used.get(counters[cap.per], 0)
         if open_points < left:
             # Below zero if the cap was lowered after it had been used.
             left, biting = max(open_points, 0), cap
-    if biting is None:
-        return offer
-    note: Note = {"kind": "cap", "points": biting.points, "per": biting.per, "left": left}
-    parts = spread(left, offer.lines) if offer.lines else offer.lines
-    return _Offer(rule, offer.computed, left, parts, (*offer.notes, note))
+    if biting is not None:
+        notes += ({"kind": "cap", "points": biting.points, "per": biting.per, "left": left},)
+        lines = spread(left, lines)
+        outcome = CAPPED if computed and not left else APPLIED
+    return _Offer(rule, computed, left, lines, notes, outcome, tuple(counters.values()))
 
 
-def _settle(offers: Sequence[_Offer]) -> dict[str, tuple[_Offer, str]]:
-    """Which offers stand: rule name -> the offer and its outcome; of a group one or all."""
+def _settle(offers: list[_Offer]) -> list[_Offer]:
+    """The offers as they stand; of a group one or all."""
     winners: dict[str, _Offer] = {}
     for offer in offers:
         rule = offer.rule
@@ -141,32 +147,30 @@ def _settle(offers: Sequence[_Offer]) -> dict[str, tuple[_Offer, str]]:
             # Offers come in order, so a tie stays with the earlier.
             if best is None or (rule.mode == "best" and offer.points > best.points):
                 winners[rule.group] = offer
-    settled: dict[str, tuple[_Offer, str]] = {}
-    for offer in offers:
-        winner = winners.get(offer.rule.group, offer)
-        if winner is not offer:
-            settled[offer.rule.name] = _outbid(offer, winner), OUTBID
-        else:
-            settled[offer.rule.name] = offer, CAPPED if offer.computed and not offer.points else APPLIED
-    return settled
+    return [_outbid(offer, winners) for offer in offers] if winners else offers
 
 
-def _outbid(offer: _Offer, winner: _Offer) -> _Offer:
+def _outbid(offer: _Offer, winners: Mapping[str, _Offer]) -> _Offer:
+    """The offer, with nothing to give if another one of its group is chosen."""
+    rule = offer.rule
+    winner = winners.get(rule.group, offer)
+    if winner is offer:
+        return offer
     note: Note = {
         "kind": "outbid",
-        "group": offer.rule.group,
-        "mode": offer.rule.mode,
+        "group": rule.group,
+        "mode": rule.mode,
         "by": winner.rule.name,
         "theirs": winner.points,
         "own": offer.points,
     }
-    return _Offer(offer.rule, offer.computed, 0, offer.lines, (*offer.notes, note))
+    return _Offer(rule, offer.computed, 0, offer.lines, (*offer.notes, note), OUTBID)
 
 
-def _base_lines(settled: Mapping[str, tuple[_Offer, str]]) -> dict[str, Sequence[int]]:
+def _base_lines(settled: Iterable[_Offer]) -> dict[str, Sequence[int]]:
     """The base of each wallet, line by line."""
     base: dict[str, Sequence[int]] = {}
-    for offer, _ in settled.values():
+    for offer in settled:
         if offer.points:
             so_far = base.get(offer.rule.point_type)
             base[offer.rule.point_type] = (
@@ -178,66 +182,75 @@ def _base_lines(settled: Mapping[str, tuple[_Offer, str]]) -> dict[str, Sequence
 
 
 def _evaluation(
-    matching: Sequence[CompiledRule], settled: Mapping[str, tuple[_Offer, str]], case: Case
+    matching: Sequence[CompiledRule], settled: Mapping[str, _Offer], basket: Sequence[Line]
 ) -> Evaluation:
     points: dict[str, int] = {}
-    spreads: dict[str, dict[str, int]] = {}
     usage: dict[CapKey, int] = {}
     tags: frozenset[str] = frozenset()
     results: list[RuleResult] = []
     lots: Mapping[str, Lots] = {}
     exclusive = ""
     for rule in matching:
-        name, point_type = rule.name, rule.point_type
-        if name not in settled:
-            note: Note = {"kind": "excluded", "by": exclusive}
-            results.append(RuleResult(name, rule.version, EXCLUDED, 0, 0, point_type, {}, (note,)))
+        offer = settled.get(rule.name)
+        if offer is None:
+            results.append(_excluded(rule, exclusive))
             continue
         if rule.exclusive:
-            exclusive = name
-        offer, outcome = settled[name]
-        lines: dict[str, int] = {}
-        if offer.points:
-            points[point_type] = points.get(point_type, 0) + offer.points
-            _add_lines(lines, case, offer)
-            _add_lines(spreads.setdefault(point_type, {}), case, offer)
-            for cap in rule.caps:
-                if cap.per in PERIOD_KEYS:
-                    usage[CapKey(name, PERIOD_KEYS[cap.per](case.local))] = offer.points
-            if rule.terms is not None and not lots:
-                lots = _lots(matching, settled)
-        notes = offer.notes
+            exclusive = rule.name
+        _, computed, given, parts, notes, outcome, counters = offer
         if rule.tags and outcome != OUTBID:
             tags |= rule.tags
             notes += rule.tag_notes
-        if rule.terms_notes and offer.points:
-            notes += rule.terms_notes
+        if not given:
+            results.append(
+                RuleResult(rule.name, rule.version, outcome, computed, 0, rule.point_type, {}, notes)
+            )
+            continue
+        points[rule.point_type] = points.get(rule.point_type, 0) + given
+        for key in counters:
+            usage[key] = given
+        if rule.terms is not None and not lots:
+            lots = _lots(matching, settled)
         results.append(
-            RuleResult(name, rule.version, outcome, offer.computed, offer.points, point_type, lines, notes)
+            RuleResult(
+                rule.name,
+                rule.version,
+                outcome,
+                computed,
+                given,
+                rule.point_type,
+                _by_line(basket, parts),
+                notes + rule.terms_notes,
+                tuple([key.period for key in counters]),
+            )
         )
-    awards = {
-        point_type: Award(total, spreads[point_type], lots.get(point_type, ()))
-        for point_type, total in points.items()
-    }
+    awards = {point_type: Award(total, lots.get(point_type, ())) for point_type, total in points.items()}
     return Evaluation(awards, tuple(results), usage, tags)
 
 
-def _lots(matching: Sequence[CompiledRule], settled: Mapping[str, tuple[_Offer, str]]) -> Mapping[str, Lots]:
+def _excluded(rule: CompiledRule, exclusive: str) -> RuleResult:
+    note: Note = {"kind": "excluded", "by": exclusive}
+    return RuleResult(rule.name, rule.version, EXCLUDED, 0, 0, rule.point_type, {}, (note,))
+
+
+def _lots(matching: Sequence[CompiledRule], settled: Mapping[str, _Offer]) -> Mapping[str, Lots]:
     """How many points of each wallet live by which terms; only wallets with others than the program's."""
     wallets: dict[str, dict[LotTerms | None, int]] = {}
     for rule in matching:
-        offer, _ = settled.get(rule.name, (None, ""))
+        offer = settled.get(rule.name)
         if offer is not None and offer.points:
             parts = wallets.setdefault(rule.point_type, {})
             parts[rule.terms] = parts.get(rule.terms, 0) + offer.points
     return {point_type: tuple(parts.items()) for point_type, parts in wallets.items() if set(parts) != {None}}
 
 
-def _add_lines(sums: dict[str, int], case: Case, offer: _Offer) -> None:
-    if offer.lines:
-        for line, part in zip(case.activity.lines, offer.lines, strict=True):
-            if part:
-                sums[line.line_id] = sums.get(line.line_id, 0) + part
+def _by_line(basket: Sequence[Line], parts: Sequence[int]) -> dict[str, int]:
+    """What each line gets, if it gets anything."""
+    sums: dict[str, int] = {}
+    for line, part in zip(basket, parts, strict=True):
+        if part:
+            sums[line.line_id] = sums.get(line.line_id, 0) + part
+    return sums
 
 
 def check_redemption(rules: RuleSet, activity: Activity, facts: MemberFacts) -> RedemptionTerms:

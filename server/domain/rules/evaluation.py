@@ -32,19 +32,20 @@ class CapKey(NamedTuple):
 
 
 class Award(NamedTuple):
-    """Points for one wallet, and how they spread over the basket: line_id -> points.
-
-    The lines sum to ``points`` if the activity has lines; without a basket there are none. ``lots``:
-    how many of the points live by which terms, None for the program's; nothing if all of them do.
+    """Points for one wallet. ``lots``: how many of them live by which terms, None for the program's;
+    nothing if all of them do.
     """
 
     points: int
-    lines: Mapping[str, int]
     lots: Lots = ()
 
 
 class RuleResult(NamedTuple):
-    """What one matching rule did. ``computed`` is before caps, ``points`` what it gave."""
+    """What one matching rule did. ``computed`` is before caps, ``points`` what it gave.
+
+    ``lines``: how the points spread over the basket, by line_id; they sum to ``points`` if the activity has
+    lines. ``periods``: the counters of its caps that count them.
+    """
 
     rule: str
     version: int
@@ -54,6 +55,7 @@ class RuleResult(NamedTuple):
     point_type: str
     lines: Mapping[str, int]
     notes: tuple[Note, ...] = ()
+    periods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

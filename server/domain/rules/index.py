@@ -43,16 +43,13 @@ class Shelf:
 
     def places(self, case: Case) -> Sequence[int]:
         """The places of the rules that could match, ascending."""
-        found: set[int] = set()
+        found: list[int] = []
         for keys, by_value in self._filed:
             for key in keys(case):
-                places = by_value.get(key)
-                if places is not None:
-                    found.update(places)
-        if not found:
-            return self._always
-        found.update(self._always)
-        return sorted(found)
+                if key in by_value:
+                    found += by_value[key]
+        # A rule may be met under two values.
+        return sorted({*self._always, *found}) if found else self._always
 
 
 def of_anybody(demanded: Demands) -> Demands:

@@ -39,26 +39,23 @@ def vouched(trace: str) -> str:
 
 def dump(evaluation: Evaluation, point_type: str) -> dict[str, Any]:
     """The part of an evaluation that explains one wallet's award."""
-    rules = [
-        {
-            "rule": result.rule,
-            "version": result.version,
-            "outcome": result.outcome,
-            "computed": result.computed,
-            "points": result.points,
-            "point_type": result.point_type,
-            "lines": dict(result.lines),
-            "notes": [dict(note) for note in result.notes],
-        }
-        for result in evaluation.results
-        if result.point_type == point_type
-    ]
-    if evaluation.cap_usage:
-        for entry in rules:
-            periods = [key.period for key in evaluation.cap_usage if key.rule == entry["rule"]]
-            if periods:
-                entry["periods"] = periods
-    return {"rules": rules}
+    return {"rules": [_entry(result) for result in evaluation.results if result.point_type == point_type]}
+
+
+def _entry(result: RuleResult) -> dict[str, Any]:
+    entry = {
+        "rule": result.rule,
+        "version": result.version,
+        "outcome": result.outcome,
+        "computed": result.computed,
+        "points": result.points,
+        "point_type": result.point_type,
+        "lines": result.lines,
+        "notes": list(result.notes),
+    }
+    if result.periods:
+        entry["periods"] = list(result.periods)
+    return entry
 
 
 def dump_terms(terms: RedemptionTerms) -> dict[str, Any]:
@@ -105,6 +102,7 @@ def load(trace: str) -> tuple[RuleResult, ...]:
             entry["point_type"],
             dict(entry["lines"]),
             tuple(entry["notes"]),
+            tuple(entry.get("periods", ())),
         )
         for entry in json.loads(trace).get("rules", ())
     )

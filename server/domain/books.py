@@ -21,6 +21,7 @@ from server.domain.ledger import Hold, Lot, Movement, Wallet
 from server.domain.members import Consent
 from server.domain.past import Purchase, Spent, purchase_of
 from server.domain.program import Program
+from server.domain.records import record
 from server.domain.reviews import PutAside, Review
 from server.domain.rules.compile import RuleSet
 from server.domain.rules.evaluation import CapKey
@@ -129,7 +130,7 @@ class Changes:
     answered: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Effects:
     """What changes in the books, whoever caused it: ``members`` as they are afterwards, and how."""
 
@@ -139,7 +140,7 @@ class Effects:
     changes: Changes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Decision(Effects):
     """Everything that changes when a command is accepted."""
 
@@ -237,13 +238,13 @@ class Books:
 
 def recorded(decision: Decision) -> Recorded:
     """The order as it goes on record: with the rows of its own, not of what had fallen due."""
-    outcome = decision.outcome
-    return Recorded(
-        outcome.member_id,
-        outcome.event_id,
-        tuple(
-            row.transaction_id
-            for row, *_ in decision.movements
-            if row.event_id == outcome.event_id and row.member_id == outcome.member_id
-        ),
+    member_id, event_id = decision.outcome.member_id, decision.outcome.event_id
+    return Recorded(member_id, event_id, rows_of(decision.movements, member_id, event_id))
+
+
+def rows_of(movements: Iterable[Movement], member_id: UUID, event_id: UUID) -> tuple[UUID, ...]:
+    """The rows of a member that an event caused."""
+    rows = [movement.transaction for movement in movements]
+    return tuple(
+        [row.transaction_id for row in rows if row.event_id == event_id and row.member_id == member_id]
     )

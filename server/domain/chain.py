@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from server.domain.canonical_json import canonical
-from server.domain.ledger import Allocation, Lot, Movement, Transaction
+from server.domain.ledger import Allocation, Lot, Transaction
 
 FORMAT = 1  # the first element of every content: how to read the rest
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,8 +31,8 @@ def content(row: Transaction, created: Sequence[Lot], allocations: Sequence[Allo
     shares = [[a.lot_id.hex, a.points] for a in sorted(allocations)]
     return (
         f'[{FORMAT},"{row.program_id.hex}","{row.member_id.hex}","{row.transaction_id.hex}",'
-        f'{_text(row.point_type)},{row.sequence},"{row.kind}",{row.points},'
-        f'"{row.debit_account}","{row.credit_account}",{row.balance_after},'
+        f'{_text(row.point_type)},{row.sequence},"{row.kind!s}",{row.points},'
+        f'"{row.debit_account!s}","{row.credit_account!s}",{row.balance_after},'
         f'{_microseconds(row.occurred_at)},{_microseconds(row.recorded_at)},"{row.event_id.hex}",'
         f"{_text(row.event_type)},{_text(row.order_reference)},{_text(row.store)},{_text(row.channel)},"
         f'{_text(row.source_system)},{_text(row.actor)},"{row.credential_id.hex}",{_text(row.reason)},'
@@ -45,13 +45,11 @@ def link(key: bytes, previous_hash: bytes, authenticated: bytes) -> bytes:
     return hmac.digest(key, previous_hash + authenticated, "sha256")
 
 
-def sealed(movement: Movement, key: bytes) -> Movement:
-    """The movement with its row linked to the chain, and the wallet pointing at it."""
-    row = movement.transaction
-    digest = link(key, row.previous_hash, content(row, movement.created, movement.allocations))
-    return movement._replace(
-        transaction=row._replace(hash=digest), wallet=movement.wallet._replace(head_hash=digest)
-    )
+def sealed(
+    row: Transaction, created: Sequence[Lot], allocations: Sequence[Allocation], key: bytes
+) -> Transaction:
+    """The row linked to the chain: with its hash, which stands last."""
+    return Transaction(*row[:-1], link(key, row.previous_hash, content(row, created, allocations)))
 
 
 def fault(

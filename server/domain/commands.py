@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -12,9 +12,10 @@ from server.domain.activity import REDEMPTION, AttributeValue, Line
 from server.domain.actor import Actor
 from server.domain.canonical_json import canonical_ascii
 from server.domain.ledger import Hold
+from server.domain.records import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Command:
     """What a caller asks for, before any default of ours.
 
@@ -90,7 +91,7 @@ class Command:
         return hashlib.sha256(canonical_ascii(said)).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Earn(Command):
     """A purchase, or an event of a registered type. Amounts are in ``currency``, as the caller sent them."""
 
@@ -123,7 +124,7 @@ class Earn(Command):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Redeem(Command):
     """Points to spend, ``from_household`` out of its pool. ``point_type`` "" is the program's main wallet."""
 
@@ -145,7 +146,7 @@ class Redeem(Command):
         return self.points, self.point_type, self.reason, *(["household"] if self.from_household else [])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PlaceHold(Command):
     """Points to reserve for ``seconds``, 0 for the program's usual time; ``from_household`` of its pool."""
 
@@ -169,7 +170,7 @@ class PlaceHold(Command):
         return *said, *(["household"] if self.from_household else [])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CaptureHold(Command):
     """Reserved points to spend; 0 for all. What is left is released, unless ``keep_rest``.
 
@@ -200,7 +201,7 @@ class CaptureHold(Command):
         return str(self.hold_id), self.points, self.keep_rest, self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class VoidHold(Command):
     """A reservation to give up."""
 
@@ -223,7 +224,7 @@ class Item(NamedTuple):
     quantity: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Return(Command):
     """Goods that come back. ``purchase_given``: how the caller named the purchase, ``event_id``: which it is.
 
@@ -249,7 +250,7 @@ class Return(Command):
         return self.purchase_given, [list(item) for item in self.items], self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Refund(Command):
     """Spent points to give back; 0 for all that are not refunded yet."""
 
@@ -265,7 +266,7 @@ class Refund(Command):
         return str(self.transaction_id), self.points, self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Transfer(Command):
     """Points for another member."""
 
@@ -296,7 +297,7 @@ class Transfer(Command):
         return self.to_given, self.points, self.point_type, self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Adjust(Command):
     """Points to put in (positive) or take out (negative) by hand; above the program's limit, to ask for.
 
@@ -317,7 +318,7 @@ class Adjust(Command):
         return self.points, self.point_type, expires_at, self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Merge(Command):
     """Another membership of the same person, to become one with this one, which lives on."""
 
@@ -342,7 +343,7 @@ class Merge(Command):
         return str(self.merged_member_id), self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ApproveAdjustment(Command):
     """An adjustment that waits, to be made. ``reason`` is a remark of who decides."""
 
@@ -357,7 +358,7 @@ class ApproveAdjustment(Command):
         return str(self.adjustment_id), self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RejectAdjustment(Command):
     """An adjustment that waits, not to be made."""
 
@@ -393,7 +394,7 @@ class ReturnedLine(NamedTuple):
     quantity: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Outcome:
     """What a command brought: what the caller is told, the first time and every time.
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from server.domain.books import Books, Changes, MemberState, Terms
+from server.domain.books import Books, Changes, MemberState, Terms, rows_of
 from server.domain.chain import sealed
 from server.domain.commands import Command
 from server.domain.errors import NotFound
@@ -110,7 +110,7 @@ class Holdings:
         """The member did something: rolling lots live on from there."""
         wallet = self.wallet(point_type)
         if wallet.active_at is None or wallet.active_at < moment:
-            self.wallets[point_type] = wallet._replace(active_at=moment)
+            self.wallets[point_type] = Wallet(*wallet[:-1], active_at=moment)
 
 
 class Draft:
@@ -171,7 +171,7 @@ class Draft:
         cause = cause or self.cause
         before, terms = own.wallet(point_type), self.terms
         after = posted(before, kind, debit, credit, points)
-        row = Transaction(
+        unsealed = Transaction(
             terms.program.program_id,
             own.member_id,
             transaction_id or terms.new_id(),
@@ -197,14 +197,15 @@ class Draft:
             terms.key_id,
             before.head_hash,
         )
-        changed = tuple(_changed(own.lots[share.lot_id], kind, share.points) for share in allocations)
+        row = sealed(unsealed, created, allocations, terms.key)
+        after = after._replace(head_hash=row.hash)
+        changed = tuple([_changed(own.lots[share.lot_id], kind, share.points) for share in allocations])
         for lot in (*created, *changed):
             own.lots[lot.lot_id] = lot
             after = self._watched(own, lot, after)
-        movement = sealed(Movement(row, after, created, allocations, changed), terms.key)
-        own.wallets[point_type] = movement.wallet
-        self.movements.append(movement)
-        return movement.transaction
+        own.wallets[point_type] = after
+        self.movements.append(Movement(row, after, created, allocations, changed))
+        return row
 
     def hold(self, own: Holdings, hold: Hold) -> None:
         """Keep a hold as it is now."""
@@ -238,19 +239,13 @@ class Draft:
 
     def rows_of(self, own: Holdings, cause: Cause) -> tuple[UUID, ...]:
         """The rows of a member that have this cause."""
-        return tuple(
-            row.transaction_id
-            for row, *_ in self.movements
-            if row.event_id == cause.event_id and row.member_id == own.member_id
-        )
+        return rows_of(self.movements, own.member_id, cause.event_id)
 
     def finish(self) -> dict[UUID, MemberState]:
         """The members as they are afterwards. What was told of is written down as things stand in the end."""
         for told in self._told:
             self.events.append(self._event(*told))
-        for own in self.members.values():
-            self._promote(own)
-        return {member_id: _state(own) for member_id, own in self.members.items()}
+        return {member_id: self._finished(own) for member_id, own in self.members.items()}
 
     def _event(
         self,
@@ -282,12 +277,11 @@ class Draft:
             version=own.state.version + 1,
         )
 
-    def _promote(self, own: Holdings) -> None:
-        """Let the tier follow the lifetime, up and down."""
-        program, before = self.terms.program, own.facts.tier
-        lifetime = own.wallet(program.main_point_type).lifetime + own.state.inherited
-        tier = program.tier_at(lifetime).name
-        own.facts = own.facts._replace(tier=tier, lifetime=lifetime)
+    def _finished(self, own: Holdings) -> MemberState:
+        """The member afterwards. The tier follows the lifetime, up and down."""
+        state, facts, program = own.state, own.facts, self.terms.program
+        lifetime = own.wallet(program.main_point_type).lifetime + state.inherited
+        tier, before = program.tier_at(lifetime).name, facts.tier
         if tier != before:
             self.events.append(
                 TierChanged(
@@ -301,6 +295,16 @@ class Draft:
                     lifetime=lifetime,
                 )
             )
+        return MemberState(
+            state.status,
+            facts._replace(tier=tier, lifetime=lifetime),
+            state.version + 1,
+            own.wallets,
+            own.lots,
+            own.holds,
+            state.inherited,
+            state.household,
+        )
 
     def _watched(self, own: Holdings, lot: Lot, wallet: Wallet) -> Wallet:
         """The wallet, knowing when the clock will change the lot."""
@@ -319,13 +323,3 @@ def _changed(lot: Lot, kind: Kind, points: int) -> Lot:
     lot = lot._replace(remaining=lot.remaining + remaining * points, held=lot.held + held * points)
     assert 0 <= lot.held <= lot.remaining <= lot.points, lot
     return lot._replace(active=True) if kind is Kind.ACTIVATE else lot
-
-
-def _state(own: Holdings) -> MemberState:
-    return own.state._replace(
-        facts=own.facts,
-        version=own.state.version + 1,
-        wallets=own.wallets,
-        lots=own.lots,
-        holds=own.holds,
-    )

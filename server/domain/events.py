@@ -6,13 +6,14 @@ both only ever grow.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
+from server.domain.records import record
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@record
 class Event:
     """Something that happened to one member."""
 
@@ -29,7 +30,7 @@ class Event:
         return {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class MemberRegistered(Event):
     """A member joined, in the lowest tier; ``imported``, if from another system."""
 
@@ -43,7 +44,7 @@ class MemberRegistered(Event):
         return {"tier": self.tier, **({"imported": True} if self.imported else {})}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class MemberUpdated(Event):
     """A profile changed: which fields, not to what."""
 
@@ -56,7 +57,7 @@ class MemberUpdated(Event):
         return {"fields": list(self.fields)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class MemberStatusChanged(Event):
     """A membership was suspended, reactivated or closed."""
 
@@ -72,7 +73,7 @@ class MemberStatusChanged(Event):
         return {"before": self.before, "after": self.after, "reason": self.reason, "actor": self.actor}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class MemberMerged(Event):
     """Two memberships became one. Each of the two gets one of these."""
 
@@ -93,7 +94,7 @@ class MemberMerged(Event):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ConsentRecorded(Event):
     """A member decided about a purpose."""
 
@@ -116,7 +117,7 @@ class MemberBirthday(Event):
     event_type = "member.birthday"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class TierChanged(Event):
     """A member reached another tier by lifetime points."""
 
@@ -131,7 +132,7 @@ class TierChanged(Event):
         return {"before": self.before, "after": self.after, "lifetime": self.lifetime}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PointsEarned(Event):
     """A purchase or an event was recorded, also when it earned nothing.
 
@@ -158,7 +159,7 @@ class PointsEarned(Event):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PointsRedeemed(Event):
     """A member spent points; ``spender_id``, if it was a household's pool that paid."""
 
@@ -190,7 +191,7 @@ class PointsRedeemed(Event):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PointsMoved(Event):
     """Points moved in, out of or inside one wallet. The figures are the wallet's afterwards.
 
@@ -240,7 +241,7 @@ class PointsExpired(PointsMoved):
     event_type = "points.expired"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PointsExpiring(Event):
     """Points can be spent for some days more: so a member is warned, ``days_ahead`` days before.
 
@@ -315,7 +316,7 @@ class PointsAdjusted(PointsMoved):
     event_type = "points.adjusted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class AdjustmentRequested(Event):
     """Somebody wants to put points in, or take them out if negative, and it takes a second person.
 
@@ -350,7 +351,7 @@ class AdjustmentRejected(AdjustmentRequested):
     event_type = "adjustment.rejected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ReviewRequested(Event):
     """An entry of an upload came too late and waits for a person. ``why``: the reason, as of a refusal."""
 
@@ -381,7 +382,7 @@ class ReviewRejected(ReviewRequested):
     event_type = "review.rejected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RulesPublished(Event):
     """Another set of rules is in force. No member's event: ``member_id`` is the nil UUID.
 
@@ -405,7 +406,7 @@ class RulesPublished(Event):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class WebhookChanged(Event):
     """Something was done with a webhook endpoint. No member's event: ``member_id`` is the nil UUID.
 
@@ -429,7 +430,7 @@ class WebhookChanged(Event):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class EventTypeRegistered(Event):
     """A program knows another type of event. No member's event: ``member_id`` is the nil UUID."""
 

@@ -1,13 +1,14 @@
 """What callers ask of a household: who sits there, and what goes into its pool."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from uuid import UUID
 
 from server.domain.commands import Command
+from server.domain.records import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class FormHousehold(Command):
     """A household of one, its head."""
 
@@ -27,7 +28,7 @@ class FormHousehold(Command):
         return (self.contributes,)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class OfHousehold(Command):
     """What is asked of a household that is named.
 
@@ -58,7 +59,7 @@ class OfHousehold(Command):
         return str(self.household_id), self.acting_given
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Invite(OfHousehold):
     """A seat for whoever has the token; ``member_id`` is the household's. ``seconds`` 0: the usual time."""
 
@@ -70,7 +71,7 @@ class Invite(OfHousehold):
         return str(self.household_id), self.acting_given, self.may_spend, self.seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Join(OfHousehold):
     """A member takes the seat that an invitation offers."""
 
@@ -86,7 +87,7 @@ class Join(OfHousehold):
         return str(self.invitation_id), self.contributes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ChangeSeat(OfHousehold):
     """Other terms for a seat; None leaves what is. ``make_head``: the head until now is one no more."""
 
@@ -99,7 +100,7 @@ class ChangeSeat(OfHousehold):
         return str(self.household_id), self.acting_given, *said
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class EndSeat(OfHousehold):
     """A member leaves, or has to."""
 
@@ -107,7 +108,7 @@ class EndSeat(OfHousehold):
         return str(self.household_id), self.acting_given, self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Dissolve(OfHousehold):
     """No more pool. ``member_id`` is the household's, ``sitting`` are those who were seen to sit there."""
 
@@ -126,7 +127,7 @@ class Dissolve(OfHousehold):
         return str(self.household_id), self.acting_given, self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Contribute(Command):
     """Points for the pool of the household in which the member sits."""
 

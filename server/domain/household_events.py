@@ -1,14 +1,14 @@
 """What is written to the event log of households: once for the pool, once for the member concerned."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from server.domain.events import Event
+from server.domain.records import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class OfHousehold(Event):
     """Something happened to a household; ``actor`` did it."""
 
@@ -26,7 +26,7 @@ class HouseholdFormed(OfHousehold):
     event_type = "household.formed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HouseholdInvited(OfHousehold):
     """Whoever has the token may join. The pool's own event."""
 
@@ -39,7 +39,7 @@ class HouseholdInvited(OfHousehold):
         return {**OfHousehold.payload(self), "invitation_id": str(self.invitation_id)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class OfSeat(OfHousehold):
     """Something happened to a seat. Two of each: the pool's and the member's who sits there."""
 
@@ -71,7 +71,7 @@ class HouseholdSeatChanged(OfSeat):
     event_type = "household.seat_changed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HouseholdLeft(OfSeat):
     """A seat has ended. What went back to its member is in events of its own."""
 
@@ -84,7 +84,7 @@ class HouseholdLeft(OfSeat):
         return {**OfSeat.payload(self), "reason": self.reason}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HouseholdDissolved(OfHousehold):
     """There is no pool any more. The pool's own event; everybody leaves with one like everybody's."""
 
@@ -97,7 +97,7 @@ class HouseholdDissolved(OfHousehold):
         return {**OfHousehold.payload(self), "reason": self.reason}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HouseholdSpent(OfHousehold):
     """The pool paid for a member, whose own event this is; the pool's says what it did to the wallet.
 

@@ -55,15 +55,16 @@ class Account(StrEnum):
     PROGRAM_SHORTFALL = "program.shortfall"  # points that a return should have taken back and could not
 
 
-# What crediting one point does to a wallet: which figure, and by how much.
-CREDITED: Mapping[Account, tuple[str, int]] = MappingProxyType(
+# What crediting one point does to a wallet's balance, pending, held and debt; debiting does the opposite.
+CREDITED: Mapping[Account, tuple[int, int, int, int]] = MappingProxyType(
     {
-        Account.WALLET_BALANCE: ("balance", 1),
-        Account.WALLET_PENDING: ("pending", 1),
-        Account.WALLET_HELD: ("held", 1),
-        Account.WALLET_DEBT: ("debt", -1),
+        Account.WALLET_BALANCE: (1, 0, 0, 0),
+        Account.WALLET_PENDING: (0, 1, 0, 0),
+        Account.WALLET_HELD: (0, 0, 1, 0),
+        Account.WALLET_DEBT: (0, 0, 0, -1),
     }
 )
+ELSEWHERE = (0, 0, 0, 0)
 # What one point of a row does to the lifetime that tiers look at.
 LIFETIME: Mapping[Kind, int] = MappingProxyType({Kind.EARN: 1, Kind.REVERSE_EARN: -1})
 
@@ -187,16 +188,17 @@ def posted(wallet: Wallet, kind: Kind, debit: Account, credit: Account, points: 
     Whoever spends checks first that there is enough (``check_balance``): a figure below zero is a
     fault of ours, and nothing is paid from it.
     """
-    figures = {"sequence": wallet.sequence + 1}
-    if credit in CREDITED:
-        name, sign = CREDITED[credit]
-        figures[name] = getattr(wallet, name) + sign * points
-    if debit in CREDITED:
-        name, sign = CREDITED[debit]
-        figures[name] = getattr(wallet, name) - sign * points
-    if kind in LIFETIME:
-        figures["lifetime"] = wallet.lifetime + LIFETIME[kind] * points
-    after = wallet._replace(**figures)  # type: ignore[arg-type] # all of them are whole numbers
+    point_type, balance, pending, held, debt, lifetime, sequence, head_hash, next_due, active_at = wallet
+    for account, moved in ((credit, points), (debit, -points)):
+        of_balance, of_pending, of_held, of_debt = CREDITED.get(account, ELSEWHERE)
+        balance += of_balance * moved
+        pending += of_pending * moved
+        held += of_held * moved
+        debt += of_debt * moved
+    lifetime += LIFETIME.get(kind, 0) * points
+    after = Wallet(
+        point_type, balance, pending, held, debt, lifetime, sequence + 1, head_hash, next_due, active_at
+    )
     if after.balance + after.pending + after.held > MAX_WALLET or after.lifetime > MAX_WALLET:
         raise FailedPrecondition(
             "WALLET_LIMIT", "the wallet can't hold that many points", {"point_type": wallet.point_type}

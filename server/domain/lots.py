@@ -1,6 +1,6 @@
 """Lots: when their points can be spent, when they expire, and which are spent first."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -131,13 +131,15 @@ def allocate(lots: Iterable[Lot], points: int, active_at: datetime | None) -> tu
     raise AssertionError(f"the balance covers {points} points, the lots lack {missing} of them")
 
 
-def due_moments(lot: Lot, active_at: datetime | None) -> Iterator[datetime]:
+def due_moments(lot: Lot, active_at: datetime | None) -> list[datetime]:
     """When the clock will change the lot."""
+    moments = []
     if not lot.active and lot.activates_at is not None:
-        yield lot.activates_at
+        moments.append(lot.activates_at)
     expires_at = expiry_of(lot, active_at)
     if expires_at is not None and lot.remaining > (lot.held if lot.active else 0):
-        yield expires_at
+        moments.append(expires_at)
+    return moments
 
 
 def next_due(wallet: Wallet, lots: Iterable[Lot], holds: Iterable[Hold], after: datetime) -> datetime | None:

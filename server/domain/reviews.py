@@ -1,7 +1,7 @@
 """Entries of uploads that are too old to be taken as they come: put aside, until a person decides."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from server.domain.commands import Command
 from server.domain.errors import FailedPrecondition
+from server.domain.records import record
 
 # Of one credential: more of them than anybody looks through are a till whose clock is wrong.
 MOST_PENDING = 1000
@@ -62,7 +63,7 @@ class TooLongAgo(FailedPrecondition):
         self.command = command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PutAside(Command):
     """An entry that came too late, to be kept until a person decides. ``said``: the entry's own digest."""
 
@@ -108,7 +109,7 @@ class PutAside(Command):
         return self.said
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ApproveReview(Command):
     """An entry that waits, to be recorded as of when it happened.
 
@@ -152,7 +153,7 @@ class ApproveReview(Command):
         return str(self.review_id), self.reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RejectReview(Command):
     """An entry that waits, not to be recorded."""
 

@@ -1,13 +1,14 @@
 """Requests of which nobody can say whom they concern, for their names lead nowhere by now."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from uuid import UUID
 
 from server.domain.commands import Command
 from server.domain.errors import Refused
+from server.domain.records import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Unresolved(Command):
     """A command whose names lead to nobody, or not to one thing alone, when they are looked up.
 

@@ -10,10 +10,9 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from server.domain.canonical_json import canonical
 from server.domain.commands import Award, Item, Outcome, ReturnedLine
 from server.domain.ledger import Hold, HoldStatus
-
-_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Write = Callable[[Any], Any]
 Read = Callable[[Any], Any]
@@ -86,7 +85,7 @@ def outcome_text(outcome: Outcome) -> str:
     for (name, default, write), value in zip(_FIELDS, _values(outcome), strict=True):
         if value is not default and value != default:
             said[name] = value if write is None else write(value)
-    return _json(said)
+    return canonical(said).decode()
 
 
 def outcome_from(text: str) -> Outcome | None:

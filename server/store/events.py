@@ -1,8 +1,8 @@
 """The event log: appended to in the transaction of every change, never changed."""
 
-import json
 from collections.abc import Sequence
 
+from server.domain.canonical_json import canonical
 from server.domain.events import Event
 from server.store.together import Write
 
@@ -25,7 +25,7 @@ def append(events: Sequence[Event]) -> Write | None:
                     e.member_id,
                     e.occurred_at,
                     e.recorded_at,
-                    json.dumps(e.payload()),
+                    canonical(e.payload()).decode(),
                 )
                 for e in events
             ],

@@ -30,13 +30,8 @@ def requests_known(keys: Sequence[RequestKey]) -> Question[dict[RequestKey, Reme
     return Question(
         """SELECT ROW(program_id, source_system, request_id, request_hash, reply)
              FROM request_key
-             JOIN unnest($1::uuid[], $2::text[], $3::text[]) AS wanted(program_id, source_system, request_id)
-            USING (program_id, source_system, request_id)""",
-        (
-            [k.program_id for k in keys],
-            [k.source_system for k in keys],
-            [k.request_id for k in keys],
-        ),
+             JOIN unnest($1::request_key_asked[]) AS wanted USING (program_id, source_system, request_id)""",
+        (keys,),
         lambda rows: {RequestKey(r[0], r[1], r[2]): Remembered(r[3], r[4]) for r in rows},
     )
 
@@ -63,10 +58,9 @@ def orders_known(keys: Sequence[OrderOf]) -> Question[dict[OrderOf, Recorded]]:
         """SELECT ROW(program_id, source_system, store, business_date, order_reference, action, part,
                       member_id, event_id, transaction_ids)
              FROM business_key
-             JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::date[], $5::text[], $6::text[], $7::text[])
-                  AS wanted(program_id, source_system, store, business_date, order_reference, action, part)
+             JOIN unnest($1::business_key_asked[]) AS wanted
             USING (program_id, source_system, store, business_date, order_reference, action, part)""",
-        _columns(keys),
+        ([(program_id, *key) for program_id, key in keys],),
         lambda rows: {(r[0], OrderKey(*r[1:7])): Recorded(r[7], r[8], tuple(r[9])) for r in rows},
     )
 
@@ -80,18 +74,6 @@ def record_orders(orders: Sequence[tuple[OrderOf, Recorded]]) -> Write | None:
                                      action, part, member_id, event_id, transaction_ids)
            SELECT * FROM unnest($1::business_key_row[])""",
         ([(program_id, *key, *recorded) for (program_id, key), recorded in orders],),
-    )
-
-
-def _columns(keys: Sequence[OrderOf]) -> tuple[list[object], ...]:
-    return (
-        [program_id for program_id, _ in keys],
-        [k.source_system for _, k in keys],
-        [k.store for _, k in keys],
-        [k.business_date for _, k in keys],
-        [k.reference for _, k in keys],
-        [k.action for _, k in keys],
-        [k.part for _, k in keys],
     )
 
 

@@ -218,15 +218,9 @@ def cap_usage(
     """Points that capped rules have given these members in these periods."""
     return Question(
         """SELECT ROW(program_id, member_id, rule, period, points)
-             FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[])
-                  AS wanted(program_id, member_id, rule, period)
+             FROM unnest($1::cap_usage_asked[]) AS wanted
              JOIN cap_usage USING (program_id, member_id, rule, period)""",
-        (
-            [program_id for program_id, _, _ in wanted],
-            [member_id for _, member_id, _ in wanted],
-            [rule for _, _, (rule, _) in wanted],
-            [period for _, _, (_, period) in wanted],
-        ),
+        ([(program_id, member_id, *counter) for program_id, member_id, counter in wanted],),
         _usage,
     )
 

@@ -167,7 +167,8 @@ class Committer:
             return None
         batch = self._gather()
         members = current.members
-        going, staying = parted(batch, [not members.isdisjoint(waiting.members) for waiting in batch])
+        meeting = [not members.isdisjoint(waiting.members) for waiting in batch]
+        going, staying = parted(batch, meeting) if any(meeting) else (batch, [])
         if 2 * len(going) < self._batch_size or isinstance(batch[0].command, Merge):
             going, staying = [], batch
         self._queue.extendleft(reversed(staying))

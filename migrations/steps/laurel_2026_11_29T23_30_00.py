@@ -8,4 +8,4 @@ DESCRIPTION = "Rows as a batch sends them"
 
 
 async def forwards() -> MigrationManager:
-    return from_file(ID, DESCRIPTION, "0020_rows.sql")
+    return from_file(ID, DESCRIPTION, "0021_rows.sql")

@@ -8,4 +8,4 @@ DESCRIPTION = "Timelines"
 
 
 async def forwards() -> MigrationManager:
-    return from_file(ID, DESCRIPTION, "0021_timelines.sql")
+    return from_file(ID, DESCRIPTION, "0022_timelines.sql")

@@ -101,6 +101,16 @@ async def test_an_old_transaction_that_holds_the_log_back_shows(
     await eventually(readable, 30.0)
 
 
+async def test_an_index_leads_to_what_is_held_back(database: Database) -> None:
+    async with database.connection() as connection, connection.transaction():
+        # The log of a test is so small that reading it whole would be cheaper.
+        await connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        plan = await connection.fetch(f"EXPLAIN {subscriptions.HELD_BACK}", 10_000)
+    text = "\n".join(row[0] for row in plan)
+    assert "Index Scan using event_log_pkey" in text, text
+    assert "Index Cond: (ROW(epoch, xid) >= ROW(" in text, text
+
+
 async def test_without_a_database_nothing_is_told_rather_than_that_all_is_well(
     database_url: str, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

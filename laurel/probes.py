@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,16 +15,47 @@ from cryptography import x509
 OLDEST_POSTGRES = 15
 OLDEST_REDIS = (6, 2)
 SECONDS = 5.0
+# With less data, whatever PostgreSQL was given is enough.
+LARGE_BYTES = 4 * 2**30
+# A quarter of the data is touched by purchases; with less than a third of that in PostgreSQL's own memory it
+# passes pages to the system and back all the time.
+LEAST_SHARE = 1 / 12
+# Fewer tell nothing.
+LEAST_CHECKPOINTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresFacts:
-    """``version`` as people write it; ``skew_seconds``: how far its clock is ahead of ours."""
+    """``version`` as people write it; ``skew_seconds``: how far its clock is ahead of ours.
+
+    ``room``: what it has for how much.
+    """
 
     version: str
     major: int
     skew_seconds: float
     durable: bool
+    room: "Room"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes of data and of PostgreSQL's own memory; how many checkpoints the clock began, and what else."""
+
+    data: int
+    buffers: int
+    timed: int
+    requested: int
+
+    def lacks(self) -> Iterator[str]:
+        """Which settings are too small for a ledger of this size, each with what shows it."""
+        if self.data < LARGE_BYTES:
+            return
+        if self.buffers < self.data * LEAST_SHARE:
+            yield f"shared_buffers of {self.buffers / 2**30:.1f} GB for {self.data / 2**30:.0f} GB of data"
+        number = self.timed + self.requested
+        if self.requested > self.timed and number >= LEAST_CHECKPOINTS:
+            yield f"max_wal_size: {self.requested:,} of {number:,} checkpoints came before their time"
 
 
 def postgres_facts(url: str) -> PostgresFacts:
@@ -63,6 +95,17 @@ def is_redis_new_enough(version: str) -> bool:
     return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_REDIS
 
 
+# By whether checkpoints have a view of their own.
+_ROOM = {
+    own: f"""SELECT pg_database_size(current_database()), pg_size_bytes(current_setting('shared_buffers')),
+                    {timed}, {requested} FROM {view}"""
+    for own, timed, requested, view in (
+        (True, "num_timed", "num_requested", "pg_stat_checkpointer"),
+        (False, "checkpoints_timed", "checkpoints_req", "pg_stat_bgwriter"),
+    )
+}
+
+
 async def _postgres_facts(url: str) -> PostgresFacts:
     connection = await asyncpg.connect(url, timeout=SECONDS)
     try:
@@ -74,9 +117,14 @@ async def _postgres_facts(url: str) -> PostgresFacts:
                       AND current_setting('full_page_writes') = 'on' AS durable"""
         )
         answered = datetime.now(UTC)
+        [room] = await connection.fetch(_ROOM[row["major"] >= 17])
     finally:
         await connection.close()
     halfway = asked + (answered - asked) / 2
     return PostgresFacts(
-        row["version"].split(" ")[0], row["major"], (row["now"] - halfway).total_seconds(), row["durable"]
+        row["version"].split(" ")[0],
+        row["major"],
+        (row["now"] - halfway).total_seconds(),
+        row["durable"],
+        Room(*room),
     )

@@ -200,6 +200,10 @@ def _database() -> Iterator[Finding]:
         yield Finding(
             "durability", FAIL, "fsync, full_page_writes or synchronous_commit is off", "switch them on"
         )
+    for lacking in facts.room.lacks():
+        yield Finding(
+            "room", WARN, lacking, "docs/sizing.md; the embedded PostgreSQL grows when started anew"
+        )
     if state.pending:
         yield Finding("migrations", FAIL, f"missing: {', '.join(state.pending)}", "run: laurel migrate")
     elif state.unknown:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from laurel.stack import sizing
 from laurel.stack.processes import (
     POLL_SECONDS,
     Account,
@@ -28,21 +29,22 @@ from laurel.stack.processes import (
 
 USER = "laurel"
 START_SECONDS = 60.0
+# What a crash left in the log is done again first, at this rate at the least.
+REDO_BYTES_PER_SECOND = 20_000_000
 STOP_SECONDS = 30.0
 # Fast shutdown; then at once, which costs a recovery and loses nothing.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
+# Beside these, the memory and the log that its data call for (``sizing``).
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "max_connections": "200",
     "max_locks_per_transaction": "256",
-    "shared_buffers": "256MB",
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "max_wal_size": "2GB",
     "min_wal_size": "256MB",
-    "checkpoint_timeout": "15min",
+    "checkpoint_timeout": "30min",
     "checkpoint_completion_target": "0.9",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -86,7 +88,8 @@ class EmbeddedPostgres:
         self._data = self.folder / "data"
         self._log = self.folder / "postgres.log"
         self._durable = durable
-        self._settings = {**SETTINGS, **({} if durable else FORGETFUL), **(settings or {})}
+        self._settings = {**SETTINGS, **({} if durable else FORGETFUL)}
+        self._wanted = settings or {}
         self._notify = notify
         self._bin = binaries()
         self._account: Account = unprivileged_account(self._data) if os.geteuid() == 0 else current_account()
@@ -120,7 +123,7 @@ class EmbeddedPostgres:
         if self.running:
             return
         self._prepare()
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_SECONDS + self._redo_seconds()
         while not self._launch(deadline):
             # Backends of a killed postmaster need a moment to notice; until then the
             # shared memory is in use and a new one refuses to start.
@@ -158,6 +161,10 @@ class EmbeddedPostgres:
             leftover.unlink()
         if not (self._data / "PG_VERSION").exists():
             self._create_cluster()
+
+    def _redo_seconds(self) -> float:
+        """How long it may take, beyond the usual, to recover from a crash."""
+        return sizing.size(self._data / "pg_wal") / REDO_BYTES_PER_SECOND
 
     def _end_stray(self) -> None:
         file = self._data / "postmaster.pid"
@@ -203,7 +210,7 @@ class EmbeddedPostgres:
 
     def _launch(self, deadline: float) -> bool:
         command = [str(self._bin / "postgres"), "-D", str(self._data), "-k", str(self._sockets)]
-        for name, value in self._settings.items():
+        for name, value in self._chosen().items():
             command += ["-c", f"{name}={value}"]
         with open_log(self._log) as log:
             self._child = spawn(
@@ -220,10 +227,13 @@ class EmbeddedPostgres:
                 return True
             if time.monotonic() > deadline:
                 end_child(self._child, STOP_SIGNALS, STOP_SECONDS)
-                raise StackError(f"PostgreSQL isn't ready after {START_SECONDS:.0f} s; see {self._log}")
+                raise StackError(f"PostgreSQL isn't ready in time; see {self._log}")
             time.sleep(POLL_SECONDS)
         self._child = None
         return False
+
+    def _chosen(self) -> Mapping[str, str]:
+        return {**self._settings, **sizing.of_this_machine(self._data), **self._wanted}
 
     def _is_ready(self, pid: int) -> bool:
         """What pg_ctl looks at: the postmaster writes its state into line 8 of its pid file."""

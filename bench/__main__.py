@@ -19,6 +19,8 @@ from bench.rows import ROWS, Bench, Measured
 from laurel.clients import Missing
 from laurel.protos import ROOT
 
+# A purchase brings into memory what it touches: about so long until all is there.
+SETTLING_SECONDS_PER_ROW = 600 / 10_000_000
 RESULTS = ROOT / "bench" / "results.json"
 
 
@@ -92,9 +94,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--members", type=int, help="who buy (4000; quick: 1000)")
     parser.add_argument(
-        "--ledger-rows", type=int, help="of the large ledger (200000; quick: 20000); 10000000 take 35 GB"
+        "--ledger-rows", type=int, help="of the large ledger (200000; quick: 20000); 10000000 take 50 GB"
     )
     parser.add_argument("--ledger-members", type=int, help="of the large ledger (a tenth of its rows)")
+    parser.add_argument(
+        "--settling",
+        type=float,
+        help="seconds of purchases before the large ledger is measured (by its size)",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go, as JSON")
     options = parser.parse_args(arguments)
     options.seconds = options.seconds or (1.5 if options.quick else 6.0)
@@ -104,6 +111,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.warm_up = 0.5 if options.quick else 2.0
     options.ledger_rows = options.ledger_rows or (20_000 if options.quick else 200_000)
     options.ledger_members = options.ledger_members or max(1, options.ledger_rows // 10)
+    if options.settling is None:
+        options.settling = options.ledger_rows * SETTLING_SECONDS_PER_ROW
     if not 0 < options.ledger_members <= options.ledger_rows:
         parser.error("a large ledger has at least one row for each of its members")
     return options
@@ -124,6 +133,7 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Measured], dict[str
             options.calls,
             shown.run,
             large,
+            options.settling,
             options.rate,
         )
         for name in options.only or ROWS:
@@ -184,7 +194,17 @@ def _document(
             "figures": figures,
         }
 
-    given = ("seconds", "warm_up", "rounds", "calls", "rate", "members", "ledger_rows", "ledger_members")
+    given = (
+        "seconds",
+        "warm_up",
+        "rounds",
+        "calls",
+        "rate",
+        "members",
+        "ledger_rows",
+        "ledger_members",
+        "settling",
+    )
     asked = {name: getattr(options, name) for name in given}
     return {
         "machine": dict(here),

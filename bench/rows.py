@@ -3,10 +3,11 @@
 import random
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import batches, evaluation, footprint, journals, live, load, tools
@@ -21,6 +22,7 @@ from laurel.stack.servers import COMMAND
 
 SHOWN_MILLISECONDS = 300.0
 REWARDED_MILLISECONDS = 100.0
+SETTLING_RUN_SECONDS = 20.0
 # Of the rate asked for, what must have come about for the delays beside it to count.
 REACHED = 0.9
 ACCRUE_PATH = "/transactions/accrue"
@@ -57,7 +59,8 @@ class Measured:
 class Bench:
     """What rows measure with. ``seconds`` of each run, ``rounds`` of runs in turns, ``calls`` in flight.
 
-    ``large``: what a large ledger holds. ``steady_rate``: purchases per second beside what is looked at.
+    ``large``: what a large ledger holds, and ``settling``, for how many seconds all over it is bought until
+    memory holds what is touched. ``steady_rate``: purchases per second beside what is looked at.
     """
 
     stack: Stack
@@ -67,6 +70,7 @@ class Bench:
     calls: int
     show: Callable[[str, Figures], None]
     large: Size
+    settling: float
     steady_rate: int
     half_rate: int = 0
     _footprint: tuple[float, float] | None = None
@@ -85,16 +89,27 @@ class Bench:
         self.show(f"{target.name}, {workload}", figures)
         return figures
 
-    def buying(self, target: Target, ledger: Ledger) -> Figures:
+    def buying(self, target: Target, ledger: Ledger, pace: Pace | None = None) -> Figures:
         """One run of accruals by members from all over a ledger, each time others."""
-        enough = int((self.seconds + self.warm_up) * load.MOST_CALLS_PER_SECOND)
+        pace = pace or self.pace
+        enough = int((pace.seconds + pace.warm_up) * load.MOST_CALLS_PER_SECOND)
         some = random.sample(ledger.members, min(enough, len(ledger.members)))
         folder = self.stack.folder / "some"
         folder.mkdir(exist_ok=True)
         data = load.data_for("accrue", some, folder)
-        figures = load.grpc(tools.ghz(), target, "accrue", data, self.pace)
+        figures = load.grpc(tools.ghz(), target, "accrue", data, pace)
         self.show(target.name, figures)
         return figures
+
+    def settle(self, target: Target, ledger: Ledger) -> Figures:
+        """Buy all over a ledger of which nothing is in memory, until it is; the first run of that."""
+        first = self.buying(replace(target, name=f"{target.name}, at first"), ledger)
+        until = time.monotonic() + self.settling
+        while (left := until - time.monotonic()) > 0:
+            name = f"{target.name}, {left:,.0f} s to settle"
+            run = Pace(min(left, SETTLING_RUN_SECONDS), self.warm_up, self.calls)
+            self.buying(replace(target, name=name), ledger, run)
+        return first
 
     def in_turns(
         self, first: Callable[[], Figures], second: Callable[[], Figures]
@@ -219,12 +234,18 @@ def _against_raw_sql(name: str, rates: Rates) -> Measured:
 def _large(bench: Bench) -> Measured:
     # As many members as the other rows have, who bought once; or fewer, beside a ledger that is no larger.
     few = min(len(bench.stack.members), bench.large.members)
-    empty, large = bench.stack.ledger("empty", Size(few, few)), bench.stack.ledger("large", bench.large)
+    with bench.stack.filling():
+        empty, large = bench.stack.ledger("empty", Size(few, few)), bench.stack.ledger("large", bench.large)
     with bench.stack.over(empty, "empty") as bare, bench.stack.over(large, "large") as full:
+        first = bench.settle(full, large)
         among_few, among_many = bench.in_turns(
             lambda: bench.buying(bare, empty), lambda: bench.buying(full, large)
         )
-    figures = {"empty": middle(among_few), str(bench.large): middle(among_many)}
+    figures: dict[str, Figures | float] = {
+        "empty": middle(among_few),
+        str(bench.large): middle(among_many),
+        "with nothing in memory, purchases/s": first.completions,
+    }
     return Measured(_rates(among_few, among_many), figures)
 
 

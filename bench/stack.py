@@ -51,12 +51,9 @@ class Stack:
     def start(self) -> None:
         """Start all but servers, and enrol members. Call it from the main thread."""
         self._say("starting PostgreSQL (durable) and Redis")
-        postgres = EmbeddedPostgres(self.folder / "postgres", durable=True, notify=lambda line: None)
-        self._postgres = postgres
-        self._opened.callback(postgres.stop)
-        postgres.start()
-        self._database_pids = [postgres.pid]
-        self.database_url = postgres.url("laurel")
+        self._opened.callback(self._stop_postgres)
+        self._start_postgres()
+        self.database_url = self._url("laurel")
         redis = EmbeddedRedis(self.folder / "redis")
         self._opened.callback(redis.stop)
         redis.start()
@@ -115,12 +112,38 @@ class Stack:
         finally:
             process.stop()
 
+    def _start_postgres(self, settings: Mapping[str, str] | None = None) -> None:
+        """Start it, anew if it runs: with these settings, and sized by the data that it has now."""
+        self._stop_postgres()
+        self._postgres = EmbeddedPostgres(
+            self.folder / "postgres", settings, durable=True, notify=lambda line: None
+        )
+        self._postgres.start()
+        self._database_pids = [self._postgres.pid]
+
+    def _stop_postgres(self) -> None:
+        if self._postgres is not None:
+            self._postgres.stop()
+
+    def _url(self, name: str) -> str:
+        assert self._postgres is not None
+        return self._postgres.url(name)
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """While ledgers are filled. Afterwards PostgreSQL is started anew, and nothing is in memory."""
+        self._start_postgres(ledgers.FILLING)
+        try:
+            yield
+        finally:
+            self._start_postgres()
+            forget(self.folder / "postgres" / "data")
+
     def ledger(self, name: str, size: Size) -> Ledger:
         """A database of that name beside the stack's own, with a ledger of that size. Raises Missing."""
-        assert self._postgres is not None
         ledgers.check_room(size, self.folder, self._say)
         self._say(f"filling {name}: {size}")
-        url = self._postgres.url(name)
+        url = self._url(name)
         key = asyncio.run(shop.found(url))
         with self.server(settings={"LAUREL_DATABASE_URL": url}) as target:
             shop.publish(target.address, key)
@@ -194,6 +217,16 @@ def running(members: int, say: Callable[[str], None]) -> Iterator[Stack]:
     finally:
         stack.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget(folder: Path) -> None:
+    """Have the system keep nothing of these files in memory, as after a start of the machine; on Linux."""
+    if sys.platform == "linux":
+        os.sync()  # what isn't written yet would stay
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def free_address() -> str:

@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 from redis.asyncio import Redis
 
+import migrations
 from server import logs, secrets
 from server.domain.errors import Refused
 from server.ending import ended
@@ -23,6 +24,7 @@ from server.operations.schedules import Lateness
 from server.operations.watch import Commits
 from server.secrets import Secrets, SecretsError
 from server.serving import StartError, until_asked
+from server.store import migrations as migration_store
 from server.store.channels import say_open
 from server.store.database import Database
 from server.store.log import LoggedEvent
@@ -239,14 +241,17 @@ async def _open_database(settings: WorkerSettings) -> Database:
 async def _say_open(database: Database, channels: Collection[str]) -> None:
     try:
         async with database.connection() as connection:
-            await say_open(connection, channels)
-    except asyncpg.UndefinedTableError:
-        raise StartError("the database is behind this Laurel; run `laurel migrate`") from None
+            applied = await migration_store.applied(connection)
+            if applied.issuperset(migrations.ids()):
+                await say_open(connection, channels)
+                return
     except (Refused, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StartError(
             f"the database of LAUREL_DATABASE_URL doesn't answer any more ({type(error).__name__}); "
             "is it running?"
         ) from None
+    # A consumer that lacks its tables would bury all that happened, event by event.
+    raise StartError("the database is behind this Laurel; run `laurel migrate`")
 
 
 def _open_redis(settings: WorkerSettings) -> Redis:

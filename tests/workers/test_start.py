@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+import migrations
 from server.domain.deliveries import Delivery
 from server.serving import StartError
 from server.store.database import Database
@@ -47,6 +48,20 @@ def settings(name: str, postgres: Callable[[str], str], redis_url: str, secrets_
 async def test_before_the_first_migration_it_says_what_to_run(settings: WorkerSettings) -> None:
     with pytest.raises(StartError, match="run `laurel migrate`"):
         await Process(settings).start()
+
+
+async def test_a_database_of_the_release_before_is_left_alone(
+    database: Database, database_url: str, redis_url: str, secrets_file: Path
+) -> None:
+    settings = worker_settings_for(settings_for(database_url, redis_url, secrets_file))
+    last = max(migrations.ids())
+    async with database.connection() as connection:
+        await connection.execute("DELETE FROM migration WHERE app_name = 'laurel' AND name = $1", last)
+    with pytest.raises(StartError, match="run `laurel migrate`"):
+        await Process(settings).start()
+    async with database.connection() as connection:
+        await connection.execute("INSERT INTO migration (app_name, name) VALUES ('laurel', $1)", last)
+        assert await connection.fetch("SELECT FROM subscription") == []
 
 
 async def test_a_database_that_goes_away_amid_the_start_is_named(

@@ -121,6 +121,8 @@ async def test_a_rebuild_that_somebody_breaks_off_is_given_up_at_once(shop: Laur
     async with Redis.from_url(shop.settings.redis_url.get_secret_value()) as redis:
         summaries = MemberSummaries(redis, lambda: datetime.now(UTC))
         build = Slow(summaries)
+        # The worker that was there may have begun one as it was stopped.
+        await sweep(shop.database, build)
         # What Ctrl-C is to a command.
         rebuilding = asyncio.create_task(followed(shop.database, build))
         await build.begun.wait()

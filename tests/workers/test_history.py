@@ -1,12 +1,9 @@
 """Timelines follow what happens, hold all of it in one list, and come to the same when noted again."""
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,15 +14,8 @@ from google.type.money_pb2 import Money
 from loyalty.v1 import member_pb2 as pb
 from loyalty.v1 import movements_pb2, points_pb2
 
-from server.domain.errors import FailedPrecondition
-from server.domain.timeline import EVENT_TYPES, Entry
 from server.settings import Settings
-from server.store import log as event_log
-from server.store import projections, timeline
-from server.store.database import Connection, Database
-from server.store.log import BEGINNING, LoggedEvent
-from server.store.timeline import PROJECTION
-from tests.support.clocks import opened
+from server.store.database import Database
 from tests.support.homes import Home
 from tests.support.movements import movements, once
 from tests.support.personal import traces
@@ -33,14 +23,8 @@ from tests.support.published import publish
 from tests.support.refusals import refusal
 from tests.support.relays import caught_up, relaying
 from tests.support.servers import CallerKind, Laurel, started
-from tests.support.waiting import eventually
+from tests.support.timelines import BASE, CONSUMERS, followed, kinds, read
 from tests.support.watching import buy
-from workers.projections import history
-from workers.projections.rebuild import rebuild
-from workers.subscriptions import SUBSCRIPTIONS, Subscription
-
-CONSUMERS = {PROJECTION: SUBSCRIPTIONS[PROJECTION]}
-BASE = {"rule": "base", "then": [{"earn": {"points": 1, "per": "1.00"}}]}
 
 
 @pytest.fixture(scope="module")
@@ -56,41 +40,6 @@ async def at_work(database: Database) -> AsyncIterator[None]:
     """Somebody notes what happens."""
     async with relaying(database, CONSUMERS):
         yield
-
-
-async def followed(database: Database) -> None:
-    """Note all that happened, by a worker that goes again."""
-    async with relaying(database, CONSUMERS):
-        await caught_up(database, CONSUMERS)
-
-
-async def read(shop: Laurel, member_id: str, **wishes: Any) -> list[pb.TimelineEntry]:
-    """A timeline, all pages of it."""
-    request = pb.ListTimelineRequest(member_id=member_id, **wishes)
-    found: list[pb.TimelineEntry] = []
-    while True:
-        page = await shop.staff.members.ListTimeline(request)
-        assert len(page.entries) <= (request.page_size or 50)
-        found += page.entries
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            return found
-
-
-def kinds(entries: Sequence[pb.TimelineEntry]) -> list[str]:
-    return [entry.kind for entry in entries]
-
-
-async def noted(database: Database) -> list[Entry]:
-    """All timelines that are read now."""
-    async with database.transaction() as connection:
-        generations = await projections.following(connection, PROJECTION)
-        return await timeline.everything(connection, generations.current)
-
-
-async def rebuilt(database: Database) -> int:
-    steps = [progress.done async for progress in rebuild(database, history.Build())]
-    return steps[-1]
 
 
 async def test_what_happened_before_the_first_worker_that_knows_it_is_noted(shop: Laurel) -> None:
@@ -373,137 +322,3 @@ async def test_with_a_token_nothing_is_missing_while_nobody_follows(shop: Laurel
 
     stolen = pb.ListTimelineRequest(member_id=home.ann, **token)
     assert (await refusal(shop.staff.members.ListTimeline(stolen))).reason == "CONSISTENCY_TOKEN_INVALID"
-
-
-async def test_the_log_alone_says_what_the_read_model_does(shop: Laurel, database: Database) -> None:
-    await followed(database)
-    expected = await noted(database)
-    members = {str(entry.member_id) for entry in expected if entry.program_id == shop.program.program_id}
-    assert len(members) > 5
-    tokens: dict[str, str] = {}
-    for member_id in members:
-        shown = points_pb2.GetBalanceRequest(member_id=member_id)
-        tokens[member_id] = (await shop.staff.points.GetBalance(shown)).consistency_token
-    told = {member_id: await read(shop, member_id) for member_id in members}
-    async with database.connection() as connection:
-        # As if nothing had been followed yet.
-        await connection.execute("DELETE FROM timeline_entry")
-        await connection.execute(
-            "UPDATE subscription SET epoch = 0, xid = '0', position = 0 WHERE consumer = $1", PROJECTION
-        )
-    for member_id in members:
-        assert await read(shop, member_id) == []
-        for size in (500, 2):
-            exact = await read(shop, member_id, page_size=size, consistency_token=tokens[member_id])
-            assert exact == told[member_id]
-    await followed(database)
-    assert await noted(database) == expected
-
-
-async def test_an_event_that_comes_twice_is_noted_once(shop: Laurel, database: Database) -> None:
-    home = Home(shop)
-    await home.found(10)
-    await followed(database)
-    before = await noted(database)
-    async with database.transaction() as connection:
-        stretch = await event_log.read(connection, BEGINNING, EVENT_TYPES, 10_000)
-        assert len(stretch.events) > 50
-        await history.handle(connection, stretch.events)
-    assert await noted(database) == before
-
-
-async def test_noted_again_while_the_shop_is_open_it_is_the_same(
-    shop: Laurel, database: Database, settings: Settings, secrets_file: Path
-) -> None:
-    redis_url = settings.redis_url.get_secret_value()
-    home = Home(shop)
-    await home.found(10_000)
-    async with (
-        relaying(database, CONSUMERS),
-        opened(database, redis_url, secrets_file, days_ago=40) as clockwork,
-    ):
-        members = await clockwork.customers(20)
-        stop = asyncio.Event()
-
-        async def trade(member_id: UUID) -> None:
-            while not stop.is_set():
-                await clockwork.submit(clockwork.purchase(member_id, 3))
-                # What was earned a moment ago may have expired in it.
-                with suppress(FailedPrecondition):
-                    await clockwork.submit(clockwork.redemption(member_id, 2))
-
-        async def live_together() -> None:
-            while not stop.is_set():
-                await home.spends(home.ann, 1)
-                await home.leaves(home.ben)
-                await home.spends(home.ann, 1)
-                await home.joins(home.ben)
-
-        trading = [asyncio.create_task(trade(member_id)) for member_id in members[:6]]
-        trading.append(asyncio.create_task(live_together()))
-        for enough in (600, 1200):
-            # Points activate and expire meanwhile.
-            clockwork.now += timedelta(days=12)
-            await clockwork.catch_up()
-            await eventually(partial(has_noted, database, enough), 60)
-            assert await rebuilt(database) > 0
-        stop.set()
-        await asyncio.gather(*trading)
-        await caught_up(database, CONSUMERS)
-    live = await noted(database)
-    assert {entry.kind for entry in live} >= {"earned", "redeemed", "activated", "household_redeemed"}
-    await rebuilt(database)
-    assert await noted(database) == live
-    async with database.connection() as connection:
-        # Of what was built before nothing is left.
-        assert await connection.fetchval("SELECT count(DISTINCT generation) FROM timeline_entry") == 1
-
-
-async def has_noted(database: Database, events: int) -> bool:
-    async with database.connection() as connection:
-        place = await projections.place(connection, PROJECTION)
-        return await projections.events_up_to(connection, place) >= events
-
-
-async def test_a_dead_letter_is_left_out_until_it_is_replayed(shop: Laurel, database: Database) -> None:
-    home = Home(shop)
-    await home.found(50)
-    await followed(database)
-    await home.spends(home.ann, 7)
-    before = await noted(database)
-
-    async def poisoned(connection: Connection, events: Sequence[LoggedEvent]) -> None:
-        if any(event.member_id == UUID(home.id) for event in events):
-            raise ValueError("poison")
-        await history.handle(connection, events)
-
-    async with relaying(database, {PROJECTION: Subscription(poisoned, EVENT_TYPES)}):
-        await caught_up(database, CONSUMERS)
-    own = {entry for entry in await noted(database) if entry not in before}
-    assert {(str(entry.member_id), entry.kind) for entry in own} == {(home.ann, "spent_from_household")}
-    await rebuilt(database)
-    assert await noted(database) == sorted([*before, *own])
-
-    building = rebuild(database, history.Build())
-    await anext(building)
-    await anext(building)
-    # By the time at which it is replayed Ben sits there no more.
-    await home.leaves(home.ben)
-    async with relaying(database, CONSUMERS):
-        async with database.connection() as connection:
-            await connection.execute("UPDATE dead_letter SET status = 'replaying'")
-
-        async def replayed() -> bool:
-            async with database.connection() as connection:
-                return bool(
-                    await connection.fetchval("SELECT bool_and(status = 'replayed') FROM dead_letter")
-                )
-
-        await eventually(replayed, 60)
-        await caught_up(database, CONSUMERS)
-        live = await noted(database)
-        async for _ in building:
-            pass
-    assert await noted(database) == live
-    [told] = [e for e in live if str(e.member_id) == home.ben and e.kind == "household_redeemed"]
-    assert told not in before

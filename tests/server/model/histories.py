@@ -242,21 +242,35 @@ POOL = (
     *("capture", "void", "return") * 2,
     *("form", "invite", "join", "leave"),
 )
+# Of those who come seldom, and take back what they did.
+SELDOM = (
+    *("purchase",) * 5,
+    *("redeem",) * 4,
+    *("refund",) * 6,
+    *("hold", "capture", "contribute", "merge", "form", "join", "leave"),
+)
 # Each history is of some kinds: so that what is rare comes often enough where it comes at all.
-KINDS = (ALONE, (*ALONE, *("merge",) * 2), (*ALONE, *FAMILY), (*ALONE, *FAMILY, *("merge",) * 3))
+KINDS = (ALONE, (*ALONE, *("merge",) * 2), (*ALONE, *FAMILY), (*ALONE, *FAMILY, *("merge",) * 3), SELDOM)
 MOST = 70  # steps of a history, beside those with which it begins; about every second is left out
 WAITS = (*(0,) * 12, 1, 1, 6, 6, 12, 12, 24, 30, 48, 100)
+DAYS = (0, 0, 1, 24, 48, 48)
 ACTING = (*(NOTHING,) * 4, STAFF, ANN, BEN)
 
 
 Choose = Callable[[Sequence[Any]], Any]
 
 
+def _waits(what: str, kinds: tuple[str, ...]) -> Sequence[int]:
+    if kinds is not SELDOM:
+        return WAITS
+    return DAYS if what == "purchase" else (0,)
+
+
 def _step(choose: Choose, kinds: tuple[str, ...]) -> Step:
     what = choose(kinds)
     step = Step(what, choose((*(ANN,) * 10, *(BEN,) * 5, *(EVE,) * 4, DAN, SUE)))
     changes: dict[str, Any] = {
-        "wait": choose(WAITS),
+        "wait": choose(_waits(what, kinds)),
         "behind": choose((*(0,) * 8, 1, 90)),
     }
     if what in ("purchase", "visit", "redeem"):
@@ -372,7 +386,12 @@ def chosen(source: Random) -> list[Step]:
 
 histories = some.one_of([_lists(kinds) for kinds in KINDS])
 batch_sizes = some.lists(some.integers(1, 12), min_size=MOST + 10, max_size=MOST + 10)
-policies = some.tuples(some.sampled_from(TERMS), some.sampled_from(TERMS), some.sampled_from(list(Clawback)))
+clawbacks = some.sampled_from(list(Clawback))
+policies = some.tuples(some.sampled_from(TERMS), some.sampled_from(TERMS), clawbacks)
+# Where refunds ask for how long nobody came.
+of_few_visits = _lists(SELDOM)
+rolling = some.sampled_from([terms for terms in TERMS if terms.expiry.until is Until.ROLLING_DAYS])
+rolling_policies = some.tuples(rolling, some.sampled_from(TERMS), clawbacks)
 
 
 def program_of(policy: tuple[LotTerms, LotTerms, Clawback], program_id: UUID) -> Program:

@@ -18,7 +18,17 @@ from server.domain.program import Clawback
 from server.secrets import Keyring
 from tests.server.model.database import InDatabase, expected
 from tests.server.model.examples import EXAMPLES, UNHURRIED, Policy, noted
-from tests.server.model.histories import ANN, BEN, Step, batch_sizes, histories, policies, program_of
+from tests.server.model.histories import (
+    ANN,
+    BEN,
+    Step,
+    batch_sizes,
+    histories,
+    of_few_visits,
+    policies,
+    program_of,
+    rolling_policies,
+)
 from tests.server.model.invariants import what_is_wrong
 from tests.server.model.naive import Naive
 from tests.server.model.runs import Blackboard, Domain
@@ -29,6 +39,17 @@ KEYS = Keyring("1", {"1": b"k" * 32})
 @settings(max_examples=EXAMPLES or 100, suppress_health_check=UNHURRIED, print_blob=True)
 @given(policies, histories)
 def test_the_domain_says_what_the_naive_model_says(policy: Policy, history: list[Step]) -> None:
+    agree(policy, history)
+
+
+@settings(max_examples=EXAMPLES or 60, suppress_health_check=UNHURRIED, print_blob=True)
+@given(rolling_policies, of_few_visits)
+def test_so_it_does_of_refunds_to_those_who_come_seldom(policy: Policy, history: list[Step]) -> None:
+    agree(policy, history)
+
+
+def agree(policy: Policy, history: Sequence[Step]) -> None:
+    """Whatever the domain tells, and leaves behind, is what the naive model says."""
     domain = Domain(program_of(policy, UUID(int=1)), KEYS, 1000)
     naive = Blackboard(Naive(*policy))
     for step in history:

@@ -40,7 +40,9 @@ class JournalServiceStub:
     What a till did without a connection goes in as it was done: a return names a purchase of the same journal
     by its order, and a capture the hold that the till was given before (an offline allowance). A hold
     that has ended by its time limit meanwhile reserves nothing any more (FAILED_PRECONDITION,
-    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline.
+    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline. Points are reserved by a call
+    of its own, for only the server knows what a member may spend; so are redemptions refunded, which are
+    named by an id that the till has from an answer.
 
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.
@@ -103,7 +105,9 @@ class JournalServiceAsyncStub(JournalServiceStub):
     What a till did without a connection goes in as it was done: a return names a purchase of the same journal
     by its order, and a capture the hold that the till was given before (an offline allowance). A hold
     that has ended by its time limit meanwhile reserves nothing any more (FAILED_PRECONDITION,
-    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline.
+    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline. Points are reserved by a call
+    of its own, for only the server knows what a member may spend; so are redemptions refunded, which are
+    named by an id that the till has from an answer.
 
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.
@@ -162,7 +166,9 @@ class JournalServiceServicer(metaclass=_abc_1.ABCMeta):
     What a till did without a connection goes in as it was done: a return names a purchase of the same journal
     by its order, and a capture the hold that the till was given before (an offline allowance). A hold
     that has ended by its time limit meanwhile reserves nothing any more (FAILED_PRECONDITION,
-    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline.
+    HOLD_NOT_OPEN), so an allowance lasts for as long as its till may stay offline. Points are reserved by a call
+    of its own, for only the server knows what a member may spend; so are redemptions refunded, which are
+    named by an id that the till has from an answer.
 
     Sending a journal twice changes nothing: an entry that was accepted is answered as the first time.
     The reply is no record of what is known: an entry that was refused is decided again.

@@ -162,7 +162,8 @@ class MemberServiceServicer:
         comes every minute. INVALID_ARGUMENT (EVENT_ID_INVALID) for an event_id of another member or of nobody.
         RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
 
-        The stream of a member that was merged tells who lives on; watch that one instead.
+        The stream of a member that was merged tells who lives on; watch that one instead. What a stream told of
+        points, tiers and the status is kept: ListTimeline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -70,7 +70,8 @@ class MemberServiceStub:
     comes every minute. INVALID_ARGUMENT (EVENT_ID_INVALID) for an event_id of another member or of nobody.
     RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
 
-    The stream of a member that was merged tells who lives on; watch that one instead.
+    The stream of a member that was merged tells who lives on; watch that one instead. What a stream told of
+    points, tiers and the status is kept: ListTimeline.
     """
     ListTimeline: _grpc.UnaryUnaryMultiCallable[_member_pb2.ListTimelineRequest, _member_pb2.ListTimelineResponse]
     """ListTimeline pages through everything that happened to a member, newest first by business time: points that
@@ -171,7 +172,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     comes every minute. INVALID_ARGUMENT (EVENT_ID_INVALID) for an event_id of another member or of nobody.
     RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
 
-    The stream of a member that was merged tells who lives on; watch that one instead.
+    The stream of a member that was merged tells who lives on; watch that one instead. What a stream told of
+    points, tiers and the status is kept: ListTimeline.
     """
     ListTimeline: _aio.UnaryUnaryMultiCallable[_member_pb2.ListTimelineRequest, _member_pb2.ListTimelineResponse]  # type: ignore[assignment]
     """ListTimeline pages through everything that happened to a member, newest first by business time: points that
@@ -299,7 +301,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         comes every minute. INVALID_ARGUMENT (EVENT_ID_INVALID) for an event_id of another member or of nobody.
         RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the caller, or the server, has too many open.
 
-        The stream of a member that was merged tells who lives on; watch that one instead.
+        The stream of a member that was merged tells who lives on; watch that one instead. What a stream told of
+        points, tiers and the status is kept: ListTimeline.
         """
 
     @_abc_1.abstractmethod

@@ -228,7 +228,8 @@ class PointsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListHistory(self, request, context):
-        """ListHistory pages through a member's transactions, newest first.
+        """ListHistory pages through a member's transactions, newest first: rows of the ledger, exact at once. For
+        everything else that happened to the member too, see MemberService.ListTimeline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

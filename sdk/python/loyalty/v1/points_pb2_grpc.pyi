@@ -112,7 +112,9 @@ class PointsServiceStub:
     GetTransaction: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetTransactionRequest, _points_pb2.GetTransactionResponse]
     """GetTransaction returns one row of the ledger."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_points_pb2.ListHistoryRequest, _points_pb2.ListHistoryResponse]
-    """ListHistory pages through a member's transactions, newest first."""
+    """ListHistory pages through a member's transactions, newest first: rows of the ledger, exact at once. For
+    everything else that happened to the member too, see MemberService.ListTimeline.
+    """
     GetStatement: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetStatementRequest, _points_pb2.GetStatementResponse]
     """GetStatement tells what a member had, what came and went from one moment to another by
     business time, and what was left. Opening figures and all rows of all pages add up to the
@@ -216,7 +218,9 @@ class PointsServiceAsyncStub(PointsServiceStub):
     GetTransaction: _aio.UnaryUnaryMultiCallable[_points_pb2.GetTransactionRequest, _points_pb2.GetTransactionResponse]  # type: ignore[assignment]
     """GetTransaction returns one row of the ledger."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_points_pb2.ListHistoryRequest, _points_pb2.ListHistoryResponse]  # type: ignore[assignment]
-    """ListHistory pages through a member's transactions, newest first."""
+    """ListHistory pages through a member's transactions, newest first: rows of the ledger, exact at once. For
+    everything else that happened to the member too, see MemberService.ListTimeline.
+    """
     GetStatement: _aio.UnaryUnaryMultiCallable[_points_pb2.GetStatementRequest, _points_pb2.GetStatementResponse]  # type: ignore[assignment]
     """GetStatement tells what a member had, what came and went from one moment to another by
     business time, and what was left. Opening figures and all rows of all pages add up to the
@@ -377,7 +381,9 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _points_pb2.ListHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.ListHistoryResponse, _abc.Awaitable[_points_pb2.ListHistoryResponse]]:
-        """ListHistory pages through a member's transactions, newest first."""
+        """ListHistory pages through a member's transactions, newest first: rows of the ledger, exact at once. For
+        everything else that happened to the member too, see MemberService.ListTimeline.
+        """
 
     @_abc_1.abstractmethod
     def GetStatement(

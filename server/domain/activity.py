@@ -1,11 +1,10 @@
 """What rules look at: something that happened, and who it happened to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PURCHASE = "PURCHASE"
 REDEMPTION = "REDEMPTION"
@@ -14,8 +13,10 @@ BUILT_IN_TYPES = (PURCHASE, REDEMPTION)
 AttributeValue = str | Decimal | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Line(NamedTuple):
     """One line of a basket. ``amount`` is the whole line's, in the activity's currency."""
 
     line_id: str
@@ -23,11 +24,10 @@ class Line:
     category: str
     quantity: int
     amount: Decimal
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = _NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(NamedTuple):
     """A purchase, a redemption or an event of a registered type.
 
     ``amount`` and the lines' amounts are in the program's currency (converted at
@@ -43,7 +43,7 @@ class Activity:
     currency: str = ""
     amount: Decimal = Decimal(0)
     lines: tuple[Line, ...] = ()
-    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeValue] = _NONE
     points: int = 0
 
 
@@ -61,4 +61,4 @@ class MemberFacts(NamedTuple):
     birth_month: int = 0
     tags: frozenset[str] = frozenset()
     segments: frozenset[str] = frozenset()
-    attributes: Mapping[str, str] = MappingProxyType({})
+    attributes: Mapping[str, str] = _NONE

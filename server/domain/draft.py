@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from server.domain.activity import MemberFacts
 from server.domain.books import Books, Changes, MemberState, Terms, rows_of
 from server.domain.chain import sealed
 from server.domain.commands import Command
@@ -297,7 +298,7 @@ class Draft:
             )
         return MemberState(
             state.status,
-            facts._replace(tier=tier, lifetime=lifetime),
+            MemberFacts(tier, facts.joined_at, lifetime, *facts[3:]),
             state.version + 1,
             own.wallets,
             own.lots,

@@ -14,7 +14,7 @@ from uuid import UUID
 from server.domain.books import Books, Effects, MemberState, Terms
 from server.domain.draft import BALANCE, HELD, PENDING, Cause, Draft, Holdings
 from server.domain.events import PointsActivated, PointsExpired, PointsReleased
-from server.domain.ledger import Account, Allocation, Hold, HoldStatus, Kind, Lot
+from server.domain.ledger import Account, Allocation, Hold, HoldStatus, Kind, Lot, Wallet
 from server.domain.lots import expiry_of, next_due
 from server.domain.program import Program
 from server.domain.rules.compile import RuleSet
@@ -35,9 +35,8 @@ class _Due(NamedTuple):
 
 def catch_up(draft: Draft, own: Holdings) -> None:
     """Do what has fallen due in any of the member's wallets."""
-    for point_type, wallet in sorted(own.wallets.items()):
-        if wallet.next_due is not None and wallet.next_due <= draft.terms.now:
-            _catch_up(draft, own, point_type)
+    for point_type in sorted(_due_by(draft.terms.now, own.wallets)):
+        _catch_up(draft, own, point_type)
 
 
 def catch_up_overdue(draft: Draft, own: Holdings) -> None:
@@ -48,7 +47,12 @@ def catch_up_overdue(draft: Draft, own: Holdings) -> None:
 
 def anything_due(member: MemberState, now: datetime) -> bool:
     """Whether something may have fallen due in one of the member's wallets."""
-    return any(w.next_due is not None and w.next_due <= now for w in member.wallets.values())
+    return bool(_due_by(now, member.wallets))
+
+
+def _due_by(now: datetime, wallets: Mapping[str, Wallet]) -> list[str]:
+    """The point types of the wallets in which something may have fallen due."""
+    return [w.point_type for w in wallets.values() if w.next_due is not None and w.next_due <= now]
 
 
 def caught_up(books: Books, terms: Terms) -> Effects:

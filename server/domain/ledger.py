@@ -7,6 +7,7 @@ tables' columns.
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
@@ -189,15 +190,18 @@ def posted(wallet: Wallet, kind: Kind, debit: Account, credit: Account, points: 
     fault of ours, and nothing is paid from it.
     """
     point_type, balance, pending, held, debt, lifetime, sequence, head_hash, next_due, active_at = wallet
-    for account, moved in ((credit, points), (debit, -points)):
-        of_balance, of_pending, of_held, of_debt = CREDITED.get(account, ELSEWHERE)
-        balance += of_balance * moved
-        pending += of_pending * moved
-        held += of_held * moved
-        debt += of_debt * moved
-    lifetime += LIFETIME.get(kind, 0) * points
+    to_balance, to_pending, to_held, to_debt = _moved(debit, credit)
     after = Wallet(
-        point_type, balance, pending, held, debt, lifetime, sequence + 1, head_hash, next_due, active_at
+        point_type,
+        balance + to_balance * points,
+        pending + to_pending * points,
+        held + to_held * points,
+        debt + to_debt * points,
+        lifetime + LIFETIME.get(kind, 0) * points,
+        sequence + 1,
+        head_hash,
+        next_due,
+        active_at,
     )
     if after.balance + after.pending + after.held > MAX_WALLET or after.lifetime > MAX_WALLET:
         raise FailedPrecondition(
@@ -205,6 +209,13 @@ def posted(wallet: Wallet, kind: Kind, debit: Account, credit: Account, points: 
         )
     assert min(after.balance, after.pending, after.held, after.debt) >= 0, after
     return after
+
+
+@cache
+def _moved(debit: Account, credit: Account) -> tuple[int, ...]:
+    """What a point that goes from one to the other does to balance, pending, held and debt."""
+    more, less = CREDITED.get(credit, ELSEWHERE), CREDITED.get(debit, ELSEWHERE)
+    return tuple(gain - loss for gain, loss in zip(more, less, strict=True))
 
 
 def check_balance(wallet: Wallet, points: int, what: str = "redeem") -> None:

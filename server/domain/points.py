@@ -120,7 +120,7 @@ def _earning(command: Earn, program: Program, when: datetime) -> Activity:
         rate = program.rate_for(command.currency)
         if rate != 1:
             amount = EXACT.multiply(amount, rate)
-            lines = tuple(replace(line, amount=EXACT.multiply(line.amount, rate)) for line in lines)
+            lines = tuple([n._replace(amount=EXACT.multiply(n.amount, rate)) for n in lines])
         if not lines:
             lines = (Line("1", "", "", 1, amount),)
     else:

@@ -66,15 +66,14 @@ def earn(draft: Draft, books: Books, command: Earn, prepared: Prepared) -> Outco
 
 def _activate_awaiting(draft: Draft, own: Holdings, event_type: str) -> None:
     """Points that waited for this event can be spent from now on."""
-    for point_type, wallet in sorted(own.wallets.items()):
-        if wallet.pending:
-            lots = [
-                lot
-                for lot in own.lots_of(point_type)
-                if not lot.active and lot.remaining and lot.activates_on == event_type
-            ]
-            if lots:
-                activate(draft, own, point_type, lots, None)
+    for point_type in sorted([wallet.point_type for wallet in own.wallets.values() if wallet.pending]):
+        lots = [
+            lot
+            for lot in own.lots_of(point_type)
+            if not lot.active and lot.remaining and lot.activates_on == event_type
+        ]
+        if lots:
+            activate(draft, own, point_type, lots, None)
 
 
 def _credit(

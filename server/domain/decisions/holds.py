@@ -60,7 +60,7 @@ def capture(draft: Draft, _: Books, command: CaptureHold, prepared: Prepared) ->
     # Where a pool pays, rules look at the member who spends.
     spender_id = command.spender_id or own.member_id
     facts = draft.of(spender_id).facts
-    permitted = check_redemption(draft.terms.rules, replace(what, points=points), facts)
+    permitted = check_redemption(draft.terms.rules, what._replace(points=points), facts)
     taken, left = _split(hold.shares, points)
     own.touch(hold.point_type, what.occurred_at)
     why = {

@@ -10,17 +10,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from server.domain.rules.fields import FIELDS, Case, Level, Type, field_of
+from server.domain.rules.fields import FIELDS, Case, Field, Level, Type, field_of
 from server.domain.rules.requirements import Demands
 
-# What the activity and the member hold under a field, as keys to look up.
-Keys = Callable[[Case], Iterable[Any]]
+_NOWHERE: Sequence[int] = ()
 
 
 class Shelf:
     """The rules for one type of event, by place in the order of consideration."""
 
-    __slots__ = ("_always", "_filed")
+    __slots__ = ("_always", "_by_one", "_by_some")
 
     def __init__(self, demands: Mapping[int, Demands]) -> None:
         distinct: defaultdict[str, set[Any]] = defaultdict(set)
@@ -37,19 +36,24 @@ class Shelf:
             for value in demanded[name]:
                 filed[name][value].append(place)
         self._always = sorted(always)
-        self._filed: Sequence[tuple[Keys, Mapping[Any, list[int]]]] = [
-            (_keys(name), dict(by_value)) for name, by_value in sorted(filed.items())
+        fields = [(name, field_of(name), dict(by_value)) for name, by_value in sorted(filed.items())]
+        self._by_one: Sequence[tuple[Callable[[Case], Any], Mapping[Any, list[int]]]] = [
+            (field.get, by_value) for name, field, by_value in fields if not _is_some(name, field)
+        ]
+        self._by_some: Sequence[tuple[Callable[[Case], Iterable[Any]], Mapping[Any, list[int]]]] = [
+            (_some(field), by_value) for name, field, by_value in fields if _is_some(name, field)
         ]
 
     def places(self, case: Case) -> Sequence[int]:
         """The places of the rules that could match, ascending."""
-        found: list[int] = []
-        for keys, by_value in self._filed:
-            for key in keys(case):
-                if key in by_value:
-                    found += by_value[key]
-        # A rule may be met under two values.
-        return sorted({*self._always, *found}) if found else self._always
+        found = list(self._always)
+        for get, by_value in self._by_one:
+            found += by_value.get(get(case), _NOWHERE)
+        for some, by_value in self._by_some:
+            for value in some(case):
+                found += by_value.get(value, _NOWHERE)
+        # A rule may be met under several values.
+        return sorted(set(found))
 
 
 def of_anybody(demanded: Demands) -> Demands:
@@ -57,11 +61,12 @@ def of_anybody(demanded: Demands) -> Demands:
     return {name: values for name, values in demanded.items() if field_of(name).level is not Level.MEMBER}
 
 
-def _keys(name: str) -> Keys:
-    field = field_of(name)
+def _is_some(name: str, field: Field) -> bool:
+    """Whether a case has several values of the field: one of each line, or a member's many."""
+    return field.level is Level.ITEM or (name in FIELDS and field.type is Type.SET)
+
+
+def _some(field: Field) -> Callable[[Case], Iterable[Any]]:
+    """All values that a case has of such a field."""
     get = field.get
-    if field.level is Level.ITEM:
-        return lambda case: {get(line) for line in case.activity.lines}
-    if name in FIELDS and field.type is Type.SET:
-        return get
-    return lambda case: (get(case),)
+    return get if field.level is not Level.ITEM else lambda case: {get(line) for line in case.activity.lines}

@@ -244,9 +244,9 @@ STANDING: Mapping[Check, str] = {
          WHERE m.merged_into IS NULL
            AND (m.purchases <> coalesce(e.purchases, 0) OR m.inherited <> coalesce(i.lifetime, 0))""",
     # What was answered in the words of a request is answered again: with an event that was recorded with
-    # it, its rows, what they add up to, and a balance that the wallet had then. Where nothing moved in that
-    # wallet, one that it had at any time. What is handed on, and what is done to a household, has events of
-    # its own; an entry that waits has none.
+    # it, its rows, what they add up to, a balance that the wallet had then, and the hold that it was about.
+    # Where nothing moved in that wallet, the balance is one that it had at any time. What is handed on, and
+    # what is done to a household, has events of its own; an entry that waits has none.
     Check.REQUESTS: f"""
         WITH said AS (
             SELECT program_id, source_system, request_id, recorded_at, reply,
@@ -283,10 +283,19 @@ STANDING: Mapping[Check, str] = {
                             AND r.point_type = k.point_type AND r.sequence >= coalesce(moved, 1)
                             AND r.balance_after::text = reply ->> 'balance'
                             AND (r.recorded_at = k.recorded_at OR moved IS NULL))
-                    THEN 'a balance of ' || (reply ->> 'balance') || ', which the wallet did not have' END
+                    THEN 'a balance of ' || (reply ->> 'balance') || ', which the wallet did not have'
+                    WHEN reply ? 'hold' AND h.hold_id IS NULL
+                    THEN 'hold ' || coalesce(reply #>> '{{hold,0}}', '') || ', which is another' END
                     AS problem
                   FROM said k
                   LEFT JOIN brought b USING (program_id, source_system, request_id)
+                  LEFT JOIN hold h
+                       ON h.hold_id = CASE WHEN reply #>> '{{hold,0}}' ~ {HEX}
+                                           THEN (reply #>> '{{hold,0}}')::uuid END
+                          AND h.program_id = k.program_id AND h.member_id = k.member_id
+                          AND h.point_type = reply #>> '{{hold,1}}'
+                          AND h.points::text = reply #>> '{{hold,2}}'
+                          AND {ISO.format("h.expires_at")} = reply #>> '{{hold,6}}'
                   LEFT JOIN event_log e
                        ON e.program_id = k.program_id AND e.member_id = k.member_id
                           AND e.event_id = k.event_id AND e.recorded_at = k.recorded_at) AS answered

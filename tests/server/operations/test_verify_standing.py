@@ -314,6 +314,12 @@ TAMPERINGS: dict[str, tuple[str, Check, str]] = {
         Check.REQUESTS,
         "which did not come of it",
     ),
+    "a request is said to have reserved for longer": (
+        """UPDATE request_key SET reply = jsonb_set(reply, '{hold,6}', '"2036-01-01T00:00:00+00:00"')
+            WHERE reply #>> '{hold,0}' = replace($a, '-', '')""",
+        Check.REQUESTS,
+        "which is another",
+    ),
     "a request was somebody else's": (
         f"""UPDATE request_key SET reply = jsonb_set(reply, '{{member_id}}', to_jsonb(repeat('0', 32)))
              WHERE {BOUGHT}""",

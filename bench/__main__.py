@@ -102,6 +102,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         help="seconds of purchases before the large ledger is measured (by its size)",
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="fill ledgers in this folder, and use what is there",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go, as JSON")
     options = parser.parse_args(arguments)
     options.seconds = options.seconds or (1.5 if options.quick else 6.0)
@@ -123,7 +129,7 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Measured], dict[str
     measured: dict[str, Measured] = {}
     missing: dict[str, str] = {}
     shown = Progress()
-    with stack.running(options.members, shown.say) as running:
+    with stack.running(options.members, shown.say, options.keep) as running:
         large = Size(options.ledger_rows, options.ledger_members)
         bench = Bench(
             running,

@@ -125,6 +125,29 @@ def live(address: str, key: str, rows: int) -> str:
     return member_id
 
 
+async def drop(url: str, name: str) -> None:
+    """Drop the database of that name, if there is one, over a connection to another."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}"')
+    finally:
+        await connection.close()
+
+
+async def logged(url: str) -> tuple[int, int]:
+    """How many bytes PostgreSQL has logged so far, and how many events that ledger has."""
+    connection = await asyncpg.connect(url)
+    try:
+        row = await connection.fetchrow(
+            """SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
+                      (SELECT last_value FROM event_log_position_seq)"""
+        )
+    finally:
+        await connection.close()
+    assert row is not None
+    return row[0], row[1]
+
+
 def fill(url: str, model: str, size: Size, say: Callable[[str], None]) -> list[str]:
     """Copy the model's rows, the only ones so far, until the ledger has its size; the ids of all members."""
     return asyncio.run(_fill(url, model, size, say))

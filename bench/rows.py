@@ -1,5 +1,6 @@
 """The rows of the benchmark: what is compared with what, and what is to be reached."""
 
+import asyncio
 import random
 import statistics
 import sys
@@ -10,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench import batches, evaluation, footprint, journals, live, load, tools
+from bench import batches, evaluation, footprint, journals, ledgers, live, load, tools
 from bench.batches import Rates
 from bench.figures import Figures, middle
 from bench.ledgers import Ledger, Size
@@ -236,14 +237,25 @@ def _large(bench: Bench) -> Measured:
     few = min(len(bench.stack.members), bench.large.members)
     with bench.stack.filling():
         empty, large = bench.stack.ledger("empty", Size(few, few)), bench.stack.ledger("large", bench.large)
+    log: list[float] = []  # KB a purchase, and what else was logged meanwhile
+
+    def buying() -> Figures:
+        (bytes_before, before), figures, (bytes_after, after) = (
+            asyncio.run(ledgers.logged(large.url)),
+            bench.buying(full, large),
+            asyncio.run(ledgers.logged(large.url)),
+        )
+        log.append((bytes_after - bytes_before) / (after - before) / 1024)
+        return figures
+
     with bench.stack.over(empty, "empty") as bare, bench.stack.over(large, "large") as full:
         first = bench.settle(full, large)
-        among_few, among_many = bench.in_turns(
-            lambda: bench.buying(bare, empty), lambda: bench.buying(full, large)
-        )
+        bench.buying(replace(bare, name="empty, at first"), empty)
+        among_few, among_many = bench.in_turns(lambda: bench.buying(bare, empty), buying)
     figures: dict[str, Figures | float] = {
         "empty": middle(among_few),
         str(bench.large): middle(among_many),
+        "KB of log a purchase": statistics.median(log),
         "with nothing in memory, purchases/s": first.completions,
     }
     return Measured(_rates(among_few, among_many), figures)

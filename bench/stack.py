@@ -1,6 +1,7 @@
 """Everything that runs while it is measured: each part a process, its data in a temporary folder."""
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -24,6 +25,7 @@ from laurel.stack.processes import end_child, open_log, spawn
 from laurel.stack.redis import EmbeddedRedis
 from laurel.stack.servers import COMMAND, ServerProcess, reserve
 from laurel.stack.workers import WorkerProcess
+from migrations import migrate
 from server import secrets
 
 READY_SECONDS = 20.0
@@ -58,7 +60,9 @@ class Stack:
         self._opened.callback(redis.stop)
         redis.start()
         self._redis_url = redis.url
-        secrets.generate(self.secrets_file)
+        if not self.secrets_file.exists():
+            secrets.generate(self.secrets_file)
+        asyncio.run(ledgers.drop(self._url("postgres"), "laurel"))
         self.key = asyncio.run(shop.found(self.database_url))
         self._collector, _ = self._helper([sys.executable, "-m", "bench.collector"], "collector")
         self._say(f"enrolling {self._wanted:,} members, each with points to spend")
@@ -141,6 +145,13 @@ class Stack:
 
     def ledger(self, name: str, size: Size) -> Ledger:
         """A database of that name beside the stack's own, with a ledger of that size. Raises Missing."""
+        kept = self.folder / f"{name}-{size.rows}-{size.members}.json"
+        name = kept.stem
+        if kept.exists():
+            self._say(f"{name} is there")
+            asyncio.run(migrate(self._url(name), self._say))
+            return Ledger(self._url(name), **json.loads(kept.read_text()))
+        asyncio.run(ledgers.drop(self._url("postgres"), name))
         ledgers.check_room(size, self.folder, self._say)
         self._say(f"filling {name}: {size}")
         url = self._url(name)
@@ -148,7 +159,9 @@ class Stack:
         with self.server(settings={"LAUREL_DATABASE_URL": url}) as target:
             shop.publish(target.address, key)
             model = ledgers.live(target.address, key, size.each)
-        return Ledger(url, key, ledgers.fill(url, model, size, self._say))
+        members = ledgers.fill(url, model, size, self._say)
+        kept.write_text(json.dumps({"key": key, "members": members}))
+        return Ledger(url, key, members)
 
     @contextmanager
     def over(self, ledger: Ledger, name: str) -> Iterator[Target]:
@@ -205,9 +218,10 @@ class Stack:
 
 
 @contextmanager
-def running(members: int, say: Callable[[str], None]) -> Iterator[Stack]:
-    """A stack for as long as the block lasts; nothing of it stays."""
-    folder = Path(tempfile.mkdtemp(prefix="laurel-bench-"))
+def running(members: int, say: Callable[[str], None], kept: Path | None = None) -> Iterator[Stack]:
+    """A stack for as long as the block lasts. Nothing of it stays, but for what is in the folder ``kept``."""
+    folder = kept or Path(tempfile.mkdtemp(prefix="laurel-bench-"))
+    folder.mkdir(parents=True, exist_ok=True)
     # PostgreSQL won't run as root, and its account has to get through to its data.
     folder.chmod(0o711)
     stack = Stack(folder, members, say)
@@ -216,7 +230,8 @@ def running(members: int, say: Callable[[str], None]) -> Iterator[Stack]:
         yield stack
     finally:
         stack.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        if kept is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def forget(folder: Path) -> None:

@@ -29,8 +29,9 @@ from laurel.stack.processes import (
 
 USER = "laurel"
 START_SECONDS = 60.0
-# What a crash left in the log is done again first, at this rate at the least.
-REDO_BYTES_PER_SECOND = 20_000_000
+# What is in the log and not yet in its place is done again after a crash, and written before a clean end: at
+# this rate at the least.
+SETTLED_BYTES_PER_SECOND = 20_000_000
 STOP_SECONDS = 30.0
 # Fast shutdown; then at once, which costs a recovery and loses nothing.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
@@ -123,7 +124,7 @@ class EmbeddedPostgres:
         if self.running:
             return
         self._prepare()
-        deadline = time.monotonic() + START_SECONDS + self._redo_seconds()
+        deadline = time.monotonic() + START_SECONDS + self._settling_seconds()
         while not self._launch(deadline):
             # Backends of a killed postmaster need a moment to notice; until then the
             # shared memory is in use and a new one refuses to start.
@@ -134,7 +135,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Fast shutdown: what is under way is rolled back, what is committed stays. Waits."""
         if self._child is not None:
-            end_child(self._child, STOP_SIGNALS, STOP_SECONDS)
+            end_child(self._child, STOP_SIGNALS, STOP_SECONDS + self._settling_seconds())
             self._child = None
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)
@@ -162,9 +163,9 @@ class EmbeddedPostgres:
         if not (self._data / "PG_VERSION").exists():
             self._create_cluster()
 
-    def _redo_seconds(self) -> float:
-        """How long it may take, beyond the usual, to recover from a crash."""
-        return sizing.size(self._data / "pg_wal") / REDO_BYTES_PER_SECOND
+    def _settling_seconds(self) -> float:
+        """How long it may take, beyond the usual, to start after a crash, or to end."""
+        return sizing.size(self._data / "pg_wal") / SETTLED_BYTES_PER_SECOND
 
     def _end_stray(self) -> None:
         file = self._data / "postmaster.pid"

@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import grpc
 import pytest
 
-from bench import journals, shop, tools
+from bench import journals, ledgers, shop, tools
 from bench.__main__ import main
+from bench.ledgers import Ledger, Size
 from bench.load import Target
+from bench.stack import running
 from laurel.clients import Missing
 from tests.support.servers import Laurel
 
@@ -34,6 +39,35 @@ def test_a_row_is_measured_and_written_down(tmp_path: Path) -> None:
     assert results["machine"]["cores"] > 0
     assert results["options"]["members"] == 20
     assert results["not_measured"] == {}
+
+
+async def durable(ledger: Ledger) -> tuple[str, ...]:
+    """What PostgreSQL says of fsync and full_page_writes."""
+    connection = await asyncpg.connect(ledger.url)
+    try:
+        return tuple([await connection.fetchval(f"SHOW {name}") for name in ("fsync", "full_page_writes")])
+    finally:
+        await connection.close()
+
+
+def test_a_ledger_that_is_kept_is_filled_once() -> None:
+    said: list[str] = []
+    kept = Path(tempfile.mkdtemp(prefix="laurel-test-"))
+    try:
+        with running(1, said.append, kept) as stack, stack.filling():
+            filled = stack.ledger("large", Size(20, 4))
+        assert any("filling" in line for line in said)
+        said.clear()
+        with running(1, said.append, kept) as stack:
+            with stack.filling():
+                assert stack.ledger("large", Size(20, 4)) == filled
+            assert not any("filling" in line for line in said)
+            # What is measured is as durable as ever.
+            assert asyncio.run(durable(filled)) == ("on", "on")
+            with stack.over(filled, "large") as target:
+                assert ledgers.live(target.address, target.key, 1) not in filled.members
+    finally:
+        shutil.rmtree(kept)
 
 
 @pytest.mark.parametrize("send", [journals.batched, journals.streamed])

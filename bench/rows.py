@@ -24,6 +24,8 @@ from laurel.stack.servers import COMMAND
 SHOWN_MILLISECONDS = 300.0
 REWARDED_MILLISECONDS = 100.0
 SETTLING_RUN_SECONDS = 20.0
+# Of as many others a run buys for before anybody's turn comes again.
+MOST_PURCHASES_PER_SECOND = 3_000
 # Of the rate asked for, what must have come about for the delays beside it to count.
 REACHED = 0.9
 ACCRUE_PATH = "/transactions/accrue"
@@ -93,7 +95,7 @@ class Bench:
     def buying(self, target: Target, ledger: Ledger, pace: Pace | None = None) -> Figures:
         """One run of accruals by members from all over a ledger, each time others."""
         pace = pace or self.pace
-        enough = int((pace.seconds + pace.warm_up) * load.MOST_CALLS_PER_SECOND)
+        enough = int((pace.seconds + pace.warm_up) * MOST_PURCHASES_PER_SECOND)
         some = random.sample(ledger.members, min(enough, len(ledger.members)))
         folder = self.stack.folder / "some"
         folder.mkdir(exist_ok=True)

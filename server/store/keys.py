@@ -28,7 +28,7 @@ class Remembered(NamedTuple):
 def requests_known(keys: Sequence[RequestKey]) -> Question[dict[RequestKey, Remembered]]:
     """What is remembered of these requests."""
     return Question(
-        """SELECT ROW(program_id, source_system, request_id, request_hash, reply)
+        """SELECT ROW(program_id, source_system, request_id, request_hash, reply)::request_key_row
              FROM request_key
              JOIN unnest($1::request_key_asked[]) AS wanted USING (program_id, source_system, request_id)""",
         (keys,),
@@ -56,7 +56,7 @@ def orders_known(keys: Sequence[OrderOf]) -> Question[dict[OrderOf, Recorded]]:
     """What is recorded under these business keys."""
     return Question(
         """SELECT ROW(program_id, source_system, store, business_date, order_reference, action, part,
-                      member_id, event_id, transaction_ids)
+                      member_id, event_id, transaction_ids)::business_key_row
              FROM business_key
              JOIN unnest($1::business_key_asked[]) AS wanted
             USING (program_id, source_system, store, business_date, order_reference, action, part)""",

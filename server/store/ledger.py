@@ -38,7 +38,7 @@ def members_known(
         """SELECT ROW(m.program_id, m.member_id, m.status, m.tier, m.tags, m.segments, m.attributes,
                       m.birth_month, m.joined_at, m.purchases, m.version, m.inherited, m.kind,
                       w.point_type, w.balance, w.pending, w.held, w.debt, w.lifetime, w.sequence, w.head_hash,
-                      w.next_due, w.active_at)
+                      w.next_due, w.active_at)::member_known_row
              FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
              JOIN member m USING (program_id, member_id)
              LEFT JOIN wallet w USING (program_id, member_id)""",
@@ -94,7 +94,7 @@ def lots_to_spend(wanted: Mapping[WalletOf, int]) -> Question[dict[MemberOf, dic
     latter, and leaves each kind in its own order.
     """
     return Question(
-        f"""SELECT ROW(wanted.program_id, wanted.member_id, own.*)
+        f"""SELECT ROW(wanted.program_id, wanted.member_id, own.*)::lot_row
              FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[])
                   AS wanted(program_id, member_id, point_type, asked)
              JOIN wallet w USING (program_id, member_id, point_type),
@@ -120,7 +120,7 @@ def lots_open(
     ``members``: true for whom all are wanted. ``awaited``: the type of event that each submits.
     """
     return Question(
-        f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})
+        f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})::lot_row
              FROM unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::text[])
                   AS wanted(program_id, member_id, whole, event_type)
              JOIN wallet w USING (program_id, member_id)
@@ -142,7 +142,7 @@ def lots_open(
 def lots_that_change(members: Collection[MemberOf]) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
     """The open lots of those wallets of members in which the clock, or an event, will change something."""
     return Question(
-        f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})
+        f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})::lot_row
              FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
              JOIN wallet w USING (program_id, member_id)
              JOIN lot USING (program_id, member_id)
@@ -217,7 +217,7 @@ def cap_usage(
 ) -> Question[dict[MemberOf, dict[CapKey, int]]]:
     """Points that capped rules have given these members in these periods."""
     return Question(
-        """SELECT ROW(program_id, member_id, rule, period, points)
+        """SELECT ROW(program_id, member_id, rule, period, points)::cap_usage_row
              FROM unnest($1::cap_usage_asked[]) AS wanted
              JOIN cap_usage USING (program_id, member_id, rule, period)""",
         ([(program_id, member_id, *counter) for program_id, member_id, counter in wanted],),

@@ -26,7 +26,11 @@ PARAMETER = re.compile(r"\$(\d+)")
 
 
 class Question(NamedTuple, Generic[Answer]):
-    """A query whose rows are each one ``ROW(...)``, its arguments, and how to read the rows."""
+    """A query whose rows are each one ``ROW(...)``, its arguments, and how to read the rows.
+
+    What every purchase asks is answered in rows of a type that the migrations made for it: to read those
+    takes half of what it does where each row has to say what it consists of.
+    """
 
     query: str
     arguments: tuple[Any, ...]

@@ -141,7 +141,8 @@ IDLE = f"""
                                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS idle
                FROM activity) AS times
       WHERE CASE member_id WHEN t.member_id THEN coalesce(sequence > t.sequence, true)
-                 ELSE place >= t.recorded_at END)"""
+                 ELSE place > (SELECT place FROM activity
+                                WHERE member_id = t.member_id AND sequence = t.sequence) END)"""
 
 
 def spent(wanted: Collection[tuple[UUID, UUID, UUID]], now: datetime) -> Question[dict[RowOf, Spent]]:

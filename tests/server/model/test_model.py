@@ -21,6 +21,7 @@ from tests.server.model.examples import EXAMPLES, UNHURRIED, Policy, noted
 from tests.server.model.histories import (
     ANN,
     BEN,
+    EVE,
     Step,
     batch_sizes,
     histories,
@@ -153,6 +154,16 @@ MEETINGS = {
             Step("refund", BEN, back=0, points=3),
         ],
         [1] * 8,
+    ),
+    "a merge that a clock behind it would put after what was spent": (
+        [
+            Step("purchase", ANN, basket=(("book", 1, 1000),)),
+            Step("purchase", ANN, wait=48, basket=(("book", 1, 1000),)),
+            Step("merge", ANN, to=EVE),
+            Step("redeem", ANN, behind=90, points=10),
+            Step("refund", ANN, back=0),
+        ],
+        [1] * 5,
     ),
     "points wait for the second of two events": (
         [

@@ -43,7 +43,7 @@ def test_the_domain_says_what_the_naive_model_says(policy: Policy, history: list
     agree(policy, history)
 
 
-@settings(max_examples=EXAMPLES or 60, suppress_health_check=UNHURRIED, print_blob=True)
+@settings(max_examples=EXAMPLES or 40, suppress_health_check=UNHURRIED, print_blob=True)
 @given(rolling_policies, of_few_visits)
 def test_so_it_does_of_refunds_to_those_who_come_seldom(policy: Policy, history: list[Step]) -> None:
     agree(policy, history)
@@ -72,6 +72,19 @@ NUMBERS = count(1)
 @settings(max_examples=EXAMPLES or 40, suppress_health_check=UNHURRIED, print_blob=True)
 @given(policies, histories, batch_sizes)
 def test_the_database_says_what_the_domain_says_to_the_last_bit(
+    loop: asyncio.Runner,
+    in_database: InDatabase,
+    keys: Keyring,
+    policy: Policy,
+    history: list[Step],
+    sizes: Sequence[int],
+) -> None:
+    compare(loop, in_database, keys, policy, history, sizes)
+
+
+@settings(max_examples=EXAMPLES or 10, suppress_health_check=UNHURRIED, print_blob=True)
+@given(rolling_policies, of_few_visits, batch_sizes)
+def test_so_it_does_in_the_database_of_those_who_come_seldom(
     loop: asyncio.Runner,
     in_database: InDatabase,
     keys: Keyring,

@@ -15,7 +15,7 @@ from server.domain.actor import Actor
 from server.domain.commands import Earn
 from server.domain.event_types import MAX_ATTRIBUTE_TEXT, MAX_ATTRIBUTES
 from server.domain.members import Identifier
-from server.domain.rules.money import minor_digits
+from server.domain.rules.money import coin
 from server.rpc import profiles
 from server.rpc.fields import Fields
 
@@ -147,9 +147,9 @@ def _basket(fields: Fields, path: str, request: pb.AccrueRequest) -> tuple[str, 
 def _paid(fields: Fields, field: str, request: pb.AccrueRequest) -> tuple[str, Decimal]:
     """A total by itself: what somebody paid, in coins. Lines may be finer, as shares of a discount are."""
     currency, amount = fields.money(field, request, required=True)
-    coin = Decimal(1).scaleb(-minor_digits(currency))
-    if amount % coin:
-        fields.add(f"{field}.nanos", f"must make whole coins: amounts of {currency} are multiples of {coin}")
+    if amount % (smallest := coin(currency)):
+        whole = f"must make whole coins: amounts of {currency} are multiples of {smallest}"
+        fields.add(f"{field}.nanos", whole)
     return currency, amount
 
 

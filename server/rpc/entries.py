@@ -118,7 +118,7 @@ class Entries:
         # One trace that leads to the statements will do for all.
         context = self._context if self._count else None
         wanted = returned_from(item)
-        first = [begun.task for begun in self._begun if wanted and begun.sold == wanted]
+        first = [begun.task for begun in self._begun if begun.sold == wanted] if wanted else []
         task = asyncio.create_task(self._done(self._count, item, self._line.join(), first), context=context)
         self._begun.append(UnderWay(task, size, sold_as(item)))
         self._bytes += size

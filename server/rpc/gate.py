@@ -70,6 +70,7 @@ class Call:
     turn: Turn | None = None
     # What it came in by, for requests within it.
     incoming: "Incoming | None" = None
+    key: str | None = None
     # What is committed instead of the call's own command, and lets that one through.
     via: Callable[[Command], Command] | None = None
 
@@ -198,9 +199,10 @@ class Gate:
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
-                actor = await self._admit(declaration, incoming)
+                key = _credential(incoming)
+                actor = await self._admit(declaration, incoming, key)
                 request = _decode(decode, raw)
-                call = self._call(declaration, actor, deadline, incoming)
+                call = self._call(declaration, actor, deadline, incoming, key)
                 return (await self._handle(declaration, handler, request, call)).SerializeToString()
         except TimeoutError:
             if limit.expired():
@@ -227,12 +229,13 @@ class Gate:
         limit = asyncio.timeout_at(None if left is None else deadline)
         try:
             async with limit:
-                actor = await self._admit(declaration, incoming)
+                key = _credential(incoming)
+                actor = await self._admit(declaration, incoming, key)
                 await incoming.send_initial_metadata(())
                 inbox = Inbox(raws, lambda raw: self._read(decode, raw), self.streams.idle_seconds)
                 try:
                     with self.streams.opened(inbox, actor.credential_id):
-                        yield inbox, self._call(declaration, actor, deadline, incoming)
+                        yield inbox, self._call(declaration, actor, deadline, incoming, key)
                 finally:
                     inbox.close()
         except TimeoutError:
@@ -261,14 +264,15 @@ class Gate:
         limit = asyncio.timeout_at(loop.time() + (self._default_deadline if left is None else left))
         try:
             async with limit:
-                actor = await self._admit(declaration, incoming)
+                key = _credential(incoming)
+                actor = await self._admit(declaration, incoming, key)
                 await incoming.send_initial_metadata(())
                 raw = await anext(raws, b"")
                 if isinstance(raws, AsyncGenerator):
                     await raws.aclose()
                 self._check_size(raw)
                 request = _decode(decode, raw)
-                call = self._call(declaration, actor, math.inf, incoming)
+                call = self._call(declaration, actor, math.inf, incoming, key)
                 await self._bound(declaration, request, call)
                 outbox = Outbox(lambda: self._recheck(declaration, incoming), self._recheck_seconds)
                 with self.streams.opened(outbox, actor.credential_id), outbox:
@@ -308,12 +312,14 @@ class Gate:
         more in. Raises Refused, or whatever went wrong.
         """
         assert call.incoming is not None
-        actor = await self._admit(declaration, call.incoming, turn)
-        inner = self._call(declaration, actor, call.deadline, call.incoming)
+        actor = await self._admit(declaration, call.incoming, call.key, turn)
+        inner = self._call(declaration, actor, call.deadline, call.incoming, call.key)
         inner.turn = turn
         return await self._handle(declaration, handler, request, inner)
 
-    def _call(self, declaration: Declaration, actor: Actor, deadline: float, incoming: Incoming) -> Call:
+    def _call(
+        self, declaration: Declaration, actor: Actor, deadline: float, incoming: Incoming, key: str | None
+    ) -> Call:
         return Call(
             actor,
             deadline,
@@ -321,6 +327,7 @@ class Gate:
             rate_class=declaration.rate_class,
             uncounted=self._limits,
             incoming=incoming,
+            key=key,
         )
 
     def _read(self, decode: Callable[[bytes], Message], raw: bytes) -> Message | Refused:
@@ -355,8 +362,9 @@ class Gate:
             await call.count(member_id)
         step_up(declaration, actor, request)
 
-    async def _admit(self, declaration: Declaration, incoming: Incoming, turn: Turn | None = None) -> Actor:
-        key = _credential(incoming)
+    async def _admit(
+        self, declaration: Declaration, incoming: Incoming, key: str | None, turn: Turn | None = None
+    ) -> Actor:
         if key is None and declaration.public:
             return ANONYMOUS
         try:

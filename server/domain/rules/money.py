@@ -39,6 +39,14 @@ def minor_digits(currency: str) -> int:
     return _DIGITS.get(currency, 2)
 
 
+_COINS = tuple(Decimal(1).scaleb(-digits) for digits in range(max(_DIGITS.values()) + 1))
+
+
+def coin(currency: str) -> Decimal:
+    """The currency's smallest coin, in its units: 0.01, or 1."""
+    return _COINS[minor_digits(currency)]
+
+
 def written(amount: str | Decimal, currency: str) -> str:
     """An amount to read out: ``500.00 INR``. Never rounded."""
     text = plain(Decimal(amount))

@@ -291,7 +291,7 @@ async def test_members_change_their_name_but_not_what_earns_points(laurel: Laure
         Members(laurel.database, sealer, programs, now),
         Points(laurel.database, sealer, programs, committer, None, now),  # type: ignore[arg-type]
         None,  # type: ignore[arg-type] - nobody watches here
-            None,  # type: ignore[arg-type] - nor looks back
+        None,  # type: ignore[arg-type] - nor looks back
         Pages(keys.page_token),
         None,  # type: ignore[arg-type]
         Versions(keys.page_token),

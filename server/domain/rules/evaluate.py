@@ -221,7 +221,7 @@ def _evaluation(
                 rule.point_type,
                 _by_line(basket, parts),
                 notes + rule.terms_notes,
-                tuple([key.period for key in counters]),
+                tuple([key.period for key in counters]) if counters else (),
             )
         )
     awards = {point_type: Award(total, lots.get(point_type, ())) for point_type, total in points.items()}
@@ -245,7 +245,9 @@ def _lots(matching: Sequence[CompiledRule], settled: Mapping[str, _Offer]) -> Ma
 
 
 def _by_line(basket: Sequence[Line], parts: Sequence[int]) -> dict[str, int]:
-    """What each line gets, if it gets anything."""
+    """What each line gets of points that are given, if it gets anything."""
+    if len(basket) == 1:
+        return {basket[0].line_id: parts[0]}
     sums: dict[str, int] = {}
     for line, part in zip(basket, parts, strict=True):
         if part:

@@ -4,8 +4,9 @@ Named tuples where every purchase makes several: they cost a third of a frozen d
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import NamedTuple
 
 from server.domain.lots import LotTerms
@@ -58,8 +59,7 @@ class RuleResult(NamedTuple):
     periods: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """All that rules say about one activity of one member.
 
     ``awards``: by point type, only wallets that get something. ``results``: every rule that
@@ -67,9 +67,9 @@ class Evaluation:
     ``tags``: to put on the member.
     """
 
-    awards: Mapping[str, Award] = field(default_factory=dict)
+    awards: Mapping[str, Award] = MappingProxyType({})
     results: tuple[RuleResult, ...] = ()
-    cap_usage: Mapping[CapKey, int] = field(default_factory=dict)
+    cap_usage: Mapping[CapKey, int] = MappingProxyType({})
     tags: frozenset[str] = frozenset()
 
 

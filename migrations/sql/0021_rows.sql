@@ -38,16 +38,10 @@ CREATE TYPE event_log_row AS (
     event_id uuid, event_type text, program_id uuid, member_id uuid, occurred_at timestamptz,
     recorded_at timestamptz, payload jsonb
 );
--- The same of what a batch asks for, and is told of it.
+-- The same of what a batch asks for: keys.
 CREATE TYPE request_key_asked AS (program_id uuid, source_system text, request_id text);
 CREATE TYPE business_key_asked AS (
     program_id uuid, source_system text, store text, business_date date, order_reference text, action text,
     part text
 );
 CREATE TYPE cap_usage_asked AS (program_id uuid, member_id uuid, rule text, period text);
-CREATE TYPE member_known_row AS (
-    program_id uuid, member_id uuid, status text, tier text, tags text[], segments text[], attributes jsonb,
-    birth_month smallint, joined_at timestamptz, purchases bigint, version bigint, inherited bigint, kind text,
-    point_type text, balance bigint, pending bigint, held bigint, debt bigint, lifetime bigint, sequence bigint,
-    head_hash bytea, next_due timestamptz, active_at timestamptz
-);

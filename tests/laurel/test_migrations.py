@@ -87,6 +87,16 @@ async def test_a_migration_that_fails_leaves_nothing_behind(url: str) -> None:
     assert (await state(url)).applied == ()
 
 
+async def test_a_database_gets_the_type_of_members_whichever_way_0021_was_run(url: str) -> None:
+    await migrate(url)
+    [step] = [path for path in (FOLDER / "steps").glob("laurel_*.py") if "0023_" in path.read_text()]
+    [name] = migrations.ID.findall(step.read_text())
+    for change in ("", "; DROP TYPE member_known_row"):
+        await execute(url, f"DELETE FROM migration WHERE name = '{name}'" + change)
+        assert await migrate(url) == [name]
+        await execute(url, "SELECT NULL::member_known_row")
+
+
 async def test_sessions_of_our_role_may_not_hold_the_event_log_back_for_ever(url: str) -> None:
     await migrate(url)
     connection = await asyncpg.connect(url)

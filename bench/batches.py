@@ -24,7 +24,7 @@ from server import heap, secrets
 from server.domain.activity import Line
 from server.domain.actor import Actor, CallerKind
 from server.domain.commands import Earn
-from server.ids import new_id
+from server.ids import new_id, parsed
 from server.main import now
 from server.operations.committer import Committer
 from server.operations.programs import Programs
@@ -44,8 +44,8 @@ GROWING = {
 CHANGING = ("member", "wallet", "cap_usage")
 ACTOR = Actor(
     kind=CallerKind.SERVICE,
-    program_id=shop.PROGRAM.program_id,
-    credential_id=UUID(int=1),
+    program_id=parsed(str(shop.PROGRAM.program_id)),
+    credential_id=new_id(),
     name="bench",
     source_system="batches",
     scopes=frozenset(),
@@ -63,7 +63,9 @@ class Rates:
 def compare(url: str, secrets_file: Path, members: Sequence[str], seconds: float, rounds: int) -> Rates:
     """Both in turns, each for ``seconds`` a round."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_compare(url, secrets_file, [UUID(member) for member in members], seconds, rounds))
+        return runner.run(
+            _compare(url, secrets_file, [parsed(member) for member in members], seconds, rounds)
+        )
 
 
 async def _compare(

@@ -142,12 +142,15 @@ class Effects:
 
 @record
 class Decision(Effects):
-    """Everything that changes when a command is accepted."""
+    """Everything that changes when a command is accepted.
+
+    ``order``: as it goes on record, None if the command names none.
+    """
 
     command: Command
     digest: bytes
     outcome: Outcome
-    order_key: OrderKey | None
+    order: tuple[OrderKey, Recorded] | None
 
     def requests(self) -> Iterator[tuple[tuple[str, str], bytes]]:
         """The requests that get this outcome when they come again, by source system and request_id."""
@@ -194,8 +197,9 @@ class Books:
         self.members.update(decision.members)
         for request, digest in decision.requests():
             self.requests[request] = Remembered(digest, decision.outcome)
-        if decision.order_key is not None:
-            self.orders[decision.order_key] = recorded(decision)
+        if decision.order is not None:
+            order_key, recorded = decision.order
+            self.orders[order_key] = recorded
         for (member_id, key), points in changes.cap_usage.items():
             usage = self.cap_usage.setdefault(member_id, {})
             usage[key] = usage.get(key, 0) + points
@@ -234,12 +238,6 @@ class Books:
         for event in decision.events:
             if isinstance(event, PointsEarned):
                 self.purchases[event.event_id] = purchase_of(event, rows)
-
-
-def recorded(decision: Decision) -> Recorded:
-    """The order as it goes on record: with the rows of its own, not of what had fallen due."""
-    member_id, event_id = decision.outcome.member_id, decision.outcome.event_id
-    return Recorded(member_id, event_id, rows_of(decision.movements, member_id, event_id))
 
 
 def rows_of(movements: Iterable[Movement], member_id: UUID, event_id: UUID) -> tuple[UUID, ...]:

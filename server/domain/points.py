@@ -13,7 +13,7 @@ from types import MappingProxyType
 from uuid import UUID
 
 from server.domain.activity import PURCHASE, REDEMPTION, Activity, Line
-from server.domain.books import Books, Decision, OrderKey, Prepared, Recorded, Terms
+from server.domain.books import Books, Decision, OrderKey, Prepared, Recorded, Terms, rows_of
 from server.domain.commands import (
     Adjust,
     ApproveAdjustment,
@@ -172,9 +172,15 @@ def decide(books: Books, prepared: Prepared, terms: Terms) -> Decision | Outcome
         members=draft.finish(),
         movements=tuple(draft.movements),
         events=tuple(draft.events),
-        order_key=prepared.key,
+        order=None if prepared.key is None else (prepared.key, _recorded(draft, outcome)),
         changes=draft.changes,
     )
+
+
+def _recorded(draft: Draft, outcome: Outcome) -> Recorded:
+    """The order as it goes on record: with the rows of its own, not of what had fallen due."""
+    member_id, event_id = outcome.member_id, outcome.event_id
+    return Recorded(member_id, event_id, rows_of(draft.movements, member_id, event_id))
 
 
 def _with_overdue(draft: Draft, outcome: Outcome) -> Outcome:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from server.domain.books import Books, Decision, MemberState, Prepared, Terms, recorded
+from server.domain.books import Books, Decision, MemberState, Prepared, Terms
 from server.domain.books import Remembered as RememberedOutcome
 from server.domain.commands import Command
 from server.domain.points import prepare
@@ -190,7 +190,7 @@ def _complete(state: MemberState, owner: MemberOf, found: Mapping[str, Any]) -> 
 
 async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]], now: datetime) -> None:
     """Write what was decided."""
-    orders = [((p, d.order_key), recorded(d)) for p, d in decisions if d.order_key is not None]
+    orders = [((p, d.order[0]), d.order[1]) for p, d in decisions if d.order is not None]
     requests = [
         (RequestKey(program_id, *request), Remembered(digest, outcome_text(d.outcome)))
         for program_id, d in decisions

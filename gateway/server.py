@@ -65,6 +65,7 @@ class Bounded(HttpToolsProtocol):
             data = OFFER.sub(b"\r\nX-Offered:", head) + end + rest
         unfinished = self._in_message and not self._in_body
         super().data_received(data)
+        self._go_on_waiting()
         # The parser keeps a header to itself until it is whole.
         if unfinished and not self._in_body and not self.transport.is_closing():
             self._unfinished_bytes += len(data)
@@ -120,6 +121,13 @@ class Bounded(HttpToolsProtocol):
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD:
             raise ValueError("the head is too large")  # the parser answers 400 and closes
+
+    def _go_on_waiting(self) -> None:
+        # Of what is answered before all of it came, uvicorn would wait for the rest for ever.
+        answered = self.cycle is not None and self.cycle.response_complete
+        if answered and self._head_timer is None and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
 
     def _wait(self) -> None:
         if self._head_timer is None:

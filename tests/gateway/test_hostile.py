@@ -262,6 +262,19 @@ async def test_a_head_that_does_not_come_ends(world: World, monkeypatch: pytest.
             assert rest.count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("rest", [b"5\r\nthing\r\n", b"0\r\n\r\n"], ids=["more", "the end"])
+async def test_what_is_answered_before_it_is_all_there_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, rest: bytes
+) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
+    async with connected(world) as (reader, writer), asyncio.timeout(10):
+        writer.write(b"POST /nowhere HTTP/1.1\r\n" + HOST + CHUNKED + b"\r\n5\r\nthing\r\n")
+        assert b" 404 " in await reader.readline()
+        writer.write(rest)
+        while await reader.read(1 << 16):
+            pass
+
+
 async def test_a_body_that_does_not_come_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "READ_SECONDS", 0.2)
     for sent in (b"Content-Length: 10\r\n\r\n", b"Content-Length: 10\r\n\r\n{", CHUNKED + b"\r\n1\r\n{\r\n"):

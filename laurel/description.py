@@ -63,7 +63,8 @@ def access(rpc: MethodDescriptor) -> Access:
 
 def _sentences(declared: access_pb2.Access) -> Iterator[str]:
     callers = [CALLERS[caller] for caller in declared.callers]
-    scope = f" Scope: `{declared.scope}`." if declared.scope else ""
+    scopes = [f"`{scope}`" for scope in (declared.scope, declared.also_scope) if scope]
+    scope = f" Scope: {' and '.join(scopes)}." if scopes else ""
     yield f"Callers: {', '.join(callers)}.{scope}"
     if declared.member_field and access_pb2.CALLER_MEMBER in declared.callers:
         yield "A member reaches only itself."

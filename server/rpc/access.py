@@ -88,12 +88,13 @@ class Declaration:
 
     ``member_of`` and ``store_of`` read the declared field from a request; None where
     the request has none. ``step_up`` tells whether a request is one for which a person
-    must have logged in strongly and of late; None where none is.
+    must have logged in strongly and of late; None where none is. ``scopes`` are all that
+    a credential must hold.
     """
 
     method: str
     callers: frozenset[CallerKind]
-    scope: str
+    scopes: tuple[str, ...]
     rate_class: RateClass
     member_of: Callable[[object], str] | None
     store_of: Callable[[object], str] | None
@@ -112,7 +113,9 @@ def declarations(service: ServiceDescriptor) -> dict[str, Declaration]:
 
 def declared_scopes(services: Iterable[ServiceDescriptor] = SERVICES) -> frozenset[str]:
     """Every scope that an RPC asks for."""
-    return frozenset(d.scope for service in services for d in declarations(service).values() if d.scope)
+    return frozenset(
+        scope for service in services for d in declarations(service).values() for scope in d.scopes
+    )
 
 
 def _read(method: MethodDescriptor) -> Declaration:
@@ -132,12 +135,14 @@ def _read(method: MethodDescriptor) -> Declaration:
         )
     if access.scope and CallerKind.PUBLIC in callers:
         raise AccessNotDeclared(f"{method.full_name} admits the public, who hold no scope, and names one")
+    if access.also_scope and not access.scope:
+        raise AccessNotDeclared(f"{method.full_name} names a second scope, and no first")
     if access.rate_class not in RATE_CLASSES:
         raise AccessNotDeclared(f"{method.full_name} must name a rate class")
     return Declaration(
         method=method.full_name,
         callers=callers,
-        scope=access.scope,
+        scopes=tuple(filter(None, (access.scope, access.also_scope))),
         rate_class=RATE_CLASSES[access.rate_class],
         member_of=_text(method, "member_field", access.member_field),
         store_of=_text(method, "store_field", access.store_field),

@@ -20,8 +20,9 @@ def allow(declaration: Declaration, actor: Actor) -> None:
             "this kind of caller is not admitted",
             {"method": declaration.method, "caller": str(actor.kind)},
         )
-    if declaration.scope not in actor.scopes:
-        raise PermissionDenied("SCOPE_MISSING", "the credential lacks a scope", {"scope": declaration.scope})
+    for scope in declaration.scopes:
+        if scope not in actor.scopes:
+            raise PermissionDenied("SCOPE_MISSING", "the credential lacks a scope", {"scope": scope})
 
 
 def bind(declaration: Declaration, actor: Actor, request: Message) -> None:

@@ -48,3 +48,16 @@ async def test_a_clerk_sees_what_happened_to_a_member(laurel: Laurel) -> None:
     again = await cli(laurel, "projections", "rebuild", "history", **redis)
     assert again.stdout.startswith("history: rebuilt, ")
     assert (await cli(laurel, "members", "timeline", email, key=key)).stdout == shown.stdout
+
+
+async def test_who_may_not_read_points_reads_no_timeline(laurel: Laurel) -> None:
+    member_id = await laurel.register()
+    for scopes, returncode in (
+        (["members.read"], 1),
+        (["points.read"], 1),
+        (["members.read", "points.read"], 0),
+    ):
+        key = await laurel.new_key(CallerKind.STAFF, scopes=scopes)
+        asked = await cli(laurel, "members", "timeline", member_id, key=key)
+        assert asked.returncode == returncode, asked.stderr
+        assert ("SCOPE_MISSING" in asked.stderr) == bool(returncode)

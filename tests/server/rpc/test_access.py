@@ -78,7 +78,13 @@ def test_a_declaration_reads_the_named_fields_of_a_request() -> None:
     assert (declared.member_of(request), declared.store_of(request)) == ("m", "r")
     assert declared.member_of(member_pb2.UpdateMemberRequest()) == ""
     assert declared.callers == {CallerKind.SERVICE}
-    assert declared.scope == "shop.open"
+    assert declared.scopes == ("shop.open",)
+
+
+def test_a_declaration_may_ask_for_two_scopes() -> None:
+    service = contract(lambda access: setattr(access, "also_scope", "shop.close"))
+    assert declarations(service)["Open"].scopes == ("shop.open", "shop.close")
+    assert declared_scopes([service]) == {"shop.open", "shop.close"}
 
 
 def public(access: access_pb2.Access) -> None:
@@ -132,6 +138,7 @@ def test_a_step_up_that_is_always_needed_looks_at_no_field() -> None:
         lambda a: a.callers.append(access_pb2.CALLER_UNSPECIFIED),
         lambda a: a.callers.append(99),
         lambda a: a.ClearField("scope"),
+        lambda a: (a.ClearField("scope"), setattr(a, "also_scope", "shop.close")),
         lambda a: a.ClearField("rate_class"),
         lambda a: setattr(a, "rate_class", 99),
         lambda a: setattr(a, "member_field", "nobody"),

@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17loyalty/v1/access.proto\x12\nloyalty.v1\x1a google/protobuf/descriptor.proto\"-\n\x0bStepUpAbove\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\"\xd3\x01\n\x06\x41\x63\x63\x65ss\x12#\n\x07\x63\x61llers\x18\x01 \x03(\x0e\x32\x12.loyalty.v1.Caller\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x14\n\x0cmember_field\x18\x03 \x01(\t\x12\x13\n\x0bstore_field\x18\x04 \x01(\t\x12)\n\nrate_class\x18\x05 \x01(\x0e\x32\x15.loyalty.v1.RateClass\x12\x0f\n\x07step_up\x18\x06 \x01(\x08\x12.\n\rstep_up_above\x18\x07 \x01(\x0b\x32\x17.loyalty.v1.StepUpAbove*\x81\x01\n\x06\x43\x61ller\x12\x16\n\x12\x43\x41LLER_UNSPECIFIED\x10\x00\x12\x11\n\rCALLER_PUBLIC\x10\x01\x12\x11\n\rCALLER_MEMBER\x10\x02\x12\x13\n\x0f\x43\x41LLER_TERMINAL\x10\x03\x12\x12\n\x0e\x43\x41LLER_SERVICE\x10\x04\x12\x10\n\x0c\x43\x41LLER_STAFF\x10\x05*\x7f\n\tRateClass\x12\x1a\n\x16RATE_CLASS_UNSPECIFIED\x10\x00\x12\x13\n\x0fRATE_CLASS_READ\x10\x01\x12\x14\n\x10RATE_CLASS_WRITE\x10\x02\x12\x15\n\x11RATE_CLASS_REDEEM\x10\x03\x12\x14\n\x10RATE_CLASS_ADMIN\x10\x04:D\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x12.loyalty.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17loyalty/v1/access.proto\x12\nloyalty.v1\x1a google/protobuf/descriptor.proto\"-\n\x0bStepUpAbove\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\"\xe7\x01\n\x06\x41\x63\x63\x65ss\x12#\n\x07\x63\x61llers\x18\x01 \x03(\x0e\x32\x12.loyalty.v1.Caller\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x14\n\x0cmember_field\x18\x03 \x01(\t\x12\x13\n\x0bstore_field\x18\x04 \x01(\t\x12)\n\nrate_class\x18\x05 \x01(\x0e\x32\x15.loyalty.v1.RateClass\x12\x0f\n\x07step_up\x18\x06 \x01(\x08\x12.\n\rstep_up_above\x18\x07 \x01(\x0b\x32\x17.loyalty.v1.StepUpAbove\x12\x12\n\nalso_scope\x18\x08 \x01(\t*\x81\x01\n\x06\x43\x61ller\x12\x16\n\x12\x43\x41LLER_UNSPECIFIED\x10\x00\x12\x11\n\rCALLER_PUBLIC\x10\x01\x12\x11\n\rCALLER_MEMBER\x10\x02\x12\x13\n\x0f\x43\x41LLER_TERMINAL\x10\x03\x12\x12\n\x0e\x43\x41LLER_SERVICE\x10\x04\x12\x10\n\x0c\x43\x41LLER_STAFF\x10\x05*\x7f\n\tRateClass\x12\x1a\n\x16RATE_CLASS_UNSPECIFIED\x10\x00\x12\x13\n\x0fRATE_CLASS_READ\x10\x01\x12\x14\n\x10RATE_CLASS_WRITE\x10\x02\x12\x15\n\x11RATE_CLASS_REDEEM\x10\x03\x12\x14\n\x10RATE_CLASS_ADMIN\x10\x04:D\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x12.loyalty.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loyalty.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CALLER']._serialized_start=335
-  _globals['_CALLER']._serialized_end=464
-  _globals['_RATECLASS']._serialized_start=466
-  _globals['_RATECLASS']._serialized_end=593
+  _globals['_CALLER']._serialized_start=355
+  _globals['_CALLER']._serialized_end=484
+  _globals['_RATECLASS']._serialized_start=486
+  _globals['_RATECLASS']._serialized_end=613
   _globals['_STEPUPABOVE']._serialized_start=73
   _globals['_STEPUPABOVE']._serialized_end=118
   _globals['_ACCESS']._serialized_start=121
-  _globals['_ACCESS']._serialized_end=332
+  _globals['_ACCESS']._serialized_end=352
 # @@protoc_insertion_point(module_scope)

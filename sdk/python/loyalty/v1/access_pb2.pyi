@@ -132,6 +132,7 @@ class Access(_message.Message):
     RATE_CLASS_FIELD_NUMBER: _builtins.int
     STEP_UP_FIELD_NUMBER: _builtins.int
     STEP_UP_ABOVE_FIELD_NUMBER: _builtins.int
+    ALSO_SCOPE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """The scope that the credential must hold, such as `points.write`. Empty only
     for CALLER_PUBLIC.
@@ -150,6 +151,10 @@ class Access(_message.Message):
     step_up: _builtins.bool
     """Whether the call always needs a recent, stronger login of a person: of the
     members and staff among the callers. Terminals and services have none to give.
+    """
+    also_scope: _builtins.str
+    """A second scope that the credential must hold, where a reply tells what two of
+    them guard. Empty for most.
     """
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___Caller.ValueType]:
@@ -171,10 +176,11 @@ class Access(_message.Message):
         rate_class: Global___RateClass.ValueType = ...,
         step_up: _builtins.bool = ...,
         step_up_above: Global___StepUpAbove | None = ...,
+        also_scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["step_up_above", b"step_up_above"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers", "member_field", b"member_field", "rate_class", b"rate_class", "scope", b"scope", "step_up", b"step_up", "step_up_above", b"step_up_above", "store_field", b"store_field"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_scope", b"also_scope", "callers", b"callers", "member_field", b"member_field", "rate_class", b"rate_class", "scope", b"scope", "step_up", b"step_up", "step_up_above", b"step_up_above", "store_field", b"store_field"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -177,7 +177,8 @@ class MemberServiceServicer:
 
         It is not the ledger: PointsService.ListHistory pages through the rows that moved points and is exact at once,
         and PointsService.GetStatement adds them up. A timeline follows what happens within seconds and says how far
-        it has come; nothing is missing where a consistency_token is sent.
+        it has come; nothing is missing where a consistency_token is sent. What a worker could not take waits as a dead
+        letter of the consumer `history`, and is missing until somebody has it replayed.
 
         INVALID_ARGUMENT: INVALID_FIELD, PAGE_TOKEN_INVALID, CONSISTENCY_TOKEN_INVALID. NOT_FOUND (MEMBER_NOT_FOUND).
         FAILED_PRECONDITION (CONSISTENCY_TOKEN_AHEAD).

@@ -23,6 +23,8 @@ from bench import shop
 from laurel.client import Client
 from laurel.clients import Missing
 
+# What docs/sizing.md advises, though the disk may have no room for all of it: a run writes a few GB.
+FILLED: Mapping[str, str] = {"max_wal_size": "32GB"}
 # On disk, indexes and the log of writing them included, by the row of the ledger; with some to spare.
 BYTES_PER_ROW = 5_000
 # Copies made by one statement: a few seconds.

@@ -140,7 +140,7 @@ class Stack:
         try:
             yield
         finally:
-            self._start_postgres()
+            self._start_postgres(ledgers.FILLED)
             forget(self.folder / "postgres" / "data")
 
     def ledger(self, name: str, size: Size) -> Ledger:

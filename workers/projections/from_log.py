@@ -1,5 +1,6 @@
 """A read model in PostgreSQL that is made from the event log alone, and how it is made again."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
@@ -14,7 +15,7 @@ LAST_STRETCHES = 4
 DROPPED_AT_ONCE = 5000
 
 
-class FromLog:
+class FromLog(ABC):
     """A generation that is made from the beginning of the log, up to where the other one is.
 
     ``event_types``: those that it follows.
@@ -27,13 +28,13 @@ class FromLog:
         self._place = BEGINNING
         self._passed_over: set[Position] = set()
 
+    @abstractmethod
     async def take(self, connection: Connection, generation: UUID, events: Sequence[LoggedEvent]) -> None:
         """Take these in, as whoever follows the log does. Those of one member come in their order."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def forget(self, connection: Connection, generation: UUID, most: int) -> bool:
         """Forget at most so many rows of a generation; whether there are more."""
-        raise NotImplementedError
 
     async def begin(self, connection: Connection, building: UUID) -> int:
         """How many events there are to take."""

@@ -134,11 +134,12 @@ class Households:
         program = (await self._programs.at_hand(self._database, [program_id]))[program_id].program
         own, now = (program_id, household.household_id), self._clock()
         seats = await store.seats(connection, program_id, [household.household_id])
+        wallets = ledger.wallets_of({own: True}, now)
         members, lots, holds, whence = await ask(
             connection,
-            ledger.members_known([own], {program_id: program.main_point_type}),
-            ledger.lots_open({own: True}, {}, now),
-            ledger.holds_open({own: True}, [], now),
+            ledger.members_known(wallets, {program_id: program.main_point_type}),
+            ledger.lots_open(wallets),
+            ledger.holds_open(wallets),
             store.whence({own: True}, []),
         )
         pool = members[own]._replace(lots=lots.get(own, {}), holds=holds.get(own, {}))

@@ -182,9 +182,10 @@ class Rules:
                 both = [(v, d) for v, d in kept if d["rule"] not in named]
                 rules = await _check_set(program, [*both, *((DRAFT, d) for d in drafts)])
             wanted = [(program_id, member_id, key) for key in cap_keys(rules, ready.activity)]
+            wallets = ledger.wallets_of({(program_id, member_id): False}, self._clock())
             members, used = await ask(
                 connection,
-                ledger.members_known([(program_id, member_id)], {program_id: program.main_point_type}),
+                ledger.members_known(wallets, {program_id: program.main_point_type}),
                 ledger.cap_usage(wanted),
             )
             if (program_id, member_id) not in members:

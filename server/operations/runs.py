@@ -28,7 +28,6 @@ from server.operations.watch import MOVEMENTS, Commits
 from server.secrets import Keyring
 from server.store import due, events, ledger, locks
 from server.store.database import Blocked, Connection, Database, Undone, overlong
-from server.store.ledger import MemberOf
 from server.store.together import ask, write
 from telemetry.metrics import Metrics
 
@@ -256,12 +255,12 @@ class Runs:
         """The members with the open lots and holds of wallets in which something is due, or with all."""
         snapshot = await self._programs.current(connection, program_id)
         program, now = snapshot.program, self._clock()
-        owners: dict[MemberOf, bool] = {(program_id, member_id): whole for member_id in members}
+        wallets = ledger.wallets_of({(program_id, member_id): whole for member_id in members}, now)
         states, lots, holds = await ask(
             connection,
-            ledger.members_known(owners, {program_id: program.main_point_type}),
-            ledger.lots_open(owners, {}, now),
-            ledger.holds_open(owners, [], now),
+            ledger.members_known(wallets, {program_id: program.main_point_type}),
+            ledger.lots_open(wallets),
+            ledger.holds_open(wallets),
         )
         found = {
             owner[1]: state._replace(lots=lots.get(owner, {}), holds=holds.get(owner, {}))

@@ -28,15 +28,17 @@ async def members_as_due(
     changing = [key for key in wanted if snapshots[key[0]].rules.timed]
     others = wanted if not changing else [key for key in wanted if not snapshots[key[0]].rules.timed]
     if others:
-        (found,) = await ask(connection, ledger.members_known(others, main))
+        wallets = ledger.wallets_of(dict.fromkeys(others, False), now)
+        (found,) = await ask(connection, ledger.members_known(wallets, main))
         changing += [key for key, member in found.items() if _changes(member)]
     if not changing:
         return found
+    wallets = ledger.wallets_of(dict.fromkeys(changing, False), now)
     members, lots, holds = await ask(
         connection,
-        ledger.members_known(changing, main),
-        ledger.lots_that_change(changing),
-        ledger.holds_open(dict.fromkeys(changing, False), [], now),
+        ledger.members_known(wallets, main),
+        ledger.lots_that_change(wallets),
+        ledger.holds_open(wallets),
     )
     for key, member in members.items():
         complete = member._replace(lots=lots.get(key, {}), holds=holds.get(key, {}))

@@ -125,11 +125,12 @@ class Wanted:
             "put aside": (self.late, reviews.put_aside),
             "pending": (set(self.late.values()), reviews.pending),
         }
+        wallets = ledger.wallets_of(self.members, now, self.awaited)
         asked: dict[str, Question[Any]] = {
-            "members": ledger.members_known(list(self.members), self.main),
-            "lots": ledger.lots_open(self.members, self.awaited, now),
+            "members": ledger.members_known(wallets, self.main),
+            "lots": ledger.lots_open(wallets),
             "spendable": ledger.lots_to_spend(self.spends),
-            "holds": ledger.holds_open(self.members, self.holds, now),
+            "holds": ledger.holds_open(wallets, self.holds),
             "usage": ledger.cap_usage(self.counters),
             "requests": keys.requests_known(self.requests),
             "orders": keys.orders_known(self.orders),

@@ -13,12 +13,13 @@ from server.domain.ledger import Account, Allocation, Hold, HoldStatus, Kind, Lo
 from server.domain.rules import trace
 from server.domain.rules.evaluation import CapKey
 from server.store.database import Connection
-from server.store.together import Question, Write, columns
+from server.store.together import Common, Question, Write, columns
 
 MemberOf = tuple[UUID, UUID]  # the program, and the member within it
 WalletOf = tuple[UUID, UUID, str]  # the program, the member, the point type
 HOUSEHOLD = "household"  # the kind of a member that is the pool of one
 NO_WALLETS: tuple[tuple[Any, ...], ...] = ((), (), (), ())
+NOTHING: Mapping[MemberOf, str] = {}
 
 TRANSACTION_COLUMNS = """program_id, member_id, transaction_id, point_type, sequence, kind, points,
     debit_account, credit_account, balance_after, occurred_at, recorded_at, event_id, event_type,
@@ -30,20 +31,45 @@ TOUCHES = """(kind IN ('EARN', 'REDEEM', 'CAPTURE')
               OR kind = 'ADJUST' AND credit_account = 'wallet.balance')"""
 
 
+def wallets_of(
+    members: Mapping[MemberOf, bool], now: datetime, awaited: Mapping[MemberOf, str] = NOTHING
+) -> Common:
+    """Members' wallets, a row each, which questions about members, their lots and their holds look at.
+
+    ``members``: true for whom all that is open is wanted. ``awaited``: the type of event that each submits.
+    """
+    return Common(
+        "purse",
+        """SELECT wanted.program_id, wanted.member_id, event_type,
+                  whole OR coalesce(next_due <= $5, false) AS due,
+                  point_type, balance, pending, held, debt, lifetime, sequence, head_hash, next_due,
+                  active_at
+             FROM unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::text[])
+                  AS wanted(program_id, member_id, whole, event_type)
+             LEFT JOIN wallet w USING (program_id, member_id)""",
+        (
+            [program_id for program_id, _ in members],
+            [member_id for _, member_id in members],
+            list(members.values()),
+            [awaited.get(member, "") for member in members],
+            now,
+        ),
+    )
+
+
 def members_known(
-    members: Collection[MemberOf], main_point_types: Mapping[UUID, str]
+    wallets: Common, main_point_types: Mapping[UUID, str]
 ) -> Question[dict[MemberOf, MemberState]]:
-    """The members that exist, with their wallets and without their lots."""
+    """The members that exist, with their ``wallets`` and without their lots."""
     return Question(
         """SELECT ROW(m.program_id, m.member_id, m.status, m.tier, m.tags, m.segments, m.attributes,
                       m.birth_month, m.joined_at, m.purchases, m.version, m.inherited, m.kind,
-                      w.point_type, w.balance, w.pending, w.held, w.debt, w.lifetime, w.sequence, w.head_hash,
-                      w.next_due, w.active_at)::member_known_row
-             FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
-             JOIN member m USING (program_id, member_id)
-             LEFT JOIN wallet w USING (program_id, member_id)""",
-        ([program_id for program_id, _ in members], [member_id for _, member_id in members]),
+                      p.point_type, p.balance, p.pending, p.held, p.debt, p.lifetime, p.sequence, p.head_hash,
+                      p.next_due, p.active_at)::member_known_row
+             FROM purse p JOIN member m USING (program_id, member_id)""",
+        (),
         partial(_members, main_point_types=main_point_types),
+        wallets,
     )
 
 
@@ -112,72 +138,44 @@ def lots_to_spend(wanted: Mapping[WalletOf, int]) -> Question[dict[MemberOf, dic
     )
 
 
-def lots_open(
-    members: Mapping[MemberOf, bool], awaited: Mapping[MemberOf, str], now: datetime
-) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
-    """The open lots of members' wallets in which something has fallen due, and those that wait for an event.
-
-    ``members``: true for whom all are wanted. ``awaited``: the type of event that each submits.
-    """
+def lots_open(wallets: Common) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
+    """The open lots of those ``wallets`` in which something has fallen due, and what waits for an event."""
     return Question(
         f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})::lot_row
-             FROM unnest($1::uuid[], $2::uuid[], $3::boolean[], $4::text[])
-                  AS wanted(program_id, member_id, whole, event_type)
-             JOIN wallet w USING (program_id, member_id)
-             JOIN lot USING (program_id, member_id)
-            WHERE (whole OR w.next_due <= $5 OR w.pending > 0) AND lot.point_type = w.point_type
-              AND remaining > 0
-              AND (whole OR w.next_due <= $5 OR (NOT active AND activates_on = event_type))""",
-        (
-            [program_id for program_id, _ in members],
-            [member_id for _, member_id in members],
-            list(members.values()),
-            [awaited.get(member, "") for member in members],
-            now,
-        ),
+             FROM purse p JOIN lot USING (program_id, member_id)
+            WHERE (due OR pending > 0) AND lot.point_type = p.point_type AND remaining > 0
+              AND (due OR (NOT active AND activates_on = event_type))""",
+        (),
         lots,
+        wallets,
     )
 
 
-def lots_that_change(members: Collection[MemberOf]) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
-    """The open lots of those wallets of members in which the clock, or an event, will change something."""
+def lots_that_change(wallets: Common) -> Question[dict[MemberOf, dict[UUID, Lot]]]:
+    """The open lots of those ``wallets`` in which the clock, or an event, will change something."""
     return Question(
         f"""SELECT ROW(program_id, member_id, {LOT_COLUMNS})::lot_row
-             FROM unnest($1::uuid[], $2::uuid[]) AS wanted(program_id, member_id)
-             JOIN wallet w USING (program_id, member_id)
-             JOIN lot USING (program_id, member_id)
-            WHERE (w.next_due IS NOT NULL OR w.pending > 0) AND lot.point_type = w.point_type
+             FROM purse p JOIN lot USING (program_id, member_id)
+            WHERE (next_due IS NOT NULL OR pending > 0) AND lot.point_type = p.point_type
               AND remaining > 0""",
-        ([program_id for program_id, _ in members], [member_id for _, member_id in members]),
+        (),
         lots,
+        wallets,
     )
 
 
 def holds_open(
-    members: Mapping[MemberOf, bool], hold_ids: Collection[UUID], now: datetime
+    wallets: Common, hold_ids: Collection[UUID] = ()
 ) -> Question[dict[MemberOf, dict[UUID, Hold]]]:
-    """The open holds of members' wallets in which something has fallen due, and those of these ids.
-
-    ``members``: true for whom all that are open are wanted.
-    """
+    """The open holds of those ``wallets`` in which something has fallen due, and those of these ids."""
     return Question(
-        """SELECT ROW(program_id, member_id, hold_id, h.point_type, points, open_points, captured, status,
+        """SELECT ROW(program_id, member_id, hold_id, point_type, points, open_points, captured, status,
                       expires_at, shares, spender_id)
-             FROM unnest($1::uuid[], $2::uuid[], $3::boolean[]) AS wanted(program_id, member_id, whole)
-             JOIN hold h USING (program_id, member_id)
-            WHERE hold_id = ANY($4::uuid[])
-               OR (open_points > 0 AND (whole OR EXISTS (
-                   SELECT FROM wallet w
-                    WHERE w.program_id = h.program_id AND w.member_id = h.member_id
-                      AND w.point_type = h.point_type AND w.next_due <= $5)))""",
-        (
-            [program_id for program_id, _ in members],
-            [member_id for _, member_id in members],
-            list(members.values()),
-            list(hold_ids),
-            now,
-        ),
+             FROM purse p JOIN hold h USING (program_id, member_id, point_type)
+            WHERE hold_id = ANY($1::uuid[]) OR (open_points > 0 AND due)""",
+        (list(hold_ids),),
         _holds,
+        wallets,
     )
 
 

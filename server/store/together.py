@@ -25,16 +25,26 @@ BY_KEY = """SELECT set_config('plan_cache_mode', 'force_generic_plan', true),
 PARAMETER = re.compile(r"\$(\d+)")
 
 
+class Common(NamedTuple):
+    """Rows that several questions look at under this name, looked up once for all of them."""
+
+    name: str
+    query: str
+    arguments: tuple[Any, ...]
+
+
 class Question(NamedTuple, Generic[Answer]):
     """A query whose rows are each one ``ROW(...)``, its arguments, and how to read the rows.
 
-    What every purchase asks is answered in rows of a type that the migrations made for it: to read those
-    takes half of what it does where each row has to say what it consists of.
+    ``of``: what it looks at together with others. What every purchase asks is answered in rows of a
+    type that the migrations made for it: to read those takes half of what it does where each row has to
+    say what it consists of.
     """
 
     query: str
     arguments: tuple[Any, ...]
     read: Callable[[Sequence[Any]], Answer]
+    of: Common | None = None
 
 
 class Write(NamedTuple):
@@ -54,9 +64,11 @@ def columns(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
 
 
 async def ask(connection: Connection, *questions: Question[Any]) -> list[Any]:
-    """The answers, in order, all of one moment."""
-    statement = _asking(tuple((q.query, len(q.arguments)) for q in questions))
-    row = await connection.fetchrow(statement, *(a for q in questions for a in q.arguments))
+    """The answers, in order, all of one moment. What they have in common is the same for all of them."""
+    common = {q.of.name: q.of for q in questions if q.of is not None}
+    parts: list[Common | Question[Any]] = [*common.values(), *questions]
+    statement = _asking(tuple(common), tuple((part.query, len(part.arguments)) for part in parts))
+    row = await connection.fetchrow(statement, *(a for part in parts for a in part.arguments))
     assert row is not None
     return [question.read(rows) for question, rows in zip(questions, row, strict=True)]
 
@@ -70,8 +82,11 @@ async def write(connection: Connection, *writes: Write | None) -> None:
 
 
 @cache  # as many as there are combinations of tables
-def _asking(queries: tuple[tuple[str, int], ...]) -> str:
-    return "SELECT " + ", ".join(f"ARRAY({text})" for text in _numbered(queries))
+def _asking(names: tuple[str, ...], queries: tuple[tuple[str, int], ...]) -> str:
+    texts = _numbered(queries)
+    common = ", ".join(f"{name} AS MATERIALIZED ({text})" for name, text in zip(names, texts, strict=False))
+    asked = "SELECT " + ", ".join(f"ARRAY({text})" for text in texts[len(names) :])
+    return f"WITH {common} {asked}" if common else asked
 
 
 @cache

@@ -150,11 +150,12 @@ class Clockwork:
         owners = {(self.program.program_id, member_id): True for member_id in members}
         async with self.database.connection() as connection:
             main = {self.program.program_id: self.program.main_point_type}
+            wallets = ledger.wallets_of(owners, self.now)
             states, lots, holds = await ask(
                 connection,
-                ledger.members_known(owners, main),
-                ledger.lots_open(owners, {}, self.now),
-                ledger.holds_open(owners, [], self.now),
+                ledger.members_known(wallets, main),
+                ledger.lots_open(wallets),
+                ledger.holds_open(wallets),
             )
         return {
             owner[1]: state._replace(lots=lots.get(owner, {}), holds=holds.get(owner, {}))

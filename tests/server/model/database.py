@@ -107,10 +107,11 @@ class InDatabase:
                 return [tuple(row) for row in await connection.fetch(query, program_id)]
 
             whole = {(program_id, row[0]): True for row in await rows("member", "member_id")}
+            wallets = ledger.wallets_of(whole, START)
             states, open_lots, whence = await ask(
                 connection,
-                ledger.members_known(list(whole), {program_id: program.main_point_type}),
-                ledger.lots_open(whole, {}, START),
+                ledger.members_known(wallets, {program_id: program.main_point_type}),
+                ledger.lots_open(wallets),
                 households.whence(whole, []),
             )
             holds: dict[UUID, dict[UUID, Hold]] = {}

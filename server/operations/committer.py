@@ -3,7 +3,7 @@
 Commands that wait at the same moment share one database transaction (``posting``), so the
 cost of locks, round trips and the disk's flush is shared too. With nothing waiting, a lone
 command commits at once; where many call, the next batch begins a moment after the last; and
-where full batches wait, one is decided while the one before it is written (``underway``).
+where full batches wait, one is written, one decided and one loaded at the same time (``underway``).
 Replies are given after COMMIT, never before.
 
 A merge of two members is a batch by itself. A database error splits the batch until the
@@ -40,6 +40,8 @@ from telemetry.metrics import Metrics
 RETRY_AFTER_SECONDS = 0.5
 # Between two looks at what is set aside.
 ASIDE_PAUSE_SECONDS = 0.05
+# One is written, one decided, and one has its locks taken and its questions asked.
+MOST_UNDER_WAY = 3
 # After so many, one waits for its locks, though the locks of others were free.
 ROUNDS_OF_TRYING = 4
 # How often those who wait for room in the queue look for it.
@@ -52,9 +54,9 @@ class Committer:
     """Gathers commands and commits them in batches of at most ``batch_size``.
 
     Commands of a member take effect in the order in which they were submitted, however their batch is
-    split, repeated or set aside; what stands in a ``Line`` relies on that. Two batches are under way at
-    once only if the second is about full: of smaller ones a command would cost more CPU. A batch that waits
-    for another transaction's lock holds up the next, for as long as ``locks.SHORTLY`` says.
+    split, repeated or set aside; what stands in a ``Line`` relies on that. A batch begins behind others
+    only if it is about full: of smaller ones a command would cost more CPU. A batch that waits for another
+    transaction's lock holds up the next, for as long as ``locks.SHORTLY`` says.
     """
 
     def __init__(
@@ -111,7 +113,8 @@ class Committer:
         self._queue.append(waiting)
         if turn is not None:
             turn.leave()
-        self._wake.set()
+        if len(self._queue) in (1, self._batch_size):
+            self._wake.set()
         return await waiting.reply
 
     async def check(self) -> str:
@@ -150,29 +153,38 @@ class Committer:
                 await self._wake.wait()
 
     async def _overlapping(self, batch: Sequence[Waiting]) -> None:
-        """Commit the batch, and while full ones wait, decide one while the one before it is written."""
-        current: UnderWay | None = UnderWay(batch, self._run)
-        while current is not None:
-            await current.decided()
-            following = self._next(current)
-            try:
-                self._set_aside(current.batch, await current.held)
-            except GivenUp:
-                self._queue.extendleft(reversed(current.batch))
-            current = following
+        """Commit the batch, and those that begin behind it while full ones wait."""
+        under_way = deque([UnderWay(batch, self._run, self._wake.set)])
+        given_up: list[Waiting] = []
+        while under_way:
+            self._wake.clear()
+            if under_way[0].held.done():
+                first = under_way.popleft()
+                try:
+                    self._set_aside(first.batch, first.held.result())
+                except GivenUp:
+                    given_up += first.batch
+            elif (following := self._next(under_way)) is not None:
+                under_way.append(following)
+            else:
+                await self._wake.wait()
+        self._queue.extendleft(reversed(given_up))
 
-    def _next(self, current: UnderWay) -> UnderWay | None:
-        """The next batch, if it is about full though it overtakes nothing that is being written."""
-        if self._aside or not current.joinable or len(self._queue) < self._batch_size:
+    def _next(self, under_way: Sequence[UnderWay]) -> UnderWay | None:
+        """The next batch, if it is about full though it overtakes nothing that is under way."""
+        last = under_way[-1]
+        if self._aside or not last.joinable or len(under_way) == MOST_UNDER_WAY:
+            return None
+        if len(self._queue) < self._batch_size:
             return None
         batch = self._gather()
-        members = current.members
+        members = set().union(*(other.members for other in under_way))
         meeting = [not members.isdisjoint(waiting.members) for waiting in batch]
         going, staying = parted(batch, meeting) if any(meeting) else (batch, [])
         if 2 * len(going) < self._batch_size or isinstance(batch[0].command, Merge):
             going, staying = [], batch
         self._queue.extendleft(reversed(staying))
-        return UnderWay(going, self._run, current) if going else None
+        return UnderWay(going, self._run, self._wake.set, last) if going else None
 
     async def _past_those_aside(self, batch: Sequence[Waiting]) -> None:
         ahead = await self._ahead(batch)

@@ -1,4 +1,4 @@
-"""A full batch is decided while the one before it is written, and never overtakes it."""
+"""A full batch begins while the one before it is written, and never overtakes it."""
 
 import asyncio
 import random
@@ -42,9 +42,17 @@ def metrics() -> Metrics:
 async def shop(
     database: Database, database_url: str, redis_url: str, secrets_file: Path, metrics: Metrics
 ) -> AsyncIterator[Shop]:
+    async with with_a_brake(database, database_url, redis_url, secrets_file, Commits(metrics)) as shop:
+        yield shop
+
+
+@asynccontextmanager
+async def with_a_brake(
+    database: Database, database_url: str, redis_url: str, secrets_file: Path, watch: Commits | None = None
+) -> AsyncIterator[Shop]:
     """A shop with small batches, whose rows with the reference "slow" wait for ``BRAKE`` when written."""
     others = await Database.open(database_url, connections=4)
-    async with opened(database, redis_url, secrets_file, batch_size=FULL, watch=Commits(metrics)) as shop:
+    async with opened(database, redis_url, secrets_file, batch_size=FULL, watch=watch) as shop:
         shop.database = others
         async with others.connection() as connection:
             await connection.execute(

@@ -27,7 +27,7 @@ from server.store.database import Connection
 from server.store.keys import Remembered, RequestKey
 from server.store.ledger import MemberOf
 from server.store.locks import Needs
-from server.store.together import ask, write
+from server.store.together import Write, ask
 
 Ledger = dict[UUID, tuple[Books, Terms]]  # by program
 
@@ -188,16 +188,15 @@ def _complete(state: MemberState, owner: MemberOf, found: Mapping[str, Any]) -> 
     return state
 
 
-async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]], now: datetime) -> None:
-    """Write what was decided."""
+def changes(decisions: Sequence[tuple[UUID, Decision]], now: datetime) -> list[Write | None]:
+    """What was decided, to be written together."""
     orders = [((p, d.order[0]), d.order[1]) for p, d in decisions if d.order is not None]
     requests = [
         (RequestKey(program_id, *request), Remembered(digest, outcome_text(d.outcome)))
         for program_id, d in decisions
         for request, digest in d.requests()
     ]
-    await write(
-        connection,
+    return [
         *ledger.save(decisions),
         adjustments.save(decisions),
         reviews.save(decisions),
@@ -206,4 +205,4 @@ async def save(connection: Connection, decisions: Sequence[tuple[UUID, Decision]
         keys.record_orders(orders),
         keys.remember_requests(requests, now),
         events.append([event for _, d in decisions for event in d.events]),
-    )
+    ]

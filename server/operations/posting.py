@@ -22,7 +22,7 @@ from server.domain.commands import Command, Merge
 from server.domain.errors import Unavailable
 from server.domain.members import Status
 from server.domain.points import decide
-from server.operations.batch import Ledger, load, needs, prepared, save, sharing
+from server.operations.batch import Ledger, changes, load, needs, prepared, sharing
 from server.operations.collisions import ATTEMPTS, pause
 from server.operations.hints import Hints
 from server.operations.programs import Programs
@@ -33,7 +33,7 @@ from server.secrets import Keyring
 from server.store import locks, merges
 from server.store.database import Collided, Database, Undone
 from server.store.ledger import MemberOf
-from server.store.together import BY_KEY
+from server.store.together import BY_KEY, write
 
 OUTAGE_PATIENCE_SECONDS = 2.0
 OUTAGE_PAUSE_SECONDS = 0.1
@@ -124,10 +124,10 @@ class Posting:
                 if under_way is not None:
                     await under_way.loaded()
                 results, decisions = await _decided(batch, ledger)
+                to_write = changes(decisions, now) if decisions else []
                 if under_way is not None:
                     await under_way.turn()
-                if decisions:
-                    await save(connection, decisions, now)
+                await write(connection, *to_write)
         if survivors or newly:
             # Their locks, or those of their pools, come first, so all begins anew; nothing was decided.
             self._sharing |= newly

@@ -1,6 +1,6 @@
 """Purchases committed in full batches, against raw SQL that writes the same rows.
 
-Both work in this process on one connection. Raw SQL is the least that can be done: COPY into
+Both work in this process, raw SQL on one connection. It is the least that can be done: COPY into
 the tables that only grow, one UPDATE for each of the others, the same number of purchases
 to a durable transaction, into copies of the tables with all their indexes and checks.
 """
@@ -31,8 +31,8 @@ from server.operations.programs import Programs
 from server.store.database import Database
 
 BATCH = 128
-# Filling the next batch while one commits.
-WAITING = 2 * BATCH
+# Three batches are under way, and another is there when the first has been committed.
+WAITING = 4 * BATCH
 # The tables that only grow, by the column in whose order rows came.
 GROWING = {
     "ledger_transaction": "transaction_id",
@@ -71,7 +71,7 @@ def compare(url: str, secrets_file: Path, members: Sequence[str], seconds: float
 async def _compare(
     url: str, secrets_file: Path, members: Sequence[UUID], seconds: float, rounds: int
 ) -> Rates:
-    database = await Database.open(url, connections=2)
+    database = await Database.open(url, connections=3)
     connection = await asyncpg.connect(url)
     keys = secrets.load(secrets_file)
     committer = Committer(database, Programs(), keys.ledger, now, new_id, batch_size=BATCH)

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     port: int = Field(
         default=50051, ge=0, le=65535, description="port that gRPC listens on; 0 picks a free one"
     )
-    database_connections: int = Field(default=6, ge=2, le=100, description="connections per server process")
+    database_connections: int = Field(default=7, ge=2, le=100, description="connections per server process")
     batch_size: int = Field(
         default=128, ge=1, le=1024, description="most commands in one database transaction"
     )

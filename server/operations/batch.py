@@ -1,4 +1,4 @@
-"""One batch against the database: lock, load, save. The committer decides in between.
+"""One batch against the database: locks, what is loaded, what is saved. Posting decides in between.
 
 Four round trips, however many commands there are: BEGIN with the locks, one query for
 everything that deciding looks at, one statement for everything that changes, COMMIT. A fifth

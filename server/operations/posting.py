@@ -37,9 +37,10 @@ from server.store.together import BY_KEY, write
 
 OUTAGE_PATIENCE_SECONDS = 2.0
 OUTAGE_PAUSE_SECONDS = 0.1
-# So many commands are decided in 5 ms, so many in a bit more than one.
+# Deciding so many takes 5 ms, and so many a third of one. What others wait for takes several turns of the event
+# loop, and each of those as long as what is decided between them.
 MANY = 64
-AT_ONCE = 16
+AT_ONCE = 4
 
 
 class Posting:

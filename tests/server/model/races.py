@@ -42,7 +42,7 @@ class Sent:
 
 
 class Pair:
-    """Two committers whose clocks differ, with small batches: up to four are under way at once."""
+    """Two committers whose clocks differ, with small batches: up to six are under way at once."""
 
     def __init__(self, keys: Keyring, databases: Sequence[Database], base: int, batch_size: int) -> None:
         self.clocks = Clock(), Clock()

@@ -37,8 +37,8 @@ from server.store.together import BY_KEY, write
 
 OUTAGE_PATIENCE_SECONDS = 2.0
 OUTAGE_PAUSE_SECONDS = 0.1
-# Deciding so many takes 5 ms, and so many a third of one. What others wait for takes several turns of the event
-# loop, and each of those as long as what is decided between them.
+# Deciding so many takes 5 ms, and so many a third of one. To hear an answer and send what is next takes
+# several turns of the event loop, and each of those as long as what is decided meanwhile.
 MANY = 64
 AT_ONCE = 4
 

@@ -36,7 +36,7 @@ AT_ONCE = 16
 MEMBERS = 50
 # Less than a kilobyte each; a call that is kept keeps ten times as much.
 MOST_GROWTH_KIB = 8 * 1024
-DATABASE_CONNECTIONS = 6
+DATABASE_CONNECTIONS = 7
 REST_SECONDS = 60.0
 # Redis', a scrape's, an entropy source and the like.
 SPARE_FILES = 8

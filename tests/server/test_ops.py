@@ -108,7 +108,7 @@ async def test_calls_are_counted_by_code_and_reason(laurel: Laurel, http: httpx.
     assert grown("laurel_committer_batch_size_sum") == 3
     assert grown("laurel_credentials_verified_total{kind=key,source=memory}") >= 3
     assert after["db_client_connection_count{db_client_connection_state=idle}"] >= 1
-    assert after["db_client_connection_max"] == 6
+    assert after["db_client_connection_max"] == 7
     assert after["laurel_redis_up"] == 1
     assert after["process_resident_memory_bytes"] > 10**7
     assert after["process_open_fds"] > 3

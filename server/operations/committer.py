@@ -24,6 +24,7 @@ import structlog
 from server import logs
 from server.domain.commands import Command, Merge, Outcome
 from server.domain.errors import ResourceExhausted, Unavailable
+from server.operations.alternating import Alternating
 from server.operations.aside import Aside
 from server.operations.gathering import gathered
 from server.operations.hints import Hints
@@ -55,8 +56,8 @@ class Committer:
 
     Commands of a member take effect in the order in which they were submitted, however their batch is
     split, repeated or set aside; what stands in a ``Line`` relies on that. A batch begins behind others
-    only if it is about full: of smaller ones a command would cost more CPU. A batch that waits for another
-    transaction's lock holds up the next, for as long as ``locks.SHORTLY`` says.
+    only if it is about full, or this process would idle otherwise (``alternating``). A batch that waits for
+    another transaction's lock holds up the next, for as long as ``locks.SHORTLY`` says.
     """
 
     def __init__(
@@ -70,11 +71,15 @@ class Committer:
         queue_size: int = 4096,
         watch: Commits | None = None,
         hints: Hints | None = None,
+        alternating: Alternating | None = None,
     ) -> None:
         self._batch_size = batch_size
         self._queue_size = queue_size
         self._queue: deque[Waiting] = deque()
         self._wake = asyncio.Event()
+        self._alternating = alternating or Alternating()
+        # How many have to wait for a batch to begin behind others.
+        self._enough = batch_size
         self._closing = False
         self._watch = watch or Commits(Metrics())
         self._aside = Aside(most=queue_size)
@@ -113,7 +118,7 @@ class Committer:
         self._queue.append(waiting)
         if turn is not None:
             turn.leave()
-        if len(self._queue) in (1, self._batch_size):
+        if len(self._queue) in (1, self._enough):
             self._wake.set()
         return await waiting.reply
 
@@ -144,7 +149,7 @@ class Committer:
 
     async def _serve(self) -> None:
         while self._queue or not self._closing:
-            batch = self._gather()
+            batch = self._gather(self._alternating.most(len(self._queue)))
             if batch:
                 await (self._past_those_aside(batch) if self._aside else self._overlapping(batch))
                 await gathered(self._queue, self._batch_size, len(batch))
@@ -175,14 +180,16 @@ class Committer:
         last = under_way[-1]
         if self._aside or not last.joinable or len(under_way) == MOST_UNDER_WAY:
             return None
-        if len(self._queue) < self._batch_size:
+        self._enough = min(self._alternating.enough(len(last.batch)) or self._batch_size, self._batch_size)
+        if len(self._queue) < self._enough:
             return None
-        batch = self._gather()
+        batch = self._gather(self._batch_size)
         members = set().union(*(other.members for other in under_way))
         meeting = [not members.isdisjoint(waiting.members) for waiting in batch]
         going, staying = parted(batch, meeting) if any(meeting) else (batch, [])
-        if 2 * len(going) < self._batch_size or isinstance(batch[0].command, Merge):
+        if 2 * len(going) < self._enough or isinstance(batch[0].command, Merge):
             going, staying = [], batch
+            self._alternating.stop()
         self._queue.extendleft(reversed(staying))
         return UnderWay(going, self._run, self._wake.set, last) if going else None
 
@@ -197,10 +204,10 @@ class Committer:
         if held:
             self._aside.add(waiting for waiting in batch if waiting in held)
 
-    def _gather(self) -> list[Waiting]:
+    def _gather(self, most: int) -> list[Waiting]:
         now = asyncio.get_running_loop().time()
         batch: list[Waiting] = []
-        while self._queue and len(batch) < self._batch_size:
+        while self._queue and len(batch) < min(most, self._batch_size):
             if isinstance(self._queue[0].command, Merge) and batch:
                 break
             waiting = self._queue.popleft()

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -42,17 +43,17 @@ def metrics() -> Metrics:
 async def shop(
     database: Database, database_url: str, redis_url: str, secrets_file: Path, metrics: Metrics
 ) -> AsyncIterator[Shop]:
-    async with with_a_brake(database, database_url, redis_url, secrets_file, Commits(metrics)) as shop:
+    async with with_a_brake(database, database_url, redis_url, secrets_file, watch=Commits(metrics)) as shop:
         yield shop
 
 
 @asynccontextmanager
 async def with_a_brake(
-    database: Database, database_url: str, redis_url: str, secrets_file: Path, watch: Commits | None = None
+    database: Database, database_url: str, redis_url: str, secrets_file: Path, **terms: Any
 ) -> AsyncIterator[Shop]:
     """A shop with small batches, whose rows with the reference "slow" wait for ``BRAKE`` when written."""
     others = await Database.open(database_url, connections=4)
-    async with opened(database, redis_url, secrets_file, batch_size=FULL, watch=watch) as shop:
+    async with opened(database, redis_url, secrets_file, **{"batch_size": FULL, **terms}) as shop:
         shop.database = others
         async with others.connection() as connection:
             await connection.execute(

@@ -165,16 +165,28 @@ async def _fill(url: str, model: str, size: Size, say: Callable[[str], None]) ->
         say(f"  {len(indexes)} indexes, then vacuum and a checkpoint")
         for index in indexes:
             await connection.execute(index)
-        # What autovacuum and the checkpointer would do in time; they must not while somebody measures.
-        for table in TABLES:
-            await connection.execute(f"VACUUM (ANALYZE) {table}")
-        await connection.execute("CHECKPOINT")
+        await _tidy(connection)
         found = await connection.fetch("SELECT member_id::text FROM member")
         bytes_taken = await connection.fetchval("SELECT pg_database_size(current_database())")
         say(f"  {size}, {bytes_taken / 1e9:.1f} GB")
         return [row[0] for row in found]
     finally:
         await connection.close()
+
+
+async def tidy(url: str) -> None:
+    """What autovacuum and the checkpointer would do in time; they must not while somebody measures."""
+    connection = await asyncpg.connect(url, command_timeout=None)
+    try:
+        await _tidy(connection)
+    finally:
+        await connection.close()
+
+
+async def _tidy(connection: asyncpg.Connection) -> None:
+    for table in TABLES:
+        await connection.execute(f"VACUUM (ANALYZE) {table}")
+    await connection.execute("CHECKPOINT")
 
 
 async def _drop_indexes(connection: asyncpg.Connection) -> list[str]:

@@ -238,7 +238,8 @@ def _large(bench: Bench) -> Measured:
     # As many members as the other rows have, who bought once; or fewer, beside a ledger that is no larger.
     few = min(len(bench.stack.members), bench.large.members)
     with bench.stack.filling():
-        empty, large = bench.stack.ledger("empty", Size(few, few)), bench.stack.ledger("large", bench.large)
+        empty = bench.stack.ledger("empty", Size(few, few), anew=True)
+        large = bench.stack.ledger("large", bench.large)
     log: list[float] = []  # KB a purchase, and what else was logged meanwhile
 
     def buying() -> Figures:

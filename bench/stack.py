@@ -143,13 +143,17 @@ class Stack:
             self._start_postgres(ledgers.FILLED)
             forget(self.folder / "postgres" / "data")
 
-    def ledger(self, name: str, size: Size) -> Ledger:
-        """A database of that name beside the stack's own, with a ledger of that size. Raises Missing."""
+    def ledger(self, name: str, size: Size, *, anew: bool = False) -> Ledger:
+        """A database of that name beside the stack's own, with a ledger of that size. Raises Missing.
+
+        One that was kept is as large as runs have made it since, unless it is filled ``anew``.
+        """
         kept = self.folder / f"{name}-{size.rows}-{size.members}.json"
         name = kept.stem
-        if kept.exists():
-            self._say(f"{name} is there")
+        if kept.exists() and not anew:
+            self._say(f"{name} is there: vacuum and a checkpoint")
             asyncio.run(migrate(self._url(name), self._say))
+            asyncio.run(ledgers.tidy(self._url(name)))
             return Ledger(self._url(name), **json.loads(kept.read_text()))
         asyncio.run(ledgers.drop(self._url("postgres"), name))
         ledgers.check_room(size, self.folder, self._say)

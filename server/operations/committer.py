@@ -4,6 +4,7 @@ Commands that wait at the same moment share one database transaction (``posting`
 cost of locks, round trips and the disk's flush is shared too. With nothing waiting, a lone
 command commits at once; where many call, the next batch begins a moment after the last; and
 where full batches wait, one is written, one decided and one loaded at the same time (``underway``).
+Where this process would idle, two halves of those who call take turns (``alternating``).
 Replies are given after COMMIT, never before.
 
 A merge of two members is a batch by itself. A database error splits the batch until the

@@ -58,7 +58,9 @@ def described(query: str) -> tuple[str, str]:
     """What a statement does, two words a table, and its text on one line without literals."""
     text = LITERAL.sub("?", " ".join(query.split()))
     operation = text.partition(" ")[0].rstrip(";").upper()
-    if operation == "WITH" and (changes := CHANGE.findall(text)):
-        return " ".join(f"{verb.split()[0]} {table}" for verb, table in changes), text[:MAX_TEXT]
+    if operation == "WITH":
+        if changes := CHANGE.findall(text):
+            return " ".join(f"{verb.split()[0]} {table}" for verb, table in changes), text[:MAX_TEXT]
+        operation = "SELECT"  # of what it has just looked up
     table = TABLE.search(text)
     return f"{operation} {table[1]}" if table else operation, text[:MAX_TEXT]

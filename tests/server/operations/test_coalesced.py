@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Collection, Mapping
 
 import pytest
+from opentelemetry.trace import INVALID_SPAN
 
 from server.domain.errors import Unavailable
 from server.operations import coalesced
 from server.operations.coalesced import LANES, Coalesced, Gathered
 from server.store.database import Connection, Database
+from telemetry.traces import Trace, current
 
 
 class Shelf:
@@ -82,6 +84,25 @@ async def test_a_read_never_joins_a_query_that_has_begun(database: Database) -> 
     shelf.open.set()
     assert await asyncio.gather(early, late) == [4, 4]
     assert shelf.queries == [{2}, {2}]
+
+
+async def test_a_query_belongs_to_the_trace_of_the_first_of_its_reads_that_is_sampled() -> None:
+    queries = []
+
+    async def find(wanted: Collection[int]) -> Mapping[int, int]:
+        queries.append((set(wanted), current.get()))
+        return {}
+
+    numbers: Gathered[int, int] = Gathered(find)
+
+    async def read(n: int, trace: Trace | None) -> None:
+        current.set(trace)
+        await numbers.get(n)
+
+    first, second = Trace(None, INVALID_SPAN), Trace(None, INVALID_SPAN)
+    await asyncio.gather(*(read(n, trace) for n, trace in enumerate([None, Trace(None), first, second])))
+    await read(4, None)
+    assert queries == [({0, 1, 2, 3}, first), ({4}, None)]
 
 
 @pytest.mark.parametrize("number", [1, 3])

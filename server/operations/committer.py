@@ -150,7 +150,8 @@ class Committer:
 
     async def _serve(self) -> None:
         while self._queue or not self._closing:
-            batch = self._gather(self._alternating.most(len(self._queue)))
+            waiting = len(self._queue)
+            batch = self._gather(waiting if self._aside else self._alternating.most(waiting))
             if batch:
                 await (self._past_those_aside(batch) if self._aside else self._overlapping(batch))
                 await gathered(self._queue, self._batch_size, len(batch))

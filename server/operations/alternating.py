@@ -2,9 +2,8 @@
 
 Those whose commands share a batch wait for the database together, and meanwhile nobody is left to work
 for: this process idles. With half of them in each of two batches it decides one while the other is
-written. But a command costs more CPU in a smaller batch, here and in the database. So batches take turns
-only where this process was found idle in between: a database that is far away, slow to flush, or has to
-fetch what it is asked for.
+written. But a command costs more CPU in a smaller batch, and its share of a slow flush is larger. So
+batches take turns only where this process was found idle in between, and only while that brings more.
 """
 
 import math
@@ -17,12 +16,14 @@ FEWEST = 20
 IDLE = 0.25
 # So many batches tell.
 LOOKS = 8
-# For so long the answer counts. Then batches are whole for as long as it takes to look again.
+# For so long batches take turns. Then they are whole for as long as it takes to look again.
 SECONDS = 5.0
+# For so long they are left whole when taking turns has brought less.
+REST_SECONDS = 60.0
 
 
 class Alternating:
-    """Looks now and then at how idle the calling thread is while batches are whole.
+    """Looks now and then at how idle the calling thread is while batches are whole, and what comes of turns.
 
     ``clock``: seconds that pass; ``busy``: seconds that the thread has worked.
     """
@@ -32,10 +33,18 @@ class Alternating:
     ) -> None:
         self._clock = clock
         self._busy = busy
+        # Until when batches take turns, and until when they don't.
         self._until = -math.inf
-        # When the first of the batches that are looked at began, what had been worked by then, and how many.
-        self._first = (0.0, 0.0)
+        self._rests_until = -math.inf
+        # Whole batches that were looked at, when the first and the last of them began, and what had been
+        # worked by the first.
         self._looks = 0
+        self._since = self._last = 0.0
+        self._worked = 0.0
+        # Commands begun since then, or since batches take turns; and how many a second whole ones brought.
+        self._begun = 0
+        self._whole = 0.0
+        self._alternates = False
 
     def most(self, waiting: int) -> int:
         """How many of those who wait the batch that begins now takes, with no other under way."""
@@ -48,18 +57,34 @@ class Alternating:
         """How many have to wait for another batch to begin behind one of so many; None where none is to."""
         return max(before, FEWEST) if self._clock() < self._until else None
 
+    def begun(self, commands: int) -> None:
+        """A batch of so many has begun."""
+        self._begun += commands
+
     def stop(self) -> None:
         """Those who wait can't go on beside the others, so it was no use."""
         self._until = -math.inf
+        self._alternates = False
 
     def _look(self, now: float) -> None:
+        if self._alternates:
+            self._alternates = False
+            if self._begun < self._whole * (now - self._since):
+                self._rests_until = now + REST_SECONDS
+        if now < self._rests_until:
+            return
+        if now - self._last > SECONDS:
+            self._looks = 0  # nobody called meanwhile, which is no idleness
         busy = self._busy()
         if self._looks == LOOKS:
             self._looks = 0
-            passed, worked = now - self._first[0], busy - self._first[1]
-            if worked < (1 - IDLE) * passed:
-                self._until = now + SECONDS
+            passed = now - self._since
+            if busy - self._worked < (1 - IDLE) * passed:
+                self._whole = self._begun / passed
+                self._alternates, self._until = True, now + SECONDS
+                self._since, self._begun = now, 0
                 return
         if self._looks == 0:
-            self._first = (now, busy)
+            self._since, self._worked, self._begun = now, busy, 0
+        self._last = now
         self._looks += 1

@@ -161,21 +161,30 @@ class Committer:
 
     async def _overlapping(self, batch: Sequence[Waiting]) -> None:
         """Commit the batch, and those that begin behind it while full ones wait."""
-        under_way = deque([UnderWay(batch, self._run, self._wake.set)])
+        under_way = deque([self._begun(batch)])
         given_up: list[Waiting] = []
-        while under_way:
-            self._wake.clear()
-            if under_way[0].held.done():
-                first = under_way.popleft()
-                try:
-                    self._set_aside(first.batch, first.held.result())
-                except GivenUp:
-                    given_up += first.batch
-            elif (following := self._next(under_way)) is not None:
-                under_way.append(following)
-            else:
-                await self._wake.wait()
-        self._queue.extendleft(reversed(given_up))
+        try:
+            while under_way:
+                self._wake.clear()
+                if under_way[0].held.done():
+                    first = under_way[0]
+                    try:
+                        self._set_aside(first.batch, first.held.result())
+                    except GivenUp:
+                        given_up += first.batch
+                    under_way.popleft()
+                elif (following := self._next(under_way)) is not None:
+                    under_way.append(following)
+                else:
+                    await self._wake.wait()
+        finally:
+            # By a fault of ours some are still under way: they are told with those who wait.
+            given_up += [waiting for other in under_way for waiting in other.batch]
+            self._queue.extendleft(reversed(given_up))
+
+    def _begun(self, batch: Sequence[Waiting], before: UnderWay | None = None) -> UnderWay:
+        self._alternating.begun(len(batch))
+        return UnderWay(batch, self._run, self._wake.set, before)
 
     def _next(self, under_way: Sequence[UnderWay]) -> UnderWay | None:
         """The next batch, if it is about full though it overtakes nothing that is under way."""
@@ -193,7 +202,7 @@ class Committer:
             going, staying = [], batch
             self._alternating.stop()
         self._queue.extendleft(reversed(staying))
-        return UnderWay(going, self._run, self._wake.set, last) if going else None
+        return self._begun(going, last) if going else None
 
     async def _past_those_aside(self, batch: Sequence[Waiting]) -> None:
         ahead = await self._ahead(batch)

@@ -65,7 +65,10 @@ def columns(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
 
 async def ask(connection: Connection, *questions: Question[Any]) -> list[Any]:
     """The answers, in order, all of one moment. What they have in common is the same for all of them."""
-    common = {q.of.name: q.of for q in questions if q.of is not None}
+    common: dict[str, Common] = {}
+    for question in questions:
+        if question.of is not None and common.setdefault(question.of.name, question.of) is not question.of:
+            raise ValueError(f"two tables of the name {question.of.name}")
     parts: list[Common | Question[Any]] = [*common.values(), *questions]
     statement = _asking(tuple(common), tuple((part.query, len(part.arguments)) for part in parts))
     row = await connection.fetchrow(statement, *(a for part in parts for a in part.arguments))

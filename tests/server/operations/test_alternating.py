@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.operations.alternating import FEWEST, LOOKS, SECONDS, Alternating
+from server.operations.alternating import FEWEST, LOOKS, REST_SECONDS, SECONDS, Alternating
 from server.store.database import Database
 from tests.server.operations.test_aside import done
 from tests.server.operations.test_committer import Shop
@@ -36,6 +36,7 @@ def batches(thread: Thread, alternating: Alternating, waiting: int, number: int)
     sizes = []
     for _ in range(number):
         sizes.append(alternating.most(waiting))
+        alternating.begun(sizes[-1])
         thread.passes(0.03)
     return sizes
 
@@ -91,6 +92,35 @@ def test_what_was_no_use_ends_until_the_next_look() -> None:
     alternating.stop()
     assert alternating.enough(FEWEST) is None
     assert batches(thread, alternating, MANY, LOOKS + 1) == [MANY] * LOOKS + [FEWEST]
+
+
+def test_what_brings_less_is_left_alone_for_a_while() -> None:
+    """As where the disk takes as long for half of them as for all."""
+    thread = Thread(share=0.5)
+    alternating = thread.alternating()
+    batches(thread, alternating, MANY, LOOKS + 1)
+    thread.passes(SECONDS)
+    long = int(REST_SECONDS / 0.03)
+    assert set(batches(thread, alternating, MANY, long)) == {MANY}
+    assert FEWEST in batches(thread, alternating, MANY, LOOKS + 2)
+
+
+def test_what_brings_more_goes_on_after_another_look() -> None:
+    thread = Thread(share=0.5)
+    alternating = thread.alternating()
+    batches(thread, alternating, MANY, LOOKS + 1)
+    for _ in range(3):
+        alternating.begun(round(1.2 * MANY * SECONDS / 0.03))
+        thread.passes(SECONDS)
+        assert batches(thread, alternating, MANY, LOOKS + 1) == [MANY] * LOOKS + [FEWEST]
+
+
+def test_a_pause_in_which_nobody_called_is_no_idleness() -> None:
+    thread = Thread(share=1.0)
+    alternating = thread.alternating()
+    for _ in range(10):
+        assert set(batches(thread, alternating, MANY, LOOKS - 1)) == {MANY}
+        thread.now += 60
 
 
 def test_smaller_batches_in_between_tell_nothing() -> None:

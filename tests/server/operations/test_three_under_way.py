@@ -122,6 +122,20 @@ async def test_what_comes_while_one_is_written_begins_as_soon_as_it_is_a_full_ba
     await done(replies)
 
 
+async def test_whoever_is_under_way_as_the_committer_breaks_is_told_at_once(
+    shop: Shop, groups: list[list[UUID]]
+) -> None:
+    [lane] = [task for task in asyncio.all_tasks() if task.get_name() == "committer"]
+    async with braked(shop):
+        replies = submitted(shop, purchases(shop, groups))
+        await three_under_way(shop, groups)
+        under_way = [task for task in asyncio.all_tasks() if task.get_name() == "batch"]
+        lane.cancel()
+        told = await asyncio.wait_for(asyncio.gather(*replies, return_exceptions=True), 5)
+        assert {type(refusal) for refusal in told} == {Unavailable}
+    await asyncio.wait(under_way)
+
+
 async def test_nothing_begins_behind_a_batch_that_waits_for_a_lock(
     shop: Shop, groups: list[list[UUID]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

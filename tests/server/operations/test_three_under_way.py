@@ -84,6 +84,12 @@ async def places(shop: Shop, groups: Sequence[Sequence[UUID]]) -> list[int]:
     return [group_of[row[0]] for row in rows]
 
 
+async def written_in_order(shop: Shop, groups: Sequence[Sequence[UUID]]) -> None:
+    """No group's events stand before those of a group that came earlier."""
+    found = await places(shop, groups)
+    assert found == sorted(found)
+
+
 async def kill(shop: Shop, member_id: UUID) -> None:
     """End the connection that has that member's lock."""
     async with shop.database.connection() as connection:
@@ -104,8 +110,7 @@ async def test_at_most_three_are_under_way_and_each_is_written_after_the_one_bef
         assert not await locked(shop, groups[3][0])
         assert not any(reply.done() for reply in replies)
     assert [outcome.points for outcome in await done(replies)] == [5] * FULL * GROUPS
-    found = await places(shop, groups)
-    assert found == sorted(found)
+    await written_in_order(shop, groups)
 
 
 async def test_what_comes_while_one_is_written_begins_as_soon_as_it_is_a_full_batch(
@@ -202,8 +207,7 @@ async def test_whoever_loses_its_connection_is_not_overtaken(
         await three_under_way(shop, groups)
         await kill(shop, groups[place][0])
     assert [outcome.balance for outcome in await done(replies)] == [5] * FULL * GROUPS
-    found = await places(shop, groups)
-    assert found == sorted(found)
+    await written_in_order(shop, groups)
 
 
 async def test_whoever_loses_its_connection_while_it_waits_for_a_lock_is_not_overtaken(
@@ -217,8 +221,7 @@ async def test_whoever_loses_its_connection_while_it_waits_for_a_lock_is_not_ove
             await kill(shop, ordered[0])
         await eventually(lambda: written(shop))
     await done(replies)
-    found = await places(shop, groups)
-    assert found == sorted(found)
+    await written_in_order(shop, groups)
 
 
 async def test_a_line_that_ends_meanwhile_ends_for_all_that_are_under_way(
@@ -238,8 +241,7 @@ async def test_a_line_that_ends_meanwhile_ends_for_all_that_are_under_way(
     results = await asyncio.gather(*entries, return_exceptions=True)
     assert [type(result) for result in results] == [Outcome] + [DeadlineExceeded] * (GROUPS - 1)
     await done(replies)
-    found = await places(shop, groups)
-    assert found == sorted(found)
+    await written_in_order(shop, groups)
 
 
 async def test_a_merge_is_overtaken_by_nobody_and_joined_by_nobody(
@@ -258,8 +260,7 @@ async def test_a_merge_is_overtaken_by_nobody_and_joined_by_nobody(
         assert not await locked(shop, after[0][0])
     outcomes = await done(replies)
     assert (outcomes[2 * FULL + 1].member_id, outcomes[2 * FULL + 1].balance) == (into, 7)
-    found = await places(shop, [*before, groups[4], *after])
-    assert found == sorted(found)
+    await written_in_order(shop, [*before, groups[4], *after])
 
 
 async def test_closing_finishes_all_that_are_under_way_and_what_waits(

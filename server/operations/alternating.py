@@ -41,10 +41,10 @@ class Alternating:
         self._looks = 0
         self._since = self._last = 0.0
         self._worked = 0.0
-        # Commands begun since then, or since batches take turns; and how many a second whole ones brought.
+        # Commands begun since then, or since batches take turns; and, until those are looked at, how many a
+        # second whole ones brought.
         self._begun = 0
         self._whole = 0.0
-        self._alternates = False
 
     def most(self, waiting: int) -> int:
         """How many of those who wait the batch that begins now takes, with no other under way."""
@@ -64,13 +64,12 @@ class Alternating:
     def stop(self) -> None:
         """Those who wait can't go on beside the others, so it was no use."""
         self._until = -math.inf
-        self._alternates = False
 
     def _look(self, now: float) -> None:
-        if self._alternates:
-            self._alternates = False
-            if self._begun < self._whole * (now - self._since):
-                self._rests_until = now + REST_SECONDS
+        whole, self._whole = self._whole, 0.0
+        # Later it would tell of a pause in which nobody called.
+        if now < self._until + SECONDS and self._begun < whole * (now - self._since):
+            self._rests_until = now + REST_SECONDS
         if now < self._rests_until:
             return
         if now - self._last > SECONDS:
@@ -80,8 +79,7 @@ class Alternating:
             self._looks = 0
             passed = now - self._since
             if busy - self._worked < (1 - IDLE) * passed:
-                self._whole = self._begun / passed
-                self._alternates, self._until = True, now + SECONDS
+                self._whole, self._until = self._begun / passed, now + SECONDS
                 self._since, self._begun = now, 0
                 return
         if self._looks == 0:

@@ -160,7 +160,7 @@ class Committer:
                 await self._wake.wait()
 
     async def _overlapping(self, batch: Sequence[Waiting]) -> None:
-        """Commit the batch, and those that begin behind it while full ones wait."""
+        """Commit the batch, and those that begin behind it while enough wait."""
         under_way = deque([self._begun(batch)])
         given_up: list[Waiting] = []
         try:
@@ -187,7 +187,7 @@ class Committer:
         return UnderWay(batch, self._run, self._wake.set, before)
 
     def _next(self, under_way: Sequence[UnderWay]) -> UnderWay | None:
-        """The next batch, if it is about full though it overtakes nothing that is under way."""
+        """The next batch, if enough go along though it overtakes nothing that is under way."""
         last = under_way[-1]
         if self._aside or not last.joinable or len(under_way) == MOST_UNDER_WAY:
             return None

@@ -105,6 +105,14 @@ def test_what_brings_less_is_left_alone_for_a_while() -> None:
     assert FEWEST in batches(thread, alternating, MANY, LOOKS + 2)
 
 
+def test_a_pause_after_turns_tells_nothing_of_what_they_brought() -> None:
+    thread = Thread(share=0.5)
+    alternating = thread.alternating()
+    batches(thread, alternating, MANY, LOOKS + 1)
+    thread.passes(3 * SECONDS)
+    assert batches(thread, alternating, MANY, LOOKS + 1) == [MANY] * LOOKS + [FEWEST]
+
+
 def test_what_brings_more_goes_on_after_another_look() -> None:
     thread = Thread(share=0.5)
     alternating = thread.alternating()
